@@ -1,0 +1,16 @@
+//! oblet brings OceanBase hosts under control.
+//!
+//! The rooms, from the bottom up: [`graph`] is the pure core, [`steps`] and [`operations`] say what can be done,
+//! [`agent`] does it on a host, [`coordinator`] drives it, [`api`] and [`cli`] face the operator.
+
+pub mod agent;
+pub mod api;
+pub mod cli;
+pub mod config;
+pub mod coordinator;
+pub mod graph;
+pub mod operations;
+pub mod rpc;
+pub mod steps;
+pub mod telemetry;
+pub mod tls;

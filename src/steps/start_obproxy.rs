@@ -1,0 +1,37 @@
+use super::{
+    Policy, StepInfo, info,
+    values::{ClusterName, PackageRef, Parameter, Port, ServerAddress},
+};
+use serde::{Deserialize, Serialize};
+
+/// Where an obproxy learns of its clusters.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "mode", rename_all = "SCREAMING_SNAKE_CASE")]
+pub enum WorkMode {
+    /// One cluster whose servers are listed by SQL address.
+    RsList { cluster_name: ClusterName, servers: Vec<ServerAddress> },
+    /// A config service. The URL holds a `?`, because obproxy appends `&VersionOnly=true` to it.
+    ConfigUrl { url: String },
+}
+
+/// An obproxy runs; its SQL port answers a login and its metrics port answers. Undo stops it if this operation started it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StartObproxy {
+    pub package: PackageRef,
+    /// OCP gives a proxy the name of its proxy cluster.
+    pub app_name: ClusterName,
+    pub sql_port: Port,
+    pub exporter_port: Port,
+    pub work_mode: WorkMode,
+    pub startup_parameters: Vec<Parameter>,
+}
+
+impl StartObproxy {
+    pub const INFO: StepInfo = info(
+        "Start obproxy process",
+        "com.alipay.ocp.service.task.business.obproxy.StartObproxyTask",
+        600,
+        Policy::Probe,
+        true,
+    );
+}

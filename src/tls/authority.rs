@@ -1,0 +1,130 @@
+use super::TlsError;
+use rcgen::{
+    BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair,
+    KeyUsagePurpose, SanType,
+};
+use std::{
+    fs,
+    io::{self, Write as _},
+    net::IpAddr,
+    os::unix::fs::OpenOptionsExt as _,
+    path::{Path, PathBuf},
+};
+use time::{Duration, OffsetDateTime};
+use zeroize::Zeroizing;
+
+/// What a certificate may be used for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Role {
+    /// Serves gRPC on a database host.
+    Agent,
+    /// Calls agents.
+    Coordinator,
+    /// Serves the REST API.
+    Rest,
+}
+
+/// A new certificate with its key.
+pub struct Issued {
+    pub certificate_pem: String,
+    pub key_pem: Zeroizing<String>,
+}
+
+impl Issued {
+    /// Writes `{stem}.pem` and, readable by the owner only, `{stem}.key`.
+    pub fn write(&self, directory: &Path, stem: &str) -> Result<(PathBuf, PathBuf), TlsError> {
+        let (certificate, key) = (directory.join(format!("{stem}.pem")), directory.join(format!("{stem}.key")));
+        replace(&key, self.key_pem.as_bytes(), 0o600)?;
+        replace(&certificate, self.certificate_pem.as_bytes(), 0o644)?;
+        Ok((certificate, key))
+    }
+}
+
+/// The authority that the coordinator makes on its first start.
+pub struct CertificateAuthority {
+    issuer: CertifiedIssuer<'static, KeyPair>,
+    certificate_pem: String,
+}
+
+const AUTHORITY_DAYS: i64 = 3650;
+const CERTIFICATE_DAYS: i64 = 365;
+
+impl CertificateAuthority {
+    /// Reads `ca.pem` and `ca.key` of `directory`; makes them if neither is there.
+    pub fn load_or_create(directory: &Path) -> Result<Self, TlsError> {
+        let (certificate_path, key_path) = (directory.join("ca.pem"), directory.join("ca.key"));
+        let key = match fs::read_to_string(&key_path) {
+            Ok(pem) => {
+                let pem = Zeroizing::new(pem);
+                KeyPair::from_pem(&pem).map_err(|source| TlsError::Content { path: key_path.clone(), source })?
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound && !certificate_path.exists() => {
+                let key = KeyPair::generate().map_err(TlsError::Issue)?;
+                replace(&key_path, Zeroizing::new(key.serialize_pem()).as_bytes(), 0o600)?;
+                key
+            }
+            Err(source) => return Err(TlsError::File { path: key_path, source }),
+        };
+        // Only the name and the key of an issuer enter what it signs, so a fresh object around the same key is the
+        // same authority; the certificate on disk stays the one that agents trust.
+        let issuer = CertifiedIssuer::self_signed(authority_params(), key).map_err(TlsError::Issue)?;
+        let certificate_pem = match fs::read_to_string(&certificate_path) {
+            Ok(pem) => pem,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                let pem = issuer.pem();
+                replace(&certificate_path, pem.as_bytes(), 0o644)?;
+                pem
+            }
+            Err(source) => return Err(TlsError::File { path: certificate_path, source }),
+        };
+        Ok(Self { issuer, certificate_pem })
+    }
+
+    pub fn certificate_pem(&self) -> &str {
+        &self.certificate_pem
+    }
+
+    /// A certificate for `name`, valid at `addresses`.
+    pub fn issue(&self, role: Role, name: &str, addresses: &[IpAddr]) -> Result<Issued, TlsError> {
+        let mut params = CertificateParams::new(vec![name.to_owned()]).map_err(TlsError::Issue)?;
+        params.distinguished_name.push(DnType::CommonName, name);
+        params.subject_alt_names.extend(addresses.iter().map(|address| SanType::IpAddress(*address)));
+        params.extended_key_usages = vec![match role {
+            Role::Agent | Role::Rest => ExtendedKeyUsagePurpose::ServerAuth,
+            Role::Coordinator => ExtendedKeyUsagePurpose::ClientAuth,
+        }];
+        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+        (params.not_before, params.not_after) = validity(CERTIFICATE_DAYS);
+        let key = KeyPair::generate().map_err(TlsError::Issue)?;
+        let certificate = params.signed_by(&key, &self.issuer).map_err(TlsError::Issue)?;
+        Ok(Issued { certificate_pem: certificate.pem(), key_pem: Zeroizing::new(key.serialize_pem()) })
+    }
+}
+
+fn authority_params() -> CertificateParams {
+    let mut params = CertificateParams::default();
+    params.distinguished_name.push(DnType::CommonName, "oblet authority");
+    params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+    (params.not_before, params.not_after) = validity(AUTHORITY_DAYS);
+    params
+}
+
+/// From an hour ago, so that a clock that is a little late does not refuse a fresh certificate.
+fn validity(days: i64) -> (OffsetDateTime, OffsetDateTime) {
+    let now = OffsetDateTime::from(std::time::SystemTime::now());
+    (now - Duration::hours(1), now + Duration::days(days))
+}
+
+/// Writes a file so that a reader sees the old or the new content and the mode is right from the first byte.
+fn replace(path: &Path, content: &[u8], mode: u32) -> Result<(), TlsError> {
+    let write = || -> io::Result<()> {
+        let temporary = path.with_extension("tmp");
+        let _ = fs::remove_file(&temporary);
+        let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(mode).open(&temporary)?;
+        file.write_all(content)?;
+        file.sync_all()?;
+        fs::rename(&temporary, path)
+    };
+    write().map_err(|source| TlsError::File { path: path.into(), source })
+}

@@ -1,0 +1,72 @@
+//! Certificates: the coordinator's own authority, and the identities it issues.
+//!
+//! Who may call whom is settled by the extended key usage: an agent's certificate serves and never calls, the
+//! coordinator's certificate calls agents, so one agent cannot command another.
+
+mod authority;
+
+pub use authority::{CertificateAuthority, Issued, Role};
+
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
+
+/// What can go wrong with certificates.
+#[derive(Debug, thiserror::Error)]
+pub enum TlsError {
+    #[error("{path} cannot be read or written")]
+    File {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    #[error("{path} is not a usable certificate or key")]
+    Content {
+        path: PathBuf,
+        #[source]
+        source: rcgen::Error,
+    },
+    #[error("a certificate cannot be made")]
+    Issue(#[source] rcgen::Error),
+}
+
+/// Chooses ring for the whole process. Every `main` and every test that uses TLS calls it first; calling it again is harmless.
+pub fn install_crypto_provider() {
+    // An error only says that a provider is installed already.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+}
+
+/// The files that make up one side of mutual TLS, read and kept in memory.
+#[derive(Clone)]
+pub struct Identity {
+    pub ca_pem: Vec<u8>,
+    pub certificate_pem: Vec<u8>,
+    pub key_pem: zeroize::Zeroizing<Vec<u8>>,
+}
+
+impl Identity {
+    pub fn read(ca: &Path, certificate: &Path, key: &Path) -> Result<Self, TlsError> {
+        let read = |path: &Path| std::fs::read(path).map_err(|source| TlsError::File { path: path.into(), source });
+        Ok(Self { ca_pem: read(ca)?, certificate_pem: read(certificate)?, key_pem: read(key)?.into() })
+    }
+
+    fn identity(&self) -> tonic::transport::Identity {
+        tonic::transport::Identity::from_pem(&self.certificate_pem, &*self.key_pem)
+    }
+
+    /// For the agent: only clients with a certificate of the authority, made for calling, get in.
+    pub fn server(&self) -> tonic::transport::ServerTlsConfig {
+        tonic::transport::ServerTlsConfig::new()
+            .identity(self.identity())
+            .client_ca_root(tonic::transport::Certificate::from_pem(&self.ca_pem))
+    }
+
+    /// For the coordinator: the agent at `address` has to prove that the authority knows it by this address.
+    pub fn client(&self, address: std::net::IpAddr) -> tonic::transport::ClientTlsConfig {
+        tonic::transport::ClientTlsConfig::new()
+            .identity(self.identity())
+            .ca_certificate(tonic::transport::Certificate::from_pem(&self.ca_pem))
+            .domain_name(address.to_string())
+    }
+}

@@ -15,6 +15,8 @@ mod server;
 mod service;
 mod state_directory;
 pub mod step;
+#[cfg(test)]
+mod tests;
 mod watch;
 mod wire;
 

@@ -11,11 +11,7 @@ use oblet::{
     config::{EXIT_CONFIG, EXIT_USAGE},
     telemetry,
 };
-use std::{
-    io::Write as _,
-    process::ExitCode,
-    sync::Arc,
-};
+use std::{io::Write as _, process::ExitCode, sync::Arc};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 

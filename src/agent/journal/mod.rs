@@ -44,6 +44,8 @@ pub enum JournalError {
     DiskFull,
     #[error("the journal has stopped after a failed write")]
     Stopped,
+    #[error("the operation cannot be put into words for the journal")]
+    Encode(#[source] Box<dyn std::error::Error + Send + Sync>),
     #[error("the journal cannot be read")]
     Read(#[source] sqlx::Error),
 }
@@ -52,7 +54,7 @@ impl From<JournalError> for io::Error {
     fn from(error: JournalError) -> Self {
         match &error {
             JournalError::DiskFull => Self::new(io::ErrorKind::StorageFull, error),
-            JournalError::Stopped | JournalError::Read(_) => Self::other(error),
+            JournalError::Stopped | JournalError::Encode(_) | JournalError::Read(_) => Self::other(error),
         }
     }
 }
@@ -144,9 +146,8 @@ impl Journal {
         work: impl for<'c> FnOnce(&'c mut SqliteConnection) -> BoxFuture<'c, sqlx::Result<T>> + Send + 'static,
     ) -> Result<T, JournalError> {
         let (reply, answer) = oneshot::channel();
-        let job = Job::Read(Box::new(move |connection| {
-            Box::pin(async move { drop(reply.send(work(connection).await)) })
-        }));
+        let job =
+            Job::Read(Box::new(move |connection| Box::pin(async move { drop(reply.send(work(connection).await)) })));
         self.jobs.send(job).await.map_err(|_closed| JournalError::Stopped)?;
         answer.await.map_err(|_| JournalError::Stopped)?.map_err(JournalError::Read)
     }

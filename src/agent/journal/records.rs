@@ -20,8 +20,13 @@ pub enum Accepted {
     /// It was accepted before; this is how it stands.
     Known(Record),
     OtherContent,
-    StaleEpoch { highest: u64 },
-    Locked { lock: String, holder: String },
+    StaleEpoch {
+        highest: u64,
+    },
+    Locked {
+        lock: String,
+        holder: String,
+    },
 }
 
 /// Answer to an acknowledgement.
@@ -80,8 +85,8 @@ impl Journal {
     /// Takes the operation and its lock, unless something speaks against it.
     pub async fn accept(&self, order: &Order) -> Result<Accepted, JournalError> {
         let order = order.clone();
-        let step = serde_json::to_string(&order.step).map_err(|_| JournalError::Stopped)?;
-        let sealed = self.sealer.seal(&order.key, &order.secrets).map_err(|_| JournalError::Stopped)?;
+        let step = serde_json::to_string(&order.step).map_err(encode)?;
+        let sealed = self.sealer.seal(&order.key, &order.secrets).map_err(encode)?;
         self.write(move |connection| {
             Box::pin(async move {
                 if let Some(highest) = claim(connection, order.epoch).await? {
@@ -124,7 +129,7 @@ impl Journal {
 
     /// Notes the outcome, gives the lock back and wipes the secrets. A second outcome is not taken.
     pub async fn finish(&self, position: i64, outcome: &Outcome) -> Result<bool, JournalError> {
-        let outcome = serde_json::to_string(outcome).map_err(|_| JournalError::Stopped)?;
+        let outcome = serde_json::to_string(outcome).map_err(encode)?;
         self.write(move |connection| {
             Box::pin(async move {
                 let sequence: Option<i64> = sqlx::query_scalar(
@@ -175,10 +180,8 @@ impl Journal {
     }
 
     pub async fn get(&self, key: Key) -> Result<Option<Record>, JournalError> {
-        self.read(move |connection| {
-            Box::pin(async move { Ok(find(connection, key).await?.map(|(record, _)| record)) })
-        })
-        .await
+        self.read(move |connection| Box::pin(async move { Ok(find(connection, key).await?.map(|(record, _)| record)) }))
+            .await
     }
 
     /// Operations accepted after `position`, oldest first. What cannot be read is left out.
@@ -432,11 +435,7 @@ fn resume(row: &SqliteRow, position: i64, sealer: &super::Sealer) -> sqlx::Resul
             fingerprint: row.try_get("fingerprint")?,
             step,
             undoes,
-            secrets: sealed
-                .map(|sealed| sealer.unseal(&key, sealed))
-                .transpose()
-                .map_err(decode)?
-                .unwrap_or_default(),
+            secrets: sealed.map(|sealed| sealer.unseal(&key, sealed)).transpose().map_err(decode)?.unwrap_or_default(),
             timeout: None,
         },
     })
@@ -493,6 +492,10 @@ fn word_effect(word: Option<&str>) -> Effect {
         Some("done") => Effect::Done,
         _ => Effect::Unknown,
     }
+}
+
+fn encode(error: impl std::error::Error + Send + Sync + 'static) -> JournalError {
+    JournalError::Encode(Box::new(error))
 }
 
 fn decode(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> sqlx::Error {

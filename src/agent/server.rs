@@ -193,7 +193,8 @@ async fn serve(
     }
     runner.abandon();
     // The writer ends with the last handle, so that the next agent finds a journal that was closed.
-    drop((server, collector, runner));
+    drop((server, collector));
+    drop(runner);
     if tokio::time::timeout(CLOSE, writer).await.is_err() {
         tracing::warn!("the journal was not closed; the next start recovers it");
     }

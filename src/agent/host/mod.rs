@@ -1,28 +1,60 @@
-//! The host that steps act on.
+//! What a step does on a host.
 
-use super::{
-    config::HostSettings,
-    describe::HostView,
-    step::{BoxFuture, Carrier, Done, StepContext, StepError, Undoes},
-};
-use crate::{rpc::v1, steps::AgentStep};
+pub mod metrics;
+pub mod shim;
 
-pub mod shim {
-    //! The small program between the agent and a database process.
+use super::step::{BoxFuture, Carrier, Done, StepContext, StepError, Undoes};
+use crate::{rpc::v1::ManagedInstance, steps::AgentStep};
+use std::{net::IpAddr, path::PathBuf};
 
-    pub fn main() -> std::process::ExitCode {
-        std::process::ExitCode::FAILURE
+/// Where a host lies and how steps are carried out on it.
+#[derive(Debug, Clone)]
+pub struct HostSettings {
+    pub root_dir: PathBuf,
+    pub state_dir: PathBuf,
+    pub address: Option<IpAddr>,
+    pub run_user: String,
+    pub run_path: PathBuf,
+    pub rpm_scriptlets: bool,
+    pub rpm_dependencies: bool,
+    pub builtin_sys_password_file: Option<PathBuf>,
+    pub search_path: Vec<PathBuf>,
+}
+
+impl HostSettings {
+    pub fn default_search_path() -> Vec<PathBuf> {
+        ["/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin"].map(PathBuf::from).into()
     }
 }
 
-/// The real host.
-pub struct Host {
-    _settings: HostSettings,
+/// Starts processes that outlive the agent.
+pub trait Supervisor: Send + Sync {}
+
+#[derive(Default)]
+pub struct DirectSupervisor;
+
+impl DirectSupervisor {
+    pub fn new() -> Self {
+        Self
+    }
 }
 
+impl Supervisor for DirectSupervisor {}
+
+/// A host that can do nothing.
+pub struct Host;
+
 impl Host {
-    pub fn open(settings: HostSettings) -> std::io::Result<Self> {
-        Ok(Self { _settings: settings })
+    pub fn open(_settings: HostSettings, _supervisor: Box<dyn Supervisor>) -> std::io::Result<Self> {
+        Ok(Self)
+    }
+
+    pub fn instances(&self) -> Vec<ManagedInstance> {
+        Vec::new()
+    }
+
+    pub fn config_generation(&self) -> u64 {
+        0
     }
 }
 
@@ -38,15 +70,5 @@ impl Carrier for Host {
         _: &'a [Undoes],
     ) -> BoxFuture<'a, Result<Done, StepError>> {
         self.execute(step, context)
-    }
-}
-
-impl HostView for Host {
-    fn instances(&self) -> Vec<v1::ManagedInstance> {
-        Vec::new()
-    }
-
-    fn config_generation(&self) -> u64 {
-        0
     }
 }

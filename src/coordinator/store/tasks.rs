@@ -432,18 +432,29 @@ pub async fn log_position(
     Ok(LogPosition { next_part: row.try_get(0)?, agent_offset: row.try_get(1)?, stored_bytes: row.try_get(2)? })
 }
 
+impl LogPosition {
+    /// Where the log stands after `text`.
+    pub fn after(self, text: &str) -> Self {
+        if self.stored_bytes >= MAX_LOG_BYTES {
+            return self;
+        }
+        let length = i64::try_from(text.len()).unwrap_or(i64::MAX);
+        let stored_bytes = self.stored_bytes.saturating_add(length).min(MAX_LOG_BYTES);
+        Self { next_part: self.next_part + 1, stored_bytes, ..self }
+    }
+}
+
 /// Adds text to the log of an attempt; past the limit it is dropped, with a mark.
 pub async fn append_log(
     connection: &mut AnyConnection,
     (task, node, attempt): (TaskId, NodeIndex, u32),
-    position: &mut LogPosition,
+    position: LogPosition,
     text: &str,
 ) -> Result<(), StoreError> {
-    if position.stored_bytes >= MAX_LOG_BYTES {
+    let after = position.after(text);
+    if after == position {
         return Ok(());
     }
-    let length = i64::try_from(text.len()).unwrap_or(i64::MAX);
-    let full = position.stored_bytes + length > MAX_LOG_BYTES;
     sqlx::query(
         "INSERT INTO subtask_logs (task_id, node, attempt, part, text, agent_offset) VALUES (?, ?, ?, ?, ?, ?)",
     )
@@ -451,12 +462,10 @@ pub async fn append_log(
     .bind(i64::from(node.0))
     .bind(i64::from(attempt))
     .bind(position.next_part)
-    .bind(if full { TRUNCATED } else { text })
+    .bind(if after.stored_bytes == MAX_LOG_BYTES { TRUNCATED } else { text })
     .bind(position.agent_offset)
     .execute(connection)
     .await?;
-    position.next_part += 1;
-    position.stored_bytes += if full { MAX_LOG_BYTES } else { length };
     Ok(())
 }
 

@@ -200,17 +200,17 @@ fn read_subtask(row: &AnyRow) -> Result<SubtaskRecord, StoreError> {
     })
 }
 
-type Cause = Box<dyn std::error::Error + Send + Sync>;
+pub(super) type Cause = Box<dyn std::error::Error + Send + Sync>;
 
-fn parse<T: FromStr<Err = String>>(row: &AnyRow, column: &str) -> Result<T, Cause> {
+pub(super) fn parse<T: FromStr<Err = String>>(row: &AnyRow, column: &str) -> Result<T, Cause> {
     Ok(row.try_get::<String, _>(column)?.parse::<T>()?)
 }
 
-fn decode<T: DeserializeOwned>(text: &str) -> Result<T, Cause> {
+pub(super) fn decode<T: DeserializeOwned>(text: &str) -> Result<T, Cause> {
     Ok(serde_json::from_str(text)?)
 }
 
-fn encode<T: serde::Serialize>(value: &T) -> Result<String, StoreError> {
+pub(super) fn encode<T: serde::Serialize>(value: &T) -> Result<String, StoreError> {
     serde_json::to_string(value).map_err(|error| StoreError::Sql(sqlx::Error::Encode(error.into())))
 }
 

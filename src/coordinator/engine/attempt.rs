@@ -22,7 +22,10 @@ use zeroize::Zeroizing;
 /// What an attempt came to.
 #[derive(Debug)]
 pub(super) enum Outcome {
-    Succeeded { effect: Effect, output: Vec<(String, String)> },
+    Succeeded {
+        effect: Effect,
+        output: Vec<(String, String)>,
+    },
     Failed(Failure),
     /// This coordinator has been replaced, or is going down: nothing may be written.
     Abandoned,
@@ -262,7 +265,8 @@ impl AgentAttempt {
             reason: reason.into(),
             message: format!("{} on {} {what}", self.step.info().name, self.agent.address.0.ip()),
             causes,
-            next_move: "see the log of the subtask for what it was waiting for, then retry it or roll the task back".into(),
+            next_move: "see the log of the subtask for what it was waiting for, then retry it or roll the task back"
+                .into(),
             exit_code: None,
             signal: None,
             log_tail: Vec::new(),

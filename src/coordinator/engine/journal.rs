@@ -16,12 +16,12 @@ const GROUP: usize = 64;
 
 /// Text for the log of an attempt.
 #[derive(Debug, Clone)]
-pub struct LogText {
-    pub task: TaskId,
-    pub node: NodeIndex,
-    pub attempt: u32,
-    pub position: LogPosition,
-    pub text: String,
+pub(super) struct LogText {
+    pub(super) task: TaskId,
+    pub(super) node: NodeIndex,
+    pub(super) attempt: u32,
+    pub(super) position: LogPosition,
+    pub(super) text: String,
 }
 
 enum Write {
@@ -37,27 +37,38 @@ struct Request {
 /// The journal's writer has ended, because the program does.
 #[derive(Debug, thiserror::Error)]
 #[error("the journal is closed")]
-pub struct Closed;
+pub(super) struct Closed;
 
 /// The only way to write events and logs.
 #[derive(Clone)]
-pub struct Journal {
+pub(super) struct Journal {
     requests: mpsc::Sender<Request>,
 }
 
 impl Journal {
-    /// Starts the writer. It ends when every handle is dropped, or by cancelling `fatal` when the store fails for good.
-    pub fn start(store: Store, fatal: CancellationToken) -> (Self, tokio::task::JoinHandle<()>) {
+    /// Starts the writer. It ends with `closing`, or after cancelling `fatal` when the store fails for good.
+    pub(super) fn start(
+        store: Store,
+        closing: CancellationToken,
+        fatal: CancellationToken,
+    ) -> (Self, tokio::task::JoinHandle<()>) {
         let (requests, receiver) = mpsc::channel(QUEUE);
-        (Self { requests }, tokio::spawn(run(store, receiver, fatal)))
+        let writer = async move {
+            tokio::select! {
+                biased;
+                () = run(store, receiver, fatal) => {}
+                () = closing.cancelled() => {}
+            }
+        };
+        (Self { requests }, tokio::spawn(writer))
     }
 
     /// Returns once the events are synced to disk.
-    pub async fn append(&self, append: Append) -> Result<Result<(), AppendError>, Closed> {
+    pub(super) async fn append(&self, append: Append) -> Result<Result<(), AppendError>, Closed> {
         self.write(Write::Append(Box::new(append))).await
     }
 
-    pub async fn log(&self, text: LogText) -> Result<Result<(), AppendError>, Closed> {
+    pub(super) async fn log(&self, text: LogText) -> Result<Result<(), AppendError>, Closed> {
         self.write(Write::Log(text)).await
     }
 
@@ -72,13 +83,19 @@ async fn run(store: Store, mut requests: mpsc::Receiver<Request>, fatal: Cancell
     let mut group = Vec::with_capacity(GROUP);
     while requests.recv_many(&mut group, GROUP).await > 0 {
         // One bad request must not take its neighbours with it, so a group that fails is written one by one.
-        if group.len() > 1 && let Ok(results) = write_group(&store, &group).await {
+        if group.len() > 1
+            && let Ok(results) = write_group(&store, &group).await
+        {
             group.drain(..).zip(results).for_each(|(request, result)| request.tell(result));
             continue;
         }
         for request in group.drain(..) {
             match write_group(&store, std::slice::from_ref(&request)).await {
-                Ok(results) => results.into_iter().for_each(|result| request.tell(result)),
+                Ok(results) => {
+                    if let Some(result) = results.into_iter().next() {
+                        request.tell(result);
+                    }
+                }
                 Err(error @ StoreError::DiskFull(_)) => request.tell(Err(error.into())),
                 Err(error) => {
                     tracing::error!(error = crate::telemetry::chain(&error), "the store failed; stopping to recover");

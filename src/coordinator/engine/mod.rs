@@ -29,7 +29,10 @@ use std::{
     path::PathBuf,
     sync::{Arc, Mutex, PoisonError},
 };
-use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::{
+    sync::{Semaphore, mpsc, oneshot},
+    task::JoinHandle,
+};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 /// Subtasks of one task that run at a time; OCP's engine has the same number.
@@ -93,6 +96,8 @@ pub struct Engine {
     shared: Arc<Shared>,
     drivers: Arc<Mutex<HashMap<TaskId, mpsc::Sender<Order>>>>,
     tracker: TaskTracker,
+    closing: CancellationToken,
+    writer: Arc<Mutex<Option<JoinHandle<()>>>>,
 }
 
 impl Engine {
@@ -101,12 +106,8 @@ impl Engine {
         let epoch = tasks::next_epoch(&parts.store).await?;
         let unfinished = tasks::unfinished(parts.store.readers()).await?;
         let tracker = TaskTracker::new();
-        let (journal, writer) = Journal::start(parts.store.clone(), parts.fatal);
-        tracker.spawn(async move {
-            if let Err(error) = writer.await {
-                tracing::error!(%error, "the journal's writer ended");
-            }
-        });
+        let closing = CancellationToken::new();
+        let (journal, writer) = Journal::start(parts.store.clone(), closing.clone(), parts.fatal);
         let shared = Arc::new(Shared {
             store: parts.store,
             vault: parts.vault,
@@ -117,7 +118,8 @@ impl Engine {
             hosts: Mutex::new(HashMap::new()),
             shutdown: parts.shutdown,
         });
-        let engine = Self { shared, drivers: Arc::default(), tracker };
+        let writer = Arc::new(Mutex::new(Some(writer)));
+        let engine = Self { shared, drivers: Arc::default(), tracker, closing, writer };
         tracing::info!(epoch, tasks = unfinished.len(), "taking up unfinished tasks");
         for id in unfinished {
             engine.wake(id);
@@ -163,12 +165,17 @@ impl Engine {
         }
     }
 
-    /// Waits until every driver has stopped.
-    pub async fn stopped(self) {
-        let Self { shared, drivers, tracker } = self;
-        tracker.close();
-        drop((shared, drivers));
-        tracker.wait().await;
+    /// Waits until every driver has stopped, then ends the journal's writer.
+    pub async fn stopped(&self) {
+        self.tracker.close();
+        self.tracker.wait().await;
+        self.closing.cancel();
+        let writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(writer) = writer
+            && let Err(error) = writer.await
+        {
+            tracing::error!(%error, "the journal's writer broke off");
+        }
     }
 
     fn spawn_driver(&self, id: TaskId) -> mpsc::Sender<Order> {

@@ -159,6 +159,14 @@ pub(crate) enum Task {
     },
     /// Print the log of a subtask, or of all that have started
     Log { id: u64, subtask: Option<u64> },
+    /// Undo the failed subtasks of a task and run them again
+    Retry(TaskChange),
+    /// Undo all that a failed task did
+    Rollback(TaskChange),
+    /// Take a failed subtask for done and go on behind it
+    Skip { id: u64, subtask: u64 },
+    /// Stop a running subtask, which then counts as failed
+    Cancel { id: u64, subtask: u64 },
 }
 
 #[derive(Debug, Subcommand)]
@@ -176,6 +184,14 @@ pub(crate) struct Run {
     /// Show the steps without running them
     #[arg(long, conflicts_with = "detach")]
     pub(crate) dry_run: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct TaskChange {
+    pub(crate) id: u64,
+    /// Do not wait for the end; print the id of the task
+    #[arg(long)]
+    pub(crate) detach: bool,
 }
 
 #[derive(Debug, Args)]

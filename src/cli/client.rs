@@ -89,9 +89,14 @@ impl Client {
         doing: &str,
         path: &str,
         query: &[(&str, &str)],
-        body: &Value,
+        body: Option<&Value>,
     ) -> Result<Value, CliError> {
-        self.send(doing, self.request(Method::POST, path).query(query).json(body), self.timeout).await
+        let request = self.request(Method::POST, path).query(query);
+        let request = match body {
+            Some(body) => request.json(body),
+            None => request,
+        };
+        self.send(doing, request, self.timeout).await
     }
 
     pub(crate) async fn delete(&self, doing: &str, path: &str) -> Result<Value, CliError> {

@@ -175,13 +175,14 @@ impl Refusal {
 
     fn next_move(&self) -> Option<&'static str> {
         Some(match self.status.as_u16() {
+            300..400 => "see that --url (OBLET_URL) names the coordinator itself",
             400 | 422 => "correct the request and send it again",
             401 => "check --user (OBLET_USER) and the password",
             403 => "ask an administrator for a role that may do this",
             404 => "see what there is with the list command",
             409 | 412 => "see what holds it with: oblet task list --status RUNNING",
             429 | 502..=504 => "try again in a moment",
-            500 => "look for the trace id in the coordinator's log",
+            500 => "look into the coordinator's log",
             _ => return None,
         })
     }

@@ -8,7 +8,7 @@ use super::{
     error::CliError,
     output::Format,
     progress::View,
-    task::{print_plan, print_tasks},
+    task::{TASKS, print_plan, print_tasks},
     task_model::Task,
 };
 
@@ -17,7 +17,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 /// How long a coordinator may be away, as it is while it is restarted or upgraded: its tasks survive that.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// Sends a request that starts tasks, and follows them unless the operator wants otherwise.
+/// Sends a request that makes tasks, and follows them unless the operator wants otherwise.
 pub(crate) async fn start(
     context: &Context<'_>,
     run: &Run,
@@ -25,61 +25,67 @@ pub(crate) async fn start(
     path: &str,
     body: &Value,
 ) -> Result<(), CliError> {
-    let query: &[_] = if run.dry_run { &[("dryRun", "true")] } else { &[] };
-    let answer = context.client.post(doing, path, query, body).await?;
-    let tasks = Task::read_started(doing, &answer)?;
     if run.dry_run {
-        return print_plan(context, &answer, &tasks);
+        let plan = context.client.post(doing, path, &[("dryRun", "true")], Some(body)).await?;
+        return print_plan(context, &plan, &Task::read_all(doing, &plan)?);
     }
-    let ids: Vec<u64> = tasks.iter().map(|task| task.id).collect();
-    if run.detach {
-        context.output.note(&format!("Follow with: {}", watch_command(&ids)));
-        return match context.output.format {
-            Format::Json => context.output.json(&answer),
-            Format::Table | Format::Name => context.output.names(ids.iter().map(u64::to_string)),
-        };
-    }
-    let mut ends = follow(context, &ids).await?;
-    let data = match (answer.get("contents"), ends.pop()) {
-        (None, Some(end)) => end,
-        (_, last) => json!({"contents": ends.into_iter().chain(last).collect::<Vec<_>>()}),
-    };
-    conclude(context, doing, &data)
+    let answer = context.client.post(doing, path, &[], Some(body)).await?;
+    follow_answer(context, run.detach, doing, &answer).await
 }
 
-/// Prints how the tasks ended; an error if one of them failed.
-pub(crate) fn conclude(context: &Context<'_>, doing: &str, data: &Value) -> Result<(), CliError> {
-    let tasks = Task::read_started(doing, data)?;
-    print_tasks(context, data, &tasks)?;
-    let failed: Vec<_> = tasks.into_iter().filter(Task::has_failed).collect();
-    if failed.is_empty() { Ok(()) } else { Err(CliError::Tasks(failed)) }
+/// Follows the tasks that an answer tells of.
+pub(crate) async fn follow_answer(
+    context: &Context<'_>,
+    detach: bool,
+    doing: &str,
+    answer: &Value,
+) -> Result<(), CliError> {
+    let ids: Vec<u64> = Task::read_all(doing, answer)?.iter().map(|task| task.id).collect();
+    if !detach {
+        return watch(context, &ids, answer.get("contents").is_none()).await;
+    }
+    context.output.note(&format!("Follow with: {}", watch_command(&ids)));
+    match context.output.format {
+        Format::Json => context.output.json(answer),
+        Format::Table | Format::Name => context.output.names(ids.iter().map(u64::to_string)),
+    }
 }
 
-/// Draws the progress of tasks until the last of them has ended, and returns what the API then says of each.
-/// Ctrl-C ends the watching, never the work.
-pub(crate) async fn follow(context: &Context<'_>, ids: &[u64]) -> Result<Vec<Value>, CliError> {
-    tokio::select! {
+/// Draws the progress of tasks to their end and prints how they ended; an error if one of them failed.
+/// `bare`: the data is the one task itself, not a list. Ctrl-C ends the watching, never the work.
+pub(crate) async fn watch(context: &Context<'_>, ids: &[u64], bare: bool) -> Result<(), CliError> {
+    let way_back = format!("the work goes on; come back with: {}", watch_command(ids));
+    let polled = tokio::select! {
         biased;
         ends = poll(context, ids) => ends,
-        Ok(()) = tokio::signal::ctrl_c() => {
-            Err(CliError::Interrupted { next: format!("the work goes on; come back with: {}", watch_command(ids)) })
+        Ok(()) = tokio::signal::ctrl_c() => return Err(CliError::Interrupted { next: way_back }),
+    };
+    let mut ends = polled.inspect_err(|error| {
+        if error.is_temporary() {
+            context.output.note(&format!("As far as known, {way_back}"));
         }
-    }
+    })?;
+    let data = if bare { ends.pop().unwrap_or_default() } else { json!({"contents": ends}) };
+    let tasks = Task::read_all("watch the tasks", &data)?;
+    print_tasks(context, &data, &tasks)?;
+    let failed: Vec<_> = tasks.into_iter().filter(Task::has_failed).collect();
+    if failed.is_empty() { Ok(()) } else { Err(CliError::Tasks(failed)) }
 }
 
 async fn poll(context: &Context<'_>, ids: &[u64]) -> Result<Vec<Value>, CliError> {
     let mut view = View::new(context.output.progress);
     let mut ends: Vec<Option<Value>> = vec![None; ids.len()];
     let mut pause = SHORTEST_PAUSE;
-    let mut last_answer = Instant::now();
+    // A coordinator that has never answered is more likely misnamed than away.
+    let mut last_answer: Option<Instant> = None;
     let mut away = false;
     loop {
         let mut changed = false;
         for (id, end) in ids.iter().zip(&mut ends).filter(|(_, end)| end.is_none()) {
             let doing = format!("watch task {id}");
-            let answer = context.client.get(&doing, &format!("api/v2/tasks/instances/{id}")).await;
+            let answer = context.client.get(&doing, &format!("{TASKS}/{id}")).await;
             let data = match answer {
-                Err(error) if error.is_temporary() && last_answer.elapsed() < PATIENCE => {
+                Err(error) if error.is_temporary() && last_answer.is_some_and(|at| at.elapsed() < PATIENCE) => {
                     if !away {
                         view.remark("The coordinator does not answer; its tasks are safe, still trying.");
                     }
@@ -89,7 +95,7 @@ async fn poll(context: &Context<'_>, ids: &[u64]) -> Result<Vec<Value>, CliError
                 }
                 answer => answer?,
             };
-            last_answer = Instant::now();
+            last_answer = Some(Instant::now());
             if away {
                 view.remark("The coordinator answers again.");
             }

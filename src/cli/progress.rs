@@ -33,7 +33,11 @@ impl View {
         }
         let count = task.subtasks().len();
         let width = count.to_string().len();
-        for (number, subtask) in (1..).zip(task.subtasks()).filter(|(_, subtask)| is_news(subtask)) {
+        for (number, subtask) in (1..).zip(task.subtasks()) {
+            // A subtask that waits for its turn is news only if it was further: it is being undone.
+            if is_waiting(subtask) && !self.said.contains_key(&(task.id, Some(subtask.id))) {
+                continue;
+            }
             let line = format!("{} [{number:>width$}/{count}] {}", task.id, state(subtask));
             changed |= self.say_once((task.id, Some(subtask.id)), line);
         }
@@ -89,12 +93,8 @@ fn new_bar(task: &Task) -> ProgressBar {
     bar
 }
 
-/// Subtasks that wait for their turn are not worth a line.
-fn is_news(subtask: &Subtask) -> bool {
-    match subtask.status {
-        SubtaskStatus::Pending | SubtaskStatus::Ready => false,
-        SubtaskStatus::Running | SubtaskStatus::Canceling | SubtaskStatus::Failed | SubtaskStatus::Successful => true,
-    }
+fn is_waiting(subtask: &Subtask) -> bool {
+    matches!(subtask.status, SubtaskStatus::Pending | SubtaskStatus::Ready)
 }
 
 fn is_active(subtask: &Subtask) -> bool {

@@ -3,34 +3,47 @@ use serde_json::{Value, json};
 
 use super::{
     Context,
-    args::Task as Command,
+    args::{Task as Command, TaskChange},
     error::CliError,
-    follow::{conclude, follow},
+    follow,
     output::{Format, entries, text},
     task_model::{Creator, Subtask, Task},
 };
+
+pub(crate) const TASKS: &str = "api/v2/tasks/instances";
 
 pub(crate) async fn run(context: &Context<'_>, command: &Command) -> Result<(), CliError> {
     match command {
         Command::List { status, limit } => list(context, status, *limit).await,
         Command::Show { id } => show(context, *id).await,
-        Command::Watch { ids } => {
-            let mut ends = follow(context, ids).await?;
-            let data = match (ids.len(), ends.pop()) {
-                (1, Some(end)) => end,
-                (_, last) => json!({"contents": ends.into_iter().chain(last).collect::<Vec<_>>()}),
-            };
-            conclude(context, "watch the tasks", &data)
-        }
+        Command::Watch { ids } => follow::watch(context, ids, ids.len() == 1).await,
         Command::Log { id, subtask } => log(context, *id, *subtask).await,
+        Command::Retry(change) => change_task(context, change, "retry").await,
+        Command::Rollback(change) => change_task(context, change, "rollback").await,
+        Command::Skip { id, subtask } => change_subtask(context, *id, *subtask, "skip").await,
+        Command::Cancel { id, subtask } => change_subtask(context, *id, *subtask, "cancel").await,
     }
+}
+
+async fn change_task(context: &Context<'_>, change: &TaskChange, verb: &str) -> Result<(), CliError> {
+    let doing = format!("{verb} task {}", change.id);
+    let answer = context.client.post(&doing, &format!("{TASKS}/{}/{verb}", change.id), &[], None).await?;
+    follow::follow_answer(context, change.detach, &doing, &answer).await
+}
+
+/// The API answers without data; the rest of the task goes on by itself.
+async fn change_subtask(context: &Context<'_>, id: u64, subtask: u64, verb: &str) -> Result<(), CliError> {
+    let doing = format!("{verb} subtask {subtask} of task {id}");
+    context.client.post(&doing, &format!("{TASKS}/{id}/subtasks/{subtask}/{verb}"), &[], None).await?;
+    context.output.note(&format!("Done: {doing}. Follow with: oblet task watch {id}"));
+    Ok(())
 }
 
 async fn list(context: &Context<'_>, status: &[String], limit: u64) -> Result<(), CliError> {
     let doing = "list the tasks";
     let mut filter = vec![("sort", "id,desc".to_owned())];
     filter.extend(status.iter().map(|status| ("status", status.clone())));
-    let data = context.client.page(doing, "api/v2/tasks/instances", &filter, 1, limit).await?;
+    let data = context.client.page(doing, TASKS, &filter, 1, limit).await?;
     let tasks = entries(&data).iter().map(|task| Task::read(doing, task)).collect::<Result<Vec<_>, _>>()?;
     print_tasks(context, &data, &tasks)
 }
@@ -101,7 +114,7 @@ async fn log(context: &Context<'_>, id: u64, subtask: Option<u64>) -> Result<(),
 
 async fn subtask_log(context: &Context<'_>, id: u64, subtask: u64) -> Result<Value, CliError> {
     let doing = format!("read the log of subtask {subtask} of task {id}");
-    context.client.get(&doing, &format!("api/v2/tasks/instances/{id}/subtasks/{subtask}/log")).await
+    context.client.get(&doing, &format!("{TASKS}/{id}/subtasks/{subtask}/log")).await
 }
 
 fn log_text(data: &Value) -> String {
@@ -114,7 +127,7 @@ fn log_text(data: &Value) -> String {
 
 async fn get(context: &Context<'_>, id: u64) -> Result<(Value, Task), CliError> {
     let doing = format!("show task {id}");
-    let data = context.client.get(&doing, &format!("api/v2/tasks/instances/{id}")).await?;
+    let data = context.client.get(&doing, &format!("{TASKS}/{id}")).await?;
     let task = Task::read(&doing, &data)?;
     Ok((data, task))
 }

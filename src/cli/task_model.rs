@@ -86,8 +86,8 @@ impl Task {
         Ok(Self { subtasks: in_order(task.subtasks), older_subtasks: in_order(task.older_subtasks), ..task })
     }
 
-    /// The tasks that a request started: it answers one, or a list of them.
-    pub(crate) fn read_started(doing: &str, data: &Value) -> Result<Vec<Self>, CliError> {
+    /// The tasks of an answer: it holds one, or a list of them.
+    pub(crate) fn read_all(doing: &str, data: &Value) -> Result<Vec<Self>, CliError> {
         match data.get("contents").and_then(Value::as_array) {
             Some(contents) => contents.iter().map(|task| Self::read(doing, task)).collect(),
             None => Ok(vec![Self::read(doing, data)?]),

@@ -6,3 +6,4 @@ mod errors;
 mod fake;
 mod objects;
 mod tasks;
+mod tls;

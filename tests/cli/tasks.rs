@@ -197,3 +197,28 @@ async fn logs_are_printed_as_they_are() {
     let all = fake.run(&["task", "log", "33002"]).await;
     assert_snapshot!(format!("{one}\n\n{all}"));
 }
+
+#[tokio::test]
+async fn a_failed_task_can_be_rolled_back_retried_and_passed_over() {
+    let path = "POST /api/v2/tasks/instances/33002";
+    let undone = |status: &str, steps: [&str; 4]| {
+        let mut task = task(33002, status, steps);
+        task["operation"] = json!("ROLLBACK");
+        task["subtasks"].as_array_mut().unwrap().iter_mut().for_each(|step| step["operation"] = json!("ROLLBACK"));
+        task
+    };
+    let fake = Fake::start()
+        .await
+        .answers(&format!("{path}/rollback"), undone("RUNNING", ["SUCCESSFUL", "READY", "PENDING", "PENDING"]))
+        .answers(&instance(33002), undone("RUNNING", ["SUCCESSFUL", "RUNNING", "PENDING", "PENDING"]))
+        .answers(&instance(33002), undone("RUNNING", ["RUNNING", "PENDING", "PENDING", "PENDING"]))
+        .answers(&instance(33002), undone("SUCCESSFUL", ["PENDING"; 4]))
+        .answers(&format!("{path}/retry"), fresh(33002))
+        .answers(&format!("{path}/subtasks/34807/skip"), Value::Null)
+        .answers(&format!("{path}/subtasks/34807/cancel"), Value::Null);
+    let mut told = fake.run(&words("task rollback 33002")).await;
+    for command in ["task retry 33002 --detach", "task skip 33002 34807", "task cancel 33002 34807"] {
+        told += &format!("\n\n{}", fake.run(&words(command)).await);
+    }
+    assert_snapshot!(format!("{told}\n{}", fake.requests()));
+}

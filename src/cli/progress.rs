@@ -1,6 +1,7 @@
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use std::{
     collections::{BTreeMap, HashMap},
+    fmt::Display,
     io::Write,
     time::Duration,
 };
@@ -28,8 +29,9 @@ impl View {
     /// Returns whether something changed since the task was last shown.
     pub(crate) fn show(&mut self, task: &Task) -> bool {
         let mut changed = false;
+        let summary = format!("{} {}", task.id, state(&task.title(), task.status, task.operation.as_deref(), None));
         if task.is_running() {
-            changed |= self.say_once((task.id, None), format!("{} {}: {}", task.id, task.title(), task.status));
+            changed |= self.say_once((task.id, None), summary.clone());
         }
         let count = task.subtasks().len();
         let width = count.to_string().len();
@@ -38,11 +40,11 @@ impl View {
             if is_waiting(subtask) && !self.said.contains_key(&(task.id, Some(subtask.id))) {
                 continue;
             }
-            let line = format!("{} [{number:>width$}/{count}] {}", task.id, state(subtask));
+            let line = format!("{} [{number:>width$}/{count}] {}", task.id, subtask_state(subtask));
             changed |= self.say_once((task.id, Some(subtask.id)), line);
         }
         if !task.is_running() {
-            changed |= self.say_once((task.id, None), format!("{} {}: {}", task.id, task.title(), task.status));
+            changed |= self.say_once((task.id, None), summary);
         }
         if self.progress == Progress::Bars {
             self.draw(task);
@@ -74,7 +76,7 @@ impl View {
         let bar = self.bar_of_task.entry(task.id).or_insert_with(|| self.bars.add(new_bar(task)));
         bar.set_length(task.subtasks().len() as u64);
         bar.set_position(task.finished_subtasks() as u64);
-        let steps: Vec<_> = task.subtasks().iter().filter(|subtask| is_active(subtask)).map(state).collect();
+        let steps: Vec<_> = task.subtasks().iter().filter(|subtask| is_active(subtask)).map(subtask_state).collect();
         match task.status {
             TaskStatus::Running => bar.set_message(steps.join(", ")),
             TaskStatus::Failed => bar.abandon_with_message("FAILED"),
@@ -101,14 +103,18 @@ fn is_active(subtask: &Subtask) -> bool {
     matches!(subtask.status, SubtaskStatus::Running | SubtaskStatus::Canceling | SubtaskStatus::Failed)
 }
 
+fn subtask_state(subtask: &Subtask) -> String {
+    state(&subtask.name, subtask.status, subtask.operation.as_deref(), subtask.run_time)
+}
+
 /// Such as "Install rpm: RUNNING (retry, attempt 2)".
-fn state(subtask: &Subtask) -> String {
-    let operation = subtask.operation.as_deref().filter(|operation| *operation != "EXECUTE").map(str::to_lowercase);
-    let attempt = subtask.run_time.filter(|attempt| *attempt > 1).map(|attempt| format!("attempt {attempt}"));
+fn state(name: &str, status: impl Display, operation: Option<&str>, attempt: Option<u32>) -> String {
+    let operation = operation.filter(|operation| *operation != "EXECUTE").map(str::to_lowercase);
+    let attempt = attempt.filter(|attempt| *attempt > 1).map(|attempt| format!("attempt {attempt}"));
     let remarks: Vec<_> = operation.into_iter().chain(attempt).collect();
     match remarks.is_empty() {
-        true => format!("{}: {}", subtask.name, subtask.status),
-        false => format!("{}: {} ({})", subtask.name, subtask.status, remarks.join(", ")),
+        true => format!("{name}: {status}"),
+        false => format!("{name}: {status} ({})", remarks.join(", ")),
     }
 }
 

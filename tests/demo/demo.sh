@@ -124,9 +124,11 @@ id_where() {
 }
 
 deploy() {
-  local password_file=$state/obproxy-password answer address
+  local answer address user
   local -a ids=()
-  (umask 077 && head -c 18 /dev/urandom | base64 | tr -d '/+=\n' >"$password_file")
+  for user in proxysys proxyro; do
+    (umask 077 && head -c 18 /dev/urandom | base64 | tr -d '/+=' >"$state/$user-password")
+  done
 
   say "upload the package, add the hosts, create the proxy cluster"
   oblet package upload "$state/rpm/$package_file"
@@ -135,7 +137,8 @@ deploy() {
     ids+=("$(oblet host list --output json | id_where "$address")")
   done
   host_ids=$(IFS=,; echo "${ids[*]}")
-  oblet obproxy create "$cluster" --sys-password-file "$password_file" --rs-list 127.0.0.1:2881 --ob-cluster obdemo
+  oblet obproxy create "$cluster" --rs-list 127.0.0.1:2881 --ob-link obdemo:1 \
+    --proxysys-password-file "$state/proxysys-password" --proxyro-password-file "$state/proxyro-password"
   cluster_id=$(oblet obproxy list --output json | id_where "$cluster")
 
   say "POST /api/v2/obproxy/clusters/$cluster_id/obproxies/batchAdd"
@@ -147,7 +150,7 @@ deploy() {
 }
 
 installed() { rpm --dbpath "$1/var/lib/rpm" -q obproxy | grep -x "${package_file%.rpm}"; }
-logs_in() { OBLET_SQL_PASSWORD=$(<"$state/obproxy-password") "$programs/sql-login" "$1" "$sql_port" root@proxysys; }
+logs_in() { OBLET_SQL_PASSWORD=$(<"$state/proxysys-password") "$programs/sql-login" "$1" "$sql_port" root@proxysys; }
 refuses() { ! OBLET_SQL_PASSWORD='' "$programs/sql-login" "$1" "$sql_port" root@proxysys; }
 scraped() { curl -sS --fail --max-time 10 "http://$1/metrics" | grep "$2"; }
 listed() { api GET /api/v2/prometheus/targets | jq -e --arg target "$1" 'any(.. | strings; . == $target)'; }
@@ -160,7 +163,7 @@ succeeded() {
 # No file of the demo holds a password in clear, but for those that are made to hold it.
 sealed() {
   local code=0
-  grep -rlaFf <(cat "$state/obproxy-password"; echo) --exclude=obproxy-password "$state" || code=$?
+  grep -rlaFf <(cat "$state"/*-password) --exclude='proxy*-password' "$state" || code=$?
   # 0: found; 2: some file could not be read.
   ((code == 1))
 }
@@ -180,7 +183,7 @@ prove_all() {
     prove "host$number: agent's metrics at $address:$metrics_port" scraped "$address:$metrics_port" '^oblet_'
     prove "host$number: Prometheus finds $address:$exporter_port" listed "$address:$exporter_port"
   done
-  prove "the proxies' password stands in no other file below $state" sealed
+  prove "the proxies' passwords stand in clear in no file made below $state" sealed
 }
 
 # What a user or another test needs to reach the running demo; private, because it holds a password.

@@ -77,8 +77,8 @@ TOML
   setsid "$programs/oblet-coordinator" --config "$directory/coordinator.toml" </dev/null >"$directory/coordinator.log" 2>&1 &
   coordinator_pid=$!
   export OBLET_URL=https://127.0.0.1:$port OBLET_USER=admin OBLET_CA=$directory/state/tls/ca.pem
-  wait_until 30 "the coordinator's first password" test -s "$directory/initial-password"
-  wait_until 30 "the coordinator's port" port_answers 127.0.0.1 "$port"
+  wait_until "$coordinator_pid" "the coordinator's first password" test -s "$directory/initial-password"
+  wait_until "$coordinator_pid" "the coordinator's port" port_answers 127.0.0.1 "$port"
   OBLET_PASSWORD=$(head -n 1 "$directory/initial-password")
   export OBLET_PASSWORD
   printf 'serves %s\n' "$OBLET_URL"
@@ -114,7 +114,7 @@ key = "$directory/tls/agent.key"
 TOML
   setsid "$programs/oblet-agent" --config "$directory/agent.toml" </dev/null >"$directory/agent.log" 2>&1 &
   agent_pids+=($!)
-  wait_until 30 "the agent of $name" port_answers "$address" "$agent_port"
+  wait_until "$!" "the agent of $name" port_answers "$address" "$agent_port"
   printf '%s serves %s:%s\n' "$name" "$address" "$agent_port"
 }
 
@@ -189,16 +189,15 @@ prove_all() {
 # What a user or another test needs to reach the running demo; private, because it holds a password.
 write_env() {
   certificate coordinator demo-client 127.0.0.1 "$state/client"
-  (
-    umask 077
-    printf 'export %s=%q\n' \
-      OBLET_URL "$OBLET_URL" OBLET_USER "$OBLET_USER" OBLET_PASSWORD "$OBLET_PASSWORD" OBLET_CA "$OBLET_CA" \
-      OBLET_HOST_IDS "$host_ids" OBLET_COORDINATOR_PID "$coordinator_pid" OBLET_AGENT_1_PID "${agent_pids[0]}" \
-      OBLET_AGENT_1 "${addresses[0]}:$agent_port" OBLET_AGENT_2 "${addresses[1]}:$agent_port" \
-      OBLET_AGENT_1_METRICS "http://${addresses[0]}:$metrics_port/metrics" \
-      OBLET_CLIENT_CERT "$state/client/coordinator.pem" OBLET_CLIENT_KEY "$state/client/coordinator.key" \
-      OBLET_DEMO_RPM "$state/rpm/$package_file" >"$state/env"
+  local -a pairs=(
+    OBLET_URL "$OBLET_URL" OBLET_USER "$OBLET_USER" OBLET_PASSWORD "$OBLET_PASSWORD" OBLET_CA "$OBLET_CA"
+    OBLET_HOST_IDS "$host_ids" OBLET_COORDINATOR_PID "$coordinator_pid" OBLET_AGENT_1_PID "${agent_pids[0]}"
+    OBLET_AGENT_1 "${addresses[0]}:$agent_port" OBLET_AGENT_2 "${addresses[1]}:$agent_port"
+    OBLET_AGENT_1_METRICS "http://${addresses[0]}:$metrics_port/metrics"
+    OBLET_CLIENT_CERT "$state/client/coordinator.pem" OBLET_CLIENT_KEY "$state/client/coordinator.key"
+    OBLET_DEMO_RPM "$state/rpm/$package_file"
   )
+  (umask 077 && printf "export %s='%s'\n" "${pairs[@]//\'/\'\\\'\'}" >"$state/env")
 }
 
 # Takes all down when the demo ends by itself, fails or is interrupted; shows the last lines of the logs when it failed.

@@ -37,12 +37,12 @@ end_processes() {
   done
 }
 
-# wait_until SECONDS WHAT COMMAND...: runs the command until it succeeds.
+# wait_until PID WHAT COMMAND...: runs the command until it succeeds, for at most 30 seconds and while the process lives.
 wait_until() {
-  local deadline=$((SECONDS + $1)) what=$2
+  local deadline=$((SECONDS + 30)) pid=$1 what=$2
   shift 2
   until "$@" >/dev/null 2>&1; do
-    if ((SECONDS >= deadline)); then
+    if ! kill -0 "$pid" 2>/dev/null || ((SECONDS >= deadline)); then
       printf 'demo: waited in vain for %s\n' "$what" >&2
       return 1
     fi

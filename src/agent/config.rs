@@ -125,9 +125,10 @@ impl TryFrom<String> for Switchable {
     fn try_from(text: String) -> Result<Self, String> {
         match text.as_str() {
             "off" => Ok(Self(None)),
-            address => address.parse().map(|address| Self(Some(address))).map_err(|_| {
-                format!("{text:?} is neither \"off\" nor an address and a port")
-            }),
+            address => address
+                .parse()
+                .map(|address| Self(Some(address)))
+                .map_err(|_| format!("{text:?} is neither \"off\" nor an address and a port")),
         }
     }
 }

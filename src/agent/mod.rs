@@ -19,4 +19,3 @@ mod wire;
 
 pub use describe::HostView;
 pub use server::{Agent, AgentError, Settings, start};
-pub use state_directory::{LockError, StateDirectory};

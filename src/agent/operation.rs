@@ -54,7 +54,10 @@ impl Phase {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "result", rename_all = "snake_case")]
 pub enum Outcome {
-    Succeeded { effect: Effect, output: Vec<(String, String)> },
+    Succeeded {
+        effect: Effect,
+        output: Vec<(String, String)>,
+    },
     Failed(Failure),
     Canceled(Failure),
     /// The agent or the host died and the effect could not be established.

@@ -97,7 +97,7 @@ const COLLECT_EVERY: Duration = Duration::from_secs(3600);
 
 /// Opens the journal, takes up what was under way, and serves until `shutdown`.
 ///
-/// The caller holds [`super::StateDirectory`].
+/// The caller holds [`crate::config::StateDirectory`].
 pub async fn start(
     settings: Settings,
     carrier: Arc<dyn Carrier>,
@@ -106,9 +106,7 @@ pub async fn start(
 ) -> Result<Agent, AgentError> {
     tls::install_crypto_provider();
     let listener = listen(settings.listen)?;
-    let address = listener
-        .local_addr()
-        .map_err(|source| AgentError::Listen { address: settings.listen, source })?;
+    let address = listener.local_addr().map_err(|source| AgentError::Listen { address: settings.listen, source })?;
     for name in ["logs", "packages"] {
         private_directory(&settings.state_dir.join(name))?;
     }

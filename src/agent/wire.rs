@@ -129,10 +129,7 @@ pub(super) fn order(request: v1::SubmitRequest) -> Result<Order, Refused> {
 
 pub(super) fn operation(record: &Record, log_bytes: u64) -> v1::Operation {
     v1::Operation {
-        key: Some(v1::OperationKey {
-            operation_id: record.key.operation_id.to_string(),
-            attempt: record.key.attempt,
-        }),
+        key: Some(v1::OperationKey { operation_id: record.key.operation_id.to_string(), attempt: record.key.attempt }),
         epoch: record.epoch,
         step_kind: record.step_kind.clone(),
         direction: match record.direction {
@@ -169,10 +166,7 @@ fn outcome(outcome: &Outcome) -> v1::Outcome {
     v1::Outcome {
         result: result.into(),
         effect: effect(outcome.effect()).into(),
-        output: output
-            .iter()
-            .map(|(name, value)| v1::NameValue { name: name.clone(), value: value.clone() })
-            .collect(),
+        output: output.iter().map(|(name, value)| v1::NameValue { name: name.clone(), value: value.clone() }).collect(),
         failure: told.map(failure),
     }
 }

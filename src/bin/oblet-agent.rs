@@ -4,18 +4,14 @@ use anyhow::Context as _;
 use clap::Parser as _;
 use oblet::{
     agent::{
-        self, HostView, StateDirectory,
+        self, HostView,
         config::{Config, Flags},
         step::Carrier,
     },
-    config::{EXIT_CONFIG, EXIT_USAGE},
+    config::{EXIT_CONFIG, EXIT_USAGE, StateDirectory},
     telemetry,
 };
-use std::{
-    io::Write as _,
-    process::ExitCode,
-    sync::Arc,
-};
+use std::{io::Write as _, process::ExitCode, sync::Arc};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 

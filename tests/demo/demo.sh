@@ -102,15 +102,13 @@ state_dir = "$directory/state"
 root_dir = "$directory/root"
 address = "$address"
 run_user = "$(run_user)"
-run_path = "/home/admin"
+run_path = "/home/admin/obproxy"
 rpm_scriptlets = true
 rpm_dependencies = false
 reflection = true
-
-[tls]
-ca = "$directory/tls/ca.pem"
-certificate = "$directory/tls/agent.pem"
-key = "$directory/tls/agent.key"
+tls_ca = "$directory/tls/ca.pem"
+tls_certificate = "$directory/tls/agent.pem"
+tls_key = "$directory/tls/agent.key"
 TOML
   setsid "$programs/oblet-agent" --config "$directory/agent.toml" </dev/null >"$directory/agent.log" 2>&1 &
   agent_pids+=($!)

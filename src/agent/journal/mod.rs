@@ -144,9 +144,8 @@ impl Journal {
         work: impl for<'c> FnOnce(&'c mut SqliteConnection) -> BoxFuture<'c, sqlx::Result<T>> + Send + 'static,
     ) -> Result<T, JournalError> {
         let (reply, answer) = oneshot::channel();
-        let job = Job::Read(Box::new(move |connection| {
-            Box::pin(async move { drop(reply.send(work(connection).await)) })
-        }));
+        let job =
+            Job::Read(Box::new(move |connection| Box::pin(async move { drop(reply.send(work(connection).await)) })));
         self.jobs.send(job).await.map_err(|_closed| JournalError::Stopped)?;
         answer.await.map_err(|_| JournalError::Stopped)?.map_err(JournalError::Read)
     }

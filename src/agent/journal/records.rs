@@ -20,8 +20,13 @@ pub enum Accepted {
     /// It was accepted before; this is how it stands.
     Known(Record),
     OtherContent,
-    StaleEpoch { highest: u64 },
-    Locked { lock: String, holder: String },
+    StaleEpoch {
+        highest: u64,
+    },
+    Locked {
+        lock: String,
+        holder: String,
+    },
 }
 
 /// Answer to an acknowledgement.
@@ -175,10 +180,8 @@ impl Journal {
     }
 
     pub async fn get(&self, key: Key) -> Result<Option<Record>, JournalError> {
-        self.read(move |connection| {
-            Box::pin(async move { Ok(find(connection, key).await?.map(|(record, _)| record)) })
-        })
-        .await
+        self.read(move |connection| Box::pin(async move { Ok(find(connection, key).await?.map(|(record, _)| record)) }))
+            .await
     }
 
     /// Operations accepted after `position`, oldest first. What cannot be read is left out.
@@ -432,11 +435,7 @@ fn resume(row: &SqliteRow, position: i64, sealer: &super::Sealer) -> sqlx::Resul
             fingerprint: row.try_get("fingerprint")?,
             step,
             undoes,
-            secrets: sealed
-                .map(|sealed| sealer.unseal(&key, sealed))
-                .transpose()
-                .map_err(decode)?
-                .unwrap_or_default(),
+            secrets: sealed.map(|sealed| sealer.unseal(&key, sealed)).transpose().map_err(decode)?.unwrap_or_default(),
             timeout: None,
         },
     })

@@ -79,11 +79,7 @@ async fn commit(connection: &mut SqliteConnection, writes: Vec<Write>) -> Result
     }
 }
 
-async fn apply(
-    connection: &mut SqliteConnection,
-    writes: Vec<Write>,
-    replies: &mut Vec<Reply>,
-) -> sqlx::Result<()> {
+async fn apply(connection: &mut SqliteConnection, writes: Vec<Write>, replies: &mut Vec<Reply>) -> sqlx::Result<()> {
     sqlx::query("BEGIN IMMEDIATE").execute(&mut *connection).await?;
     for write in writes {
         replies.push(write(connection).await?);

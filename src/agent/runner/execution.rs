@@ -32,7 +32,8 @@ impl Runner {
                 Arc::new(MemoryLog::default())
             }
         };
-        let timeout = deadline_us.map(|deadline| Duration::from_micros(deadline.saturating_sub(now_us()).max(0) as u64));
+        let timeout =
+            deadline_us.map(|deadline| Duration::from_micros(deadline.saturating_sub(now_us()).max(0) as u64));
         let context = StepContext {
             run_id,
             log: Arc::clone(&log),
@@ -80,8 +81,7 @@ impl Runner {
                 "look at what it waits for on the host, then retry",
             )),
         };
-        let undoes =
-            if undoes.is_empty() { vec![Undoes { identity: None, effect: target.effect }] } else { undoes };
+        let undoes = if undoes.is_empty() { vec![Undoes { identity: None, effect: target.effect }] } else { undoes };
         self.carrier.undo(&order.step, context, &undoes).await
     }
 

@@ -107,15 +107,13 @@ impl Runner {
                     let message = format!("the agent cannot read its record of the operation: {problem}");
                     self.journal.finish(position, &Outcome::interrupted("UNREADABLE_RECORD", message)).await?;
                 }
-                Unfinished::Readable(resume) => {
-                    match after_restart(resume.order.step.info().policy, resume.phase) {
-                        AfterRestart::CarryOn => self.begin(*resume),
-                        AfterRestart::Interrupt => {
-                            let outcome = Outcome::interrupted("AGENT_RESTARTED", "the agent stopped during the step");
-                            self.journal.finish(resume.position, &outcome).await?;
-                        }
+                Unfinished::Readable(resume) => match after_restart(resume.order.step.info().policy, resume.phase) {
+                    AfterRestart::CarryOn => self.begin(*resume),
+                    AfterRestart::Interrupt => {
+                        let outcome = Outcome::interrupted("AGENT_RESTARTED", "the agent stopped during the step");
+                        self.journal.finish(resume.position, &outcome).await?;
                     }
-                }
+                },
             }
         }
         Ok(count)

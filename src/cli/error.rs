@@ -1,7 +1,7 @@
 use reqwest::StatusCode;
 use std::{io, path::PathBuf, process::ExitCode};
 
-use super::task_model::Task;
+use super::{output::printable, task_model::Task};
 use crate::telemetry;
 
 /// Why a command did not do what it was asked to. Display says what failed; the rest is told by [`CliError::report`].
@@ -63,10 +63,11 @@ fn plural(tasks: usize) -> String {
     if tasks == 1 { "the task".into() } else { format!("{tasks} tasks") }
 }
 
-/// A line of a report. A line without a label goes on with the one above it.
+/// A part of a report: its lines stand under each other. Without a label it goes on with the part above it.
 pub(crate) fn labelled(label: &str, value: &str) -> String {
     let label = if label.is_empty() { String::new() } else { format!("{label}:") };
-    format!("  {label:<8}{value}\n")
+    let labels = std::iter::once(label.as_str()).chain(std::iter::repeat(""));
+    labels.zip(value.lines()).map(|(label, line)| format!("  {label:<8}{}\n", printable(line))).collect()
 }
 
 impl From<io::Error> for CliError {

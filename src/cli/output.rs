@@ -175,12 +175,19 @@ fn cells(entry: &Value, columns: &[Column]) -> Vec<String> {
     columns.iter().map(|(_, at)| text(entry.pointer(at))).collect()
 }
 
+/// What comes from hosts and logs must not steer the operator's terminal.
+pub(crate) fn printable(text: &str) -> String {
+    text.chars()
+        .map(|char| if char.is_control() && char != '\t' { char::REPLACEMENT_CHARACTER } else { char })
+        .collect()
+}
+
 /// A value as a person reads it.
 pub(crate) fn text(value: Option<&Value>) -> String {
     match value {
         None | Some(Value::Null) => "-".into(),
         Some(Value::String(text)) if text.is_empty() => "-".into(),
-        Some(Value::String(text)) => text.clone(),
+        Some(Value::String(text)) => printable(text),
         Some(Value::Array(items)) if items.is_empty() => "-".into(),
         Some(Value::Array(items)) => items.iter().map(|item| text(Some(item))).collect::<Vec<_>>().join(","),
         Some(other) => other.to_string(),

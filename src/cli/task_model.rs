@@ -5,6 +5,7 @@ use std::collections::{HashMap, VecDeque};
 use super::{
     client::unreadable,
     error::{CliError, labelled},
+    output::text,
 };
 use crate::graph::{SubtaskStatus, TaskStatus};
 
@@ -51,14 +52,16 @@ pub(crate) struct Subtask {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Failure {
-    pub(crate) host: Option<String>,
+    /// Its address or its id.
+    pub(crate) host: Option<Value>,
     pub(crate) reason: Option<String>,
     pub(crate) message: Option<String>,
     #[serde(default)]
     pub(crate) causes: Vec<String>,
     pub(crate) next_move: Option<String>,
     pub(crate) exit_code: Option<i64>,
-    pub(crate) signal: Option<i64>,
+    /// Its number or its name.
+    pub(crate) signal: Option<Value>,
     #[serde(default)]
     pub(crate) log_tail: Vec<String>,
     pub(crate) effect: Option<String>,
@@ -145,8 +148,8 @@ impl Subtask {
             _ => line("step", &format!("{} (subtask {})", self.name, self.id)),
         }
         if let Some(failure) = &self.failure {
-            if let Some(host) = &failure.host {
-                line("host", host);
+            if failure.host.is_some() {
+                line("host", &text(failure.host.as_ref()));
             }
             match (&failure.message, &failure.reason) {
                 (Some(message), Some(reason)) => line("cause", &format!("{message} ({reason})")),
@@ -159,14 +162,14 @@ impl Subtask {
             if let Some(code) = failure.exit_code {
                 line("exit", &format!("code {code}"));
             }
-            if let Some(signal) = failure.signal {
-                line("exit", &format!("signal {signal}"));
+            if failure.signal.is_some() {
+                line("exit", &format!("signal {}", text(failure.signal.as_ref())));
             }
             if let Some(effect) = &failure.effect {
                 line("effect", effect);
             }
-            for (position, text) in failure.log_tail.iter().enumerate() {
-                line(if position == 0 { "log" } else { "" }, text);
+            if !failure.log_tail.is_empty() {
+                line("log", &failure.log_tail.join("\n"));
             }
             if let Some(next) = &failure.next_move {
                 line("next", next);

@@ -79,7 +79,7 @@ fn failed(id: u64) -> Value {
         "causes": ["rpm ended with code 1"],
         "nextMove": "free 80 MiB in /home, then retry the task",
         "exitCode": 1,
-        "logTail": ["Preparing...", "installing package needs 80MB on the /home filesystem"],
+        "logTail": ["Preparing...", "\u{1b}[31minstalling package needs 80MB on the /home filesystem"],
         "effect": "nothing was changed",
     });
     task

@@ -41,6 +41,8 @@ api() {
     -K <(printf 'user = "%s:%s"\n' "$OBLET_USER" "$OBLET_PASSWORD") "${body[@]}" "$OBLET_URL$2"
 }
 
+ready() { curl -sS --fail --max-time 5 --cacert "$OBLET_CA" "$OBLET_URL/-/ready"; }
+
 # Whether every user may go down to this directory.
 traversable() {
   local directory=$1
@@ -78,7 +80,7 @@ TOML
   coordinator_pid=$!
   export OBLET_URL=https://127.0.0.1:$port OBLET_USER=admin OBLET_CA=$directory/state/tls/ca.pem
   wait_until "$coordinator_pid" "the coordinator's first password" test -s "$directory/initial-password"
-  wait_until "$coordinator_pid" "the coordinator's port" port_answers 127.0.0.1 "$port"
+  wait_until "$coordinator_pid" "the coordinator" ready
   OBLET_PASSWORD=$(head -n 1 "$directory/initial-password")
   export OBLET_PASSWORD
   printf 'serves %s\n' "$OBLET_URL"
@@ -122,7 +124,7 @@ id_where() {
 }
 
 deploy() {
-  local answer address user
+  local answer address user request
   local -a ids=()
   for user in proxysys proxyro; do
     (umask 077 && head -c 18 /dev/urandom | base64 | tr -d '/+=' >"$state/$user-password")
@@ -140,8 +142,11 @@ deploy() {
   cluster_id=$(oblet obproxy list --output json | id_where "$cluster")
 
   say "POST /api/v2/obproxy/clusters/$cluster_id/obproxies/batchAdd"
-  answer=$(api POST "/api/v2/obproxy/clusters/$cluster_id/obproxies/batchAdd" \
-    "{\"hostIds\":[$host_ids],\"sqlPort\":$sql_port,\"exporterPort\":$exporter_port,\"version\":\"$package_file\"}") || fail "batchAdd was refused: $answer"
+  request=$(jq -nc --arg version "$package_file" --argjson hosts "[$host_ids]" --argjson sql $sql_port \
+    --argjson exporter $exporter_port '{hostIds: $hosts, sqlPort: $sql, exporterPort: $exporter, version: $version}')
+  printf '%s\n' "$request"
+  answer=$(api POST "/api/v2/obproxy/clusters/$cluster_id/obproxies/batchAdd" "$request") ||
+    fail "batchAdd was refused: $answer"
   mapfile -t task_ids < <(jq -er '.data.contents[].id' <<<"$answer")
   ((${#task_ids[@]} == ${#addresses[@]})) || fail "expected a task for each host: $answer"
   oblet task watch "${task_ids[@]}" || failures=$((failures + 1))
@@ -149,13 +154,16 @@ deploy() {
 
 installed() { rpm --dbpath "$1/var/lib/rpm" -q obproxy | grep -x "${package_file%.rpm}"; }
 logs_in() { OBLET_SQL_PASSWORD=$(<"$state/proxysys-password") "$programs/sql-login" "$1" "$sql_port" root@proxysys; }
-refuses() { ! OBLET_SQL_PASSWORD='' "$programs/sql-login" "$1" "$sql_port" root@proxysys; }
+refuses() {
+  { OBLET_SQL_PASSWORD='' "$programs/sql-login" "$1" "$sql_port" root@proxysys 2>&1 || true; } | grep 'refused with 1045'
+}
 scraped() { curl -sS --fail --max-time 10 "http://$1/metrics" | grep "$2"; }
 listed() { api GET /api/v2/prometheus/targets | jq -e --arg target "$1" 'any(.. | strings; . == $target)'; }
 
 succeeded() {
   oblet task show "$1" --output json |
-    jq -e '(.data // .) | .status == "SUCCESSFUL" and (.subtasks | length == 12 and all(.status == "SUCCESSFUL"))'
+    jq -e '(.data // .) | .status == "SUCCESSFUL" and (.subtasks | length == 12 and all(.status == "SUCCESSFUL"))' ||
+    { oblet task show "$1" && oblet task log "$1" && return 1; }
 }
 
 # No file of the demo holds a password in clear, but for those that are made to hold it.

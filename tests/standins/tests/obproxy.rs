@@ -1,5 +1,7 @@
 //! The stand-in behaves as the manual of obproxy says, seen from outside.
 
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "helpers of tests are tests too")]
+
 use oblet_standins::{
     client::{Client, Error},
     mysql,

@@ -10,6 +10,7 @@ mod install;
 mod obproxy;
 mod obproxy_view;
 mod packages;
+pub mod serve;
 mod state;
 mod system;
 mod targets;

@@ -1,6 +1,11 @@
 //! The real host in a directory of its own: real rpm, real processes, the real shim.
 
-#![allow(clippy::indexing_slicing, reason = "a panic is fine where it fails a test")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::print_stderr,
+    reason = "a panic is fine where it fails a test"
+)]
 
 use oblet::{
     agent::{

@@ -80,14 +80,17 @@ impl Default for DirectSupervisor {
 
 /// The shim that holds the run; none if the run can no longer begin.
 fn holder(run_dir: &Path) -> io::Result<Option<ProcessId>> {
-    let path = run_dir.join(CLAIM);
-    if !run_dir.exists() || claim_json(&path, &Claim::Recovery)? {
+    if !run_dir.exists() || claim_json(&run_dir.join(CLAIM), &Claim::Recovery)? {
         return Ok(None);
     }
-    Ok(match read_json(&path)? {
+    Ok(match read_json(&run_dir.join(CLAIM))? {
         Some(Claim::Shim(shim)) => Some(shim),
         Some(Claim::Recovery) | None => None,
     })
+}
+
+fn program_of(run_dir: &Path) -> io::Result<Option<ProcessId>> {
+    Ok(read_json(&run_dir.join(PROGRAM))?.filter(ProcessId::is_alive))
 }
 
 impl Supervisor for DirectSupervisor {
@@ -105,8 +108,11 @@ impl Supervisor for DirectSupervisor {
         if session.is_empty() {
             return Ok(RunState::Ended(RunOutcome::Lost));
         }
-        let program = read_json(&run_dir.join(PROGRAM))?;
-        Ok(RunState::Running(program.filter(ProcessId::is_alive).unwrap_or(shim)))
+        Ok(RunState::Running(program_of(run_dir)?.unwrap_or(shim)))
+    }
+
+    fn peek(&self, run_dir: &Path) -> io::Result<Option<ProcessId>> {
+        program_of(run_dir)
     }
 
     fn stop<'a>(&'a self, run_dir: &'a Path, grace: Duration) -> BoxFuture<'a, io::Result<()>> {

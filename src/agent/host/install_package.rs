@@ -41,7 +41,7 @@ pub(super) fn find_program(files: &[PathBuf], names: &[&str]) -> Option<PathBuf>
     let in_bin = |path: &&PathBuf| path.parent().is_some_and(|dir| dir.ends_with("bin"));
     let named =
         |name: &&str| files.iter().filter(in_bin).find(|path| path.file_name().is_some_and(|file| file == *name));
-    names.iter().find_map(|name| named(&name)).cloned()
+    names.iter().find_map(named).cloned()
 }
 
 /// Parent of the `bin` that holds the program.

@@ -94,13 +94,14 @@ impl Host {
         let started = match instance.kind {
             InstanceKind::Obproxy => {
                 let marker = Marker::read(&self.settings.instance_dir(instance.sql_port)).ok().flatten();
-                marker.and_then(|marker| self.find(&marker.run).ok())
+                let run_dir = marker.map(|marker| runs::dir(&self.settings, &marker.run));
+                run_dir.and_then(|run_dir| self.supervisor.peek(&run_dir).ok().flatten())
             }
             InstanceKind::Observer => None,
         };
         match started {
-            Some(RunState::Running(process)) => Some(process.pid),
-            _ => sockets::listener_pid(self.settings.reach(), instance.sql_port.get()),
+            Some(process) => Some(process.pid),
+            None => sockets::listener_pid(self.settings.reach(), instance.sql_port.get()),
         }
     }
 

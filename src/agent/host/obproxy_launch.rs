@@ -13,7 +13,6 @@ use crate::{
 use serde::{Deserialize, Serialize};
 use std::{
     fs, io,
-    os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
 };
 
@@ -38,8 +37,14 @@ impl Marker {
         dir.join(".oblet.json")
     }
 
+    /// The run user could have written the marker: it may name a run, never a path.
     pub(super) fn read(dir: &Path) -> io::Result<Option<Self>> {
-        read_json(&Self::path(dir))
+        match read_json::<Self>(&Self::path(dir))? {
+            Some(marker) if marker.run.is_empty() || marker.run.starts_with('.') || marker.run.contains('/') => {
+                Err(io::Error::other("the marker names no run"))
+            }
+            marker => Ok(marker),
+        }
     }
 
     pub(super) fn write(&self, dir: &Path) -> io::Result<()> {
@@ -63,8 +68,10 @@ pub(super) fn make_directory(dir: &Path, user: Option<(u32, u32)>) -> io::Result
         fs::create_dir_all(parent)?;
     }
     let own = |path: &Path| {
-        if !path.exists() {
-            fs::create_dir(path)?;
+        match fs::create_dir(path) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+            _ if path.symlink_metadata()?.is_dir() => {}
+            _ => return Err(io::Error::other(format!("{} is no directory", path.display()))),
         }
         match user {
             // Without following links: the run user owns the place and could have planted one.
@@ -73,8 +80,19 @@ pub(super) fn make_directory(dir: &Path, user: Option<(u32, u32)>) -> io::Result
         }
     };
     own(dir)?;
-    fs::set_permissions(dir, fs::Permissions::from_mode(0o755))?;
     DIRECTORIES.iter().try_for_each(|name| own(&dir.join(name)))
+}
+
+/// Nothing but what [`make_directory`] makes is there: no proxy has ever run in it.
+pub(super) fn is_bare(dir: &Path) -> io::Result<bool> {
+    for entry in fs::read_dir(dir)? {
+        let entry = entry?;
+        let expected = DIRECTORIES.iter().any(|name| entry.file_name() == *name) && entry.file_type()?.is_dir();
+        if !expected || fs::read_dir(entry.path())?.next().is_some() {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 /// `k=v` items for `-o`: the operator's own and the defaults he did not name.

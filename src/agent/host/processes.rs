@@ -50,7 +50,7 @@ pub(super) fn check(settings: &HostSettings, step: &CheckProcesses, context: &St
 fn scan(settings: &HostSettings, keywords: &[&str]) -> io::Result<Vec<Hit>> {
     let nest = settings.is_nested().then(|| settings.root_dir.canonicalize()).transpose()?;
     let mut hits = Vec::new();
-    let mut line = Vec::new();
+    let (mut line, mut joined) = (Vec::new(), Vec::new());
     for entry in fs::read_dir("/proc")? {
         let entry = entry?;
         let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<i32>().ok()) else { continue };
@@ -63,10 +63,11 @@ fn scan(settings: &HostSettings, keywords: &[&str]) -> io::Result<Vec<Hit>> {
         if line.is_empty() {
             continue;
         }
-        let arguments = arguments(&line);
-        let joined = arguments.join(" ");
-        if keywords.iter().any(|keyword| joined.contains(keyword)) && belongs(pid, nest.as_deref()) {
-            hits.push(Hit { pid, user: user(pid), command_line: masked(&arguments) });
+        joined.clear();
+        joined.extend(line.iter().map(|byte| if *byte == 0 { b' ' } else { *byte }));
+        let text = String::from_utf8_lossy(&joined);
+        if keywords.iter().any(|keyword| text.contains(keyword)) && belongs(pid, nest.as_deref()) {
+            hits.push(Hit { pid, user: user(pid), command_line: masked(&arguments(&line)) });
         }
     }
     let family = ancestors();

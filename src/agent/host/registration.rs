@@ -120,12 +120,12 @@ mod tests {
         let other = enter_with(&instance(2)).await;
 
         let take_back =
-            |entry, undoes: Undoes| undo(&managed, List::Instances, entry, &context("u"), &[undoes]).unwrap().effect;
-        assert_eq!(take_back(&instance(2), again), Effect::None);
-        assert_eq!(take_back(&instance(2), other.clone()), Effect::Done);
+            |entry, undoes: Undoes| undo(&managed, List::Instances, &entry, &context("u"), &[undoes]).unwrap().effect;
+        assert_eq!(take_back(instance(2), again), Effect::None);
+        assert_eq!(take_back(instance(2), other.clone()), Effect::Done);
         assert_eq!(managed.all(List::Instances), [instance(1)]);
-        assert_eq!(take_back(&instance(2), other), Effect::None);
-        assert_eq!(take_back(&instance(1), first), Effect::Done);
+        assert_eq!(take_back(instance(2), other), Effect::None);
+        assert_eq!(take_back(instance(1), first), Effect::Done);
         assert!(Managed::open(dir.path()).unwrap().all(List::Instances).is_empty());
         assert_eq!(managed.generation(), 4);
     }

@@ -20,7 +20,10 @@ use std::{
     env,
     fs::OpenOptions,
     io::{self, Write as _},
-    os::unix::process::{CommandExt as _, ExitStatusExt as _},
+    os::unix::{
+        fs::{OpenOptionsExt as _, fchown},
+        process::{CommandExt as _, ExitStatusExt as _},
+    },
     path::{Path, PathBuf},
     process::{Command, ExitCode, ExitStatus, Stdio},
 };
@@ -95,7 +98,12 @@ fn run(run_dir: &Path) -> io::Result<()> {
 fn carry(run_dir: &Path) -> io::Result<ExitStatus> {
     let launch: LaunchFile =
         read_json(&run_dir.join(LAUNCH))?.ok_or_else(|| io::Error::other("the launch file is missing"))?;
-    let log = OpenOptions::new().create(true).append(true).open(&launch.log)?;
+    // The run user owns the directory of the log and could have planted a link there.
+    let no_follow = nix::fcntl::OFlag::O_NOFOLLOW.bits();
+    let log = OpenOptions::new().create(true).append(true).custom_flags(no_follow).open(&launch.log)?;
+    if let Some((uid, gid)) = launch.user {
+        fchown(&log, Some(uid), Some(gid))?;
+    }
     let mut command = Command::new(&launch.program);
     command.args(&launch.arguments).current_dir(&launch.directory);
     command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);

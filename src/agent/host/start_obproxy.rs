@@ -6,7 +6,7 @@
 use super::{
     Host,
     install_package::find_program,
-    obproxy_launch::{Marker, launch, make_directory, run_user},
+    obproxy_launch::{Marker, is_bare, launch, make_directory, run_user},
     proxy_config::passwords,
     proxy_sql::{Login, Passwords, ProxySql, SqlError},
     rpm_database::RpmDatabase,
@@ -54,12 +54,13 @@ fn directory_failed(dir: &Path) -> impl Fn(io::Error) -> StepError + use<> {
 
 pub(super) async fn execute(host: &Host, step: &StartObproxy, context: &StepContext) -> Result<Done, StepError> {
     let dir = host.settings.instance_dir(step.sql_port);
+    let passwords = passwords(host, context)?;
     let earlier = read_identity(context.identity.as_deref());
     if let Some(earlier) = &earlier {
         match host.find(&earlier.run)? {
             RunState::Running(process) => {
                 context.log.line(&format!("obproxy runs as pid {} since before the agent's restart", process.pid));
-                return serve(host, step, &earlier.run, context).await.map(|()| Done::made());
+                return serve(host, step, &earlier.run, &passwords, context).await.map(|()| Done::made());
             }
             RunState::Ended(outcome) => return Err(dead(&dir, &outcome)),
             RunState::Nothing => context.log.line("obproxy was not started before the agent's restart"),
@@ -77,7 +78,7 @@ pub(super) async fn execute(host: &Host, step: &StartObproxy, context: &StepCont
             )));
         }
         context.log.line(&format!("obproxy runs already as pid {}", process.pid));
-        return serve(host, step, &marker.run, context).await.map(|()| Done::already());
+        return serve(host, step, &marker.run, &passwords, context).await.map(|()| Done::already());
     }
     let held = held_ports(host.settings.listen(), &[step.sql_port.get(), step.exporter_port.get()]);
     if !held.is_empty() {
@@ -105,7 +106,7 @@ pub(super) async fn execute(host: &Host, step: &StartObproxy, context: &StepCont
     let started = host.supervisor.start(&runs::dir(&host.settings, &run), &launch).await;
     started.map_err(failed("the start of obproxy")).map_err(|error| error.leaving(Effect::Unknown))?;
     context.confirm_identity().await?;
-    serve(host, step, &run, context).await.map(|()| Done::made())
+    serve(host, step, &run, &passwords, context).await.map(|()| Done::made())
 }
 
 fn port_taken(message: String) -> StepError {
@@ -123,10 +124,15 @@ async fn program(host: &Host, step: &StartObproxy) -> Result<PathBuf, StepError>
 }
 
 /// Waits until both ports answer; on cancel and timeout the proxy is stopped first.
-async fn serve(host: &Host, step: &StartObproxy, run: &str, context: &StepContext) -> Result<(), StepError> {
+async fn serve(
+    host: &Host,
+    step: &StartObproxy,
+    run: &str,
+    passwords: &Passwords,
+    context: &StepContext,
+) -> Result<(), StepError> {
     let dir = host.settings.instance_dir(step.sql_port);
     let run_dir = runs::dir(&host.settings, run);
-    let passwords = passwords(host, context).map_err(|error| error.leaving(Effect::Done))?;
     let end = runs::deadline(context);
     let mut told = String::new();
     loop {
@@ -144,7 +150,7 @@ async fn serve(host: &Host, step: &StartObproxy, run: &str, context: &StepContex
             return Err(error.leaving(Effect::Done));
         }
         let waits_for = tokio::select! {
-            answer = missing(host, step, &passwords, context) => answer,
+            answer = missing(host, step, passwords, context) => answer,
             () = context.cancel.cancelled() => continue,
         };
         let Some(waits_for) = waits_for else { return Ok(()) };
@@ -242,7 +248,7 @@ pub(super) async fn undo(
     let ours = match Marker::read(&dir).map_err(directory_failed(&dir))? {
         Some(marker) => identities.iter().any(|identity| identity.run == marker.run),
         // A crash between the directory and its marker.
-        None => !identities.is_empty(),
+        None => !identities.is_empty() && dir.exists() && is_bare(&dir).map_err(directory_failed(&dir))?,
     };
     if ours && made_directory && dir.exists() {
         context.log.line(&format!("removing {}", dir.display()));

@@ -75,6 +75,8 @@ pub trait Supervisor: Send + Sync {
     /// Returns once the program runs or has failed to; the caller has made `run_dir` durable as its identity.
     fn start<'a>(&'a self, run_dir: &'a Path, launch: &'a Launch) -> BoxFuture<'a, io::Result<()>>;
     fn find(&self, run_dir: &Path) -> io::Result<RunState>;
+    /// The process of a run, for onlookers: a run that is just being started is left in peace.
+    fn peek(&self, run_dir: &Path) -> io::Result<Option<ProcessId>>;
     /// Asks everything of the run to end, insists after `grace`, and returns when nothing of it lives.
     fn stop<'a>(&'a self, run_dir: &'a Path, grace: Duration) -> BoxFuture<'a, io::Result<()>>;
     /// How the run ended; none while it lives or if it never began.

@@ -98,7 +98,7 @@ impl Place {
             search_path: HostSettings::default_search_path(),
         };
         fs::create_dir_all(&settings.root_dir).unwrap();
-        Host::open(settings, Box::new(supervisor())).unwrap()
+        Host::with_supervisor(settings, Box::new(supervisor())).unwrap()
     }
 
     fn context(&self, run_id: &str, identity: Option<String>) -> (StepContext, Arc<Identities>) {

@@ -3,5 +3,19 @@
 //! [`step`] is the seam: above it the service, the runner and the journal know nothing of rpm or obproxy,
 //! below it the host knows nothing of gRPC or journals.
 
+pub mod config;
+mod describe;
 pub mod host;
+pub mod journal;
+pub mod logs;
+pub mod operation;
+mod packages;
+pub mod runner;
+mod server;
+mod service;
 pub mod step;
+mod watch;
+mod wire;
+
+pub use describe::HostView;
+pub use server::{Agent, AgentError, Settings, start};

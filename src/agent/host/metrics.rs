@@ -1,6 +1,6 @@
 //! The agent's own exporter: itself, its host under node_exporter's names, and each managed instance.
 
-use super::{Host, managed::List, sockets::listener_pid};
+use super::{super::HostView as _, Host, managed::List, sockets::listener_pid};
 use axum::{
     Router,
     extract::State,
@@ -189,14 +189,14 @@ fn node(page: &Page, host: &Host) -> prometheus::Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{DirectSupervisor, exposition, testing::settings};
+    use super::super::{exposition, testing::settings};
     use super::*;
     use crate::steps::{Instance, InstanceKind};
 
     #[tokio::test]
     async fn the_page_is_valid_and_names_the_instances() {
         let root = tempfile::tempdir().unwrap();
-        let host = Host::open(settings(root.path()), Box::new(DirectSupervisor::new())).unwrap();
+        let host = Host::open(settings(root.path())).unwrap();
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let port = i64::from(listener.local_addr().unwrap().port()).try_into().unwrap();
         let instance = Instance {

@@ -31,7 +31,10 @@ pub use process::ProcessId;
 pub use settings::HostSettings;
 pub use supervisor::{Launch, RunOutcome, RunState, Supervisor};
 
-use super::step::{BoxFuture, Carrier, Done, StepContext, StepError, Undoes};
+use super::{
+    HostView,
+    step::{BoxFuture, Carrier, Done, StepContext, StepError, Undoes},
+};
 use crate::{
     rpc::v1::ManagedInstance,
     steps::{AgentStep, Instance, InstanceKind},
@@ -59,34 +62,15 @@ pub struct Host {
 }
 
 impl Host {
-    /// Opens the managed state, creating the state directory if it is missing.
-    pub fn open(settings: HostSettings, supervisor: Box<dyn Supervisor>) -> Result<Self, HostError> {
+    /// Opens the managed state, creating the state directory if it is missing. Processes are started directly.
+    pub fn open(settings: HostSettings) -> Result<Self, HostError> {
+        Self::with_supervisor(settings, Box::new(DirectSupervisor::new()))
+    }
+
+    pub fn with_supervisor(settings: HostSettings, supervisor: Box<dyn Supervisor>) -> Result<Self, HostError> {
         DirBuilder::new().recursive(true).mode(0o700).create(&settings.state_dir)?;
         let managed = Managed::open(&settings.state_dir)?;
         Ok(Self { settings: Arc::new(settings), supervisor, managed, scraper: Scraper::new()? })
-    }
-
-    pub fn settings(&self) -> &HostSettings {
-        &self.settings
-    }
-
-    /// Grows with every change of the managed state.
-    pub fn config_generation(&self) -> u64 {
-        self.managed.generation()
-    }
-
-    /// The instances that the agent looks after, with their processes.
-    pub fn instances(&self) -> Vec<ManagedInstance> {
-        let describe = |instance: Instance| {
-            let pid = self.instance_pid(&instance);
-            ManagedInstance {
-                kind: instance.kind.as_str().into(),
-                port: instance.sql_port.into(),
-                pid: pid.unwrap_or(0),
-                alive: pid.is_some(),
-            }
-        };
-        self.managed.all(List::Instances).into_iter().map(describe).collect()
     }
 
     /// The process that the agent started, or whoever took its port over in a hot restart.
@@ -107,6 +91,25 @@ impl Host {
 
     fn find(&self, run: &str) -> Result<RunState, StepError> {
         self.supervisor.find(&runs::dir(&self.settings, run)).map_err(supervisor::failed("looking for the process"))
+    }
+}
+
+impl HostView for Host {
+    fn instances(&self) -> Vec<ManagedInstance> {
+        let describe = |instance: Instance| {
+            let pid = self.instance_pid(&instance);
+            ManagedInstance {
+                kind: instance.kind.as_str().into(),
+                port: instance.sql_port.into(),
+                pid: pid.unwrap_or(0),
+                alive: pid.is_some(),
+            }
+        };
+        self.managed.all(List::Instances).into_iter().map(describe).collect()
+    }
+
+    fn config_generation(&self) -> u64 {
+        self.managed.generation()
     }
 }
 

@@ -1,0 +1,161 @@
+//! The durable memory of the agent: one SQLite file, written by one task.
+//!
+//! Guarantees:
+//!  1. A method that changes something returns after the change is synced to disk, and changes become visible in the
+//!     order in which they were committed.
+//!  2. Changes that wait while a sync runs are committed together, so that many operations share one sync.
+//!  3. A full disk undoes the change and is told as [`JournalError::DiskFull`]; the journal goes on.
+//!  4. After any other failure of a commit nobody knows what is on disk. The writer stops, every later call answers
+//!     [`JournalError::Stopped`], and the program has to end and recover. The sync is never tried again.
+//!  5. Locks are rows: a lock is held by the unfinished operation that names it, and by nothing else.
+
+mod records;
+mod schema;
+mod seal;
+#[cfg(test)]
+mod tests;
+mod writer;
+
+pub use records::{Accepted, Acknowledged, Attempt, Expired, Page, Resume, Unfinished};
+pub use writer::JournalFailure;
+
+use crate::agent::step::BoxFuture;
+use seal::Sealer;
+use sqlx::{
+    ConnectOptions as _, SqliteConnection,
+    sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous},
+};
+use std::{
+    fs, io,
+    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _},
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+use tokio::{
+    sync::{mpsc, oneshot, watch},
+    task::JoinHandle,
+};
+use writer::Job;
+
+/// Why the journal could not do what was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum JournalError {
+    #[error("there is no room left on the disk for the journal")]
+    DiskFull,
+    #[error("the journal has stopped after a failed write")]
+    Stopped,
+    #[error("the journal cannot be read")]
+    Read(#[source] sqlx::Error),
+}
+
+impl From<JournalError> for io::Error {
+    fn from(error: JournalError) -> Self {
+        match &error {
+            JournalError::DiskFull => Self::new(io::ErrorKind::StorageFull, error),
+            JournalError::Stopped | JournalError::Read(_) => Self::other(error),
+        }
+    }
+}
+
+/// Why the journal cannot be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    #[error("{path} cannot be prepared")]
+    File {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    #[error("{path} cannot be opened as a journal")]
+    Database {
+        path: PathBuf,
+        #[source]
+        source: sqlx::Error,
+    },
+    #[error("{path} has schema version {found}; this agent knows versions up to {known}")]
+    Newer { path: PathBuf, found: i64, known: i64 },
+    #[error("{0} is not a key of 32 bytes")]
+    Key(PathBuf),
+}
+
+/// A handle to the journal; clones share one writer.
+#[derive(Clone)]
+pub struct Journal {
+    jobs: mpsc::Sender<Job>,
+    commits: watch::Receiver<u64>,
+    sealer: Arc<Sealer>,
+}
+
+/// Callers wait when this many requests are waiting already.
+const QUEUE: usize = 256;
+
+impl Journal {
+    /// Opens or makes the journal of `directory`. The task ends when the last handle is gone, or with a failure.
+    pub async fn open(directory: &Path) -> Result<(Self, JoinHandle<Result<(), JournalFailure>>), OpenError> {
+        private_directory(directory)?;
+        let path = directory.join("journal.db");
+        // SQLite gives its WAL the mode of the database.
+        fs::OpenOptions::new()
+            .create(true)
+            .append(true)
+            .mode(0o600)
+            .open(&path)
+            .map_err(|source| OpenError::File { path: path.clone(), source })?;
+        let options = SqliteConnectOptions::new()
+            .filename(&path)
+            .journal_mode(SqliteJournalMode::Wal)
+            .synchronous(SqliteSynchronous::Full)
+            .foreign_keys(true)
+            .pragma("secure_delete", "ON");
+        let database = |source| OpenError::Database { path: path.clone(), source };
+        let mut connection = options.connect().await.map_err(database)?;
+        schema::migrate(&mut connection, &path).await?;
+        let sealer = Arc::new(Sealer::load_or_create(&directory.join("journal.key"))?);
+        let (jobs, queue) = mpsc::channel(QUEUE);
+        let (committed, commits) = watch::channel(0);
+        let writer = tokio::spawn(writer::run(connection, queue, committed));
+        Ok((Self { jobs, commits, sealer }, writer))
+    }
+
+    /// Changes whenever something was committed.
+    pub fn commits(&self) -> watch::Receiver<u64> {
+        self.commits.clone()
+    }
+
+    async fn write<T: Send + 'static>(
+        &self,
+        work: impl for<'c> FnOnce(&'c mut SqliteConnection) -> BoxFuture<'c, sqlx::Result<T>> + Send + 'static,
+    ) -> Result<T, JournalError> {
+        let (reply, answer) = oneshot::channel();
+        let job = Job::Write(Box::new(move |connection| {
+            Box::pin(async move {
+                let value = work(connection).await?;
+                // Who asked may have gone; the change counts all the same.
+                Ok(Box::new(move || drop(reply.send(value))) as writer::Reply)
+            })
+        }));
+        self.jobs.send(job).await.map_err(|_closed| JournalError::Stopped)?;
+        // The writer drops a reply unsent only when it rolled back; it closes its queue first when it stops for good.
+        answer.await.map_err(|_| if self.jobs.is_closed() { JournalError::Stopped } else { JournalError::DiskFull })
+    }
+
+    async fn read<T: Send + 'static>(
+        &self,
+        work: impl for<'c> FnOnce(&'c mut SqliteConnection) -> BoxFuture<'c, sqlx::Result<T>> + Send + 'static,
+    ) -> Result<T, JournalError> {
+        let (reply, answer) = oneshot::channel();
+        let job =
+            Job::Read(Box::new(move |connection| Box::pin(async move { drop(reply.send(work(connection).await)) })));
+        self.jobs.send(job).await.map_err(|_closed| JournalError::Stopped)?;
+        answer.await.map_err(|_| JournalError::Stopped)?.map_err(JournalError::Read)
+    }
+}
+
+/// Makes a directory that only the owner may enter.
+pub(crate) fn private_directory(path: &Path) -> Result<(), OpenError> {
+    let make = || -> io::Result<()> {
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(path)?;
+        fs::set_permissions(path, fs::Permissions::from_mode(0o700))
+    };
+    make().map_err(|source| OpenError::File { path: path.into(), source })
+}

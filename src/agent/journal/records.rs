@@ -1,0 +1,508 @@
+//! What is asked of the journal, as SQL.
+
+use super::{Journal, JournalError};
+use crate::{
+    agent::{
+        operation::{Key, Order, Outcome, Phase, PhaseEvent, Record, UndoTarget, now_us},
+        step::Undoes,
+    },
+    graph::{Direction, Effect},
+    steps::AgentStep,
+};
+use sqlx::{AssertSqlSafe, Row as _, SqliteConnection, sqlite::SqliteRow};
+use uuid::Uuid;
+
+/// Answer to the wish to carry out an operation.
+#[derive(Debug)]
+pub enum Accepted {
+    /// It is on disk and has to be begun.
+    Fresh(Record),
+    /// It was accepted before; this is how it stands.
+    Known(Record),
+    OtherContent,
+    StaleEpoch {
+        highest: u64,
+    },
+    Locked {
+        lock: String,
+        holder: String,
+    },
+}
+
+/// Answer to an acknowledgement.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Acknowledged {
+    Done,
+    Unknown,
+    NotFinished,
+    StaleEpoch { highest: u64 },
+}
+
+/// An operation that was under way when the agent stopped.
+#[derive(Debug)]
+pub struct Resume {
+    pub position: i64,
+    pub order: Order,
+    pub phase: Phase,
+    pub identity: Option<String>,
+    pub deadline_us: Option<i64>,
+}
+
+/// What recovery finds.
+#[derive(Debug)]
+pub enum Unfinished {
+    Readable(Box<Resume>),
+    Unreadable { position: i64, problem: String },
+}
+
+/// An attempt of an operation that an undo takes back.
+#[derive(Debug)]
+pub struct Attempt {
+    pub key: Key,
+    pub is_over: bool,
+    pub undoes: Undoes,
+}
+
+/// A part of the journal.
+#[derive(Debug)]
+pub struct Page {
+    pub records: Vec<Record>,
+    /// Where the next part begins.
+    pub next: Option<i64>,
+}
+
+/// An acknowledged operation whose retention is over.
+#[derive(Debug)]
+pub struct Expired {
+    pub position: i64,
+    pub run_id: String,
+}
+
+const RECORD: &str = "SELECT position, operation_id, attempt, epoch, step_kind, undoes_operation_id, phase, sequence, \
+                      accept_us, finish_us, outcome FROM operations";
+
+impl Journal {
+    /// Takes the operation and its lock, unless something speaks against it.
+    pub async fn accept(&self, order: &Order) -> Result<Accepted, JournalError> {
+        let order = order.clone();
+        let step = serde_json::to_string(&order.step).map_err(|_| JournalError::Stopped)?;
+        let sealed = self.sealer.seal(&order.key, &order.secrets).map_err(|_| JournalError::Stopped)?;
+        self.write(move |connection| {
+            Box::pin(async move {
+                if let Some(highest) = claim(connection, order.epoch).await? {
+                    return Ok(Accepted::StaleEpoch { highest });
+                }
+                if let Some((record, fingerprint)) = find(connection, order.key).await? {
+                    let same = fingerprint == order.fingerprint;
+                    return Ok(if same { Accepted::Known(record) } else { Accepted::OtherContent });
+                }
+                let lock = order.step.lock();
+                if let Some(lock) = &lock
+                    && let Some(holder) = holder(connection, lock, order.undoes).await?
+                {
+                    return Ok(Accepted::Locked { lock: lock.clone(), holder });
+                }
+                insert(connection, order, step, lock, sealed).await.map(Accepted::Fresh)
+            })
+        })
+        .await
+    }
+
+    /// Notes that an unfinished operation reached `phase`; false when it is over already.
+    pub async fn advance(&self, position: i64, phase: Phase, identity: Option<String>) -> Result<bool, JournalError> {
+        self.write(move |connection| {
+            Box::pin(async move {
+                let sequence: Option<i64> = sqlx::query_scalar(
+                    "UPDATE operations SET phase = ?, sequence = sequence + 1, identity = coalesce(?, identity) \
+                     WHERE position = ? AND phase < 4 RETURNING sequence",
+                )
+                .bind(phase as i64)
+                .bind(identity)
+                .bind(position)
+                .fetch_optional(&mut *connection)
+                .await?;
+                note(connection, position, sequence, phase).await
+            })
+        })
+        .await
+    }
+
+    /// Notes the outcome, gives the lock back and wipes the secrets. A second outcome is not taken.
+    pub async fn finish(&self, position: i64, outcome: &Outcome) -> Result<bool, JournalError> {
+        let outcome = serde_json::to_string(outcome).map_err(|_| JournalError::Stopped)?;
+        self.write(move |connection| {
+            Box::pin(async move {
+                let sequence: Option<i64> = sqlx::query_scalar(
+                    "UPDATE operations SET phase = 4, sequence = sequence + 1, finish_us = ?, outcome = ?, \
+                     secrets = NULL WHERE position = ? AND phase < 4 RETURNING sequence",
+                )
+                .bind(now_us())
+                .bind(outcome)
+                .bind(position)
+                .fetch_optional(&mut *connection)
+                .await?;
+                note(connection, position, sequence, Phase::Finished).await
+            })
+        })
+        .await
+    }
+
+    /// Raises the highest epoch seen; answers it when it is above `epoch`.
+    pub async fn claim_epoch(&self, epoch: u64) -> Result<Option<u64>, JournalError> {
+        self.write(move |connection| Box::pin(claim(connection, epoch))).await
+    }
+
+    pub async fn acknowledge(&self, key: Key, epoch: u64) -> Result<Acknowledged, JournalError> {
+        self.write(move |connection| {
+            Box::pin(async move {
+                if let Some(highest) = claim(connection, epoch).await? {
+                    return Ok(Acknowledged::StaleEpoch { highest });
+                }
+                let Some((record, _)) = find(connection, key).await? else { return Ok(Acknowledged::Unknown) };
+                match record.phase {
+                    Phase::Acknowledged => Ok(Acknowledged::Done),
+                    Phase::Accepted | Phase::Starting | Phase::Running => Ok(Acknowledged::NotFinished),
+                    Phase::Finished => {
+                        let sequence = sqlx::query_scalar(
+                            "UPDATE operations SET phase = 5, sequence = sequence + 1 WHERE position = ? \
+                             RETURNING sequence",
+                        )
+                        .bind(record.position)
+                        .fetch_optional(&mut *connection)
+                        .await?;
+                        note(connection, record.position, sequence, Phase::Acknowledged).await?;
+                        Ok(Acknowledged::Done)
+                    }
+                }
+            })
+        })
+        .await
+    }
+
+    pub async fn get(&self, key: Key) -> Result<Option<Record>, JournalError> {
+        self.read(move |connection| Box::pin(async move { Ok(find(connection, key).await?.map(|(record, _)| record)) }))
+            .await
+    }
+
+    /// Operations accepted after `position`, oldest first. What cannot be read is left out.
+    pub async fn list(&self, position: i64, limit: u32, unfinished_only: bool) -> Result<Page, JournalError> {
+        self.read(move |connection| {
+            Box::pin(async move {
+                let last = if unfinished_only { Phase::Running } else { Phase::Acknowledged };
+                let sql = format!("{RECORD} WHERE position > ? AND phase <= ? ORDER BY position LIMIT ?");
+                let rows = sqlx::query(AssertSqlSafe(sql))
+                    .bind(position)
+                    .bind(last as i64)
+                    .bind(limit)
+                    .fetch_all(connection)
+                    .await?;
+                let full = rows.len() >= limit as usize;
+                let next = rows.last().filter(|_| full).map(|row| row.try_get("position")).transpose()?;
+                let readable = |row| record(row).inspect_err(log_unreadable).ok();
+                Ok(Page { records: rows.iter().filter_map(readable).collect(), next })
+            })
+        })
+        .await
+    }
+
+    pub async fn events(&self, position: i64, after: u64) -> Result<Vec<PhaseEvent>, JournalError> {
+        self.read(move |connection| {
+            Box::pin(async move {
+                sqlx::query(
+                    "SELECT sequence, phase, time_us FROM events WHERE position = ? AND sequence > ? ORDER BY sequence",
+                )
+                .bind(position)
+                .bind(number(after))
+                .fetch_all(connection)
+                .await?
+                .iter()
+                .map(event)
+                .collect()
+            })
+        })
+        .await
+    }
+
+    /// Every attempt of an operation that was ever begun here.
+    pub async fn attempts(&self, operation_id: Uuid) -> Result<Vec<Attempt>, JournalError> {
+        self.read(move |connection| {
+            Box::pin(async move {
+                let rows = sqlx::query(
+                    "SELECT attempt, phase, identity, outcome FROM operations WHERE operation_id = ? ORDER BY attempt",
+                )
+                .bind(operation_id.to_string())
+                .fetch_all(connection)
+                .await?;
+                rows.iter().map(|row| attempt(operation_id, row)).collect()
+            })
+        })
+        .await
+    }
+
+    pub async fn unfinished(&self) -> Result<Vec<Unfinished>, JournalError> {
+        let sealer = self.sealer.clone();
+        self.read(move |connection| {
+            Box::pin(async move {
+                let rows = sqlx::query("SELECT * FROM operations WHERE phase < 4 ORDER BY position")
+                    .fetch_all(connection)
+                    .await?;
+                rows.iter()
+                    .map(|row| {
+                        let position = row.try_get("position")?;
+                        Ok(match resume(row, position, &sealer) {
+                            Ok(resume) => Unfinished::Readable(Box::new(resume)),
+                            Err(error) => Unfinished::Unreadable { position, problem: error.to_string() },
+                        })
+                    })
+                    .collect()
+            })
+        })
+        .await
+    }
+
+    pub async fn highest_epoch(&self) -> Result<u64, JournalError> {
+        self.read(|connection| Box::pin(highest(connection))).await
+    }
+
+    /// Acknowledged operations that finished before `before_us`, at most a hundred.
+    pub async fn expired(&self, before_us: i64) -> Result<Vec<Expired>, JournalError> {
+        self.read(move |connection| {
+            Box::pin(async move {
+                sqlx::query(
+                    "SELECT position, operation_id || '-' || attempt AS run_id FROM operations \
+                     WHERE phase = 5 AND finish_us < ? ORDER BY finish_us LIMIT 100",
+                )
+                .bind(before_us)
+                .fetch_all(connection)
+                .await?
+                .iter()
+                .map(|row| Ok(Expired { position: row.try_get("position")?, run_id: row.try_get("run_id")? }))
+                .collect()
+            })
+        })
+        .await
+    }
+
+    pub async fn forget(&self, positions: Vec<i64>) -> Result<(), JournalError> {
+        self.write(move |connection| {
+            Box::pin(async move {
+                for position in positions {
+                    sqlx::query("DELETE FROM operations WHERE position = ? AND phase = 5")
+                        .bind(position)
+                        .execute(&mut *connection)
+                        .await?;
+                }
+                Ok(())
+            })
+        })
+        .await
+    }
+}
+
+async fn highest(connection: &mut SqliteConnection) -> sqlx::Result<u64> {
+    let epoch: i64 = sqlx::query_scalar("SELECT value FROM meta WHERE name = 'epoch'").fetch_one(connection).await?;
+    Ok(epoch.unsigned_abs())
+}
+
+async fn claim(connection: &mut SqliteConnection, epoch: u64) -> sqlx::Result<Option<u64>> {
+    let highest = highest(connection).await?;
+    if epoch > highest {
+        sqlx::query("UPDATE meta SET value = ? WHERE name = 'epoch'").bind(number(epoch)).execute(connection).await?;
+    }
+    Ok((epoch < highest).then_some(highest))
+}
+
+async fn find(connection: &mut SqliteConnection, key: Key) -> sqlx::Result<Option<(Record, String)>> {
+    let sql = RECORD.replacen("SELECT", "SELECT fingerprint,", 1) + " WHERE operation_id = ? AND attempt = ?";
+    let row = sqlx::query(AssertSqlSafe(sql))
+        .bind(key.operation_id.to_string())
+        .bind(key.attempt)
+        .fetch_optional(connection)
+        .await?;
+    row.map(|row| Ok((record(&row)?, row.try_get("fingerprint")?))).transpose()
+}
+
+/// Who holds the lock. An undo passes the operation that it takes back, because it first ends it.
+async fn holder(
+    connection: &mut SqliteConnection,
+    lock: &str,
+    undoes: Option<UndoTarget>,
+) -> sqlx::Result<Option<String>> {
+    sqlx::query_scalar("SELECT operation_id FROM operations WHERE lock = ? AND phase < 4 AND operation_id <> ? LIMIT 1")
+        .bind(lock)
+        .bind(undoes.map(|target| target.operation_id.to_string()).unwrap_or_default())
+        .fetch_optional(connection)
+        .await
+}
+
+async fn insert(
+    connection: &mut SqliteConnection,
+    order: Order,
+    step: String,
+    lock: Option<String>,
+    sealed: Option<Vec<u8>>,
+) -> sqlx::Result<Record> {
+    let now = now_us();
+    let deadline =
+        order.timeout.map(|timeout| now.saturating_add(i64::try_from(timeout.as_micros()).unwrap_or(i64::MAX)));
+    let position = sqlx::query_scalar(
+        "INSERT INTO operations (operation_id, attempt, epoch, fingerprint, step_kind, step, undoes_operation_id, \
+         undoes_effect, lock, secrets, deadline_us, phase, sequence, accept_us) \
+         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 1, 1, ?) RETURNING position",
+    )
+    .bind(order.key.operation_id.to_string())
+    .bind(order.key.attempt)
+    .bind(number(order.epoch))
+    .bind(&order.fingerprint)
+    .bind(order.step.kind())
+    .bind(step)
+    .bind(order.undoes.map(|target| target.operation_id.to_string()))
+    .bind(order.undoes.map(|target| effect_word(target.effect)))
+    .bind(lock)
+    .bind(sealed)
+    .bind(deadline)
+    .bind(now)
+    .fetch_one(&mut *connection)
+    .await?;
+    note(connection, position, Some(1), Phase::Accepted).await?;
+    Ok(Record {
+        position,
+        key: order.key,
+        epoch: order.epoch,
+        step_kind: order.step.kind().into(),
+        direction: order.direction(),
+        phase: Phase::Accepted,
+        sequence: 1,
+        accept_us: now,
+        finish_us: None,
+        outcome: None,
+    })
+}
+
+/// Adds the event of a change that took place; answers whether it did.
+async fn note(
+    connection: &mut SqliteConnection,
+    position: i64,
+    sequence: Option<i64>,
+    phase: Phase,
+) -> sqlx::Result<bool> {
+    let Some(sequence) = sequence else { return Ok(false) };
+    sqlx::query("INSERT INTO events (position, sequence, phase, time_us) VALUES (?, ?, ?, ?)")
+        .bind(position)
+        .bind(sequence)
+        .bind(phase as i64)
+        .bind(now_us())
+        .execute(connection)
+        .await?;
+    Ok(true)
+}
+
+fn record(row: &SqliteRow) -> sqlx::Result<Record> {
+    let undoes: Option<String> = row.try_get("undoes_operation_id")?;
+    Ok(Record {
+        position: row.try_get("position")?,
+        key: key(row)?,
+        epoch: row.try_get::<i64, _>("epoch")?.unsigned_abs(),
+        step_kind: row.try_get("step_kind")?,
+        direction: if undoes.is_some() { Direction::Undo } else { Direction::Execute },
+        phase: phase(row)?,
+        sequence: row.try_get::<i64, _>("sequence")?.unsigned_abs(),
+        accept_us: row.try_get("accept_us")?,
+        finish_us: row.try_get("finish_us")?,
+        outcome: outcome(row)?,
+    })
+}
+
+fn resume(row: &SqliteRow, position: i64, sealer: &super::Sealer) -> sqlx::Result<Resume> {
+    let key = key(row)?;
+    let step: AgentStep = serde_json::from_str(row.try_get("step")?).map_err(decode)?;
+    let undoes = match row.try_get::<Option<&str>, _>("undoes_operation_id")? {
+        None => None,
+        Some(id) => Some(UndoTarget {
+            operation_id: id.parse().map_err(decode)?,
+            effect: word_effect(row.try_get("undoes_effect")?),
+        }),
+    };
+    let sealed: Option<&[u8]> = row.try_get("secrets")?;
+    Ok(Resume {
+        position,
+        phase: phase(row)?,
+        identity: row.try_get("identity")?,
+        deadline_us: row.try_get("deadline_us")?,
+        order: Order {
+            key,
+            epoch: row.try_get::<i64, _>("epoch")?.unsigned_abs(),
+            fingerprint: row.try_get("fingerprint")?,
+            step,
+            undoes,
+            secrets: sealed.map(|sealed| sealer.unseal(&key, sealed)).transpose().map_err(decode)?.unwrap_or_default(),
+            timeout: None,
+        },
+    })
+}
+
+fn attempt(operation_id: Uuid, row: &SqliteRow) -> sqlx::Result<Attempt> {
+    let effect = outcome(row)?.map_or(Effect::Unknown, |outcome| outcome.effect());
+    Ok(Attempt {
+        key: Key { operation_id, attempt: row.try_get("attempt")? },
+        is_over: phase(row)?.is_over(),
+        undoes: Undoes { identity: row.try_get("identity")?, effect },
+    })
+}
+
+fn event(row: &SqliteRow) -> sqlx::Result<PhaseEvent> {
+    Ok(PhaseEvent {
+        sequence: row.try_get::<i64, _>("sequence")?.unsigned_abs(),
+        phase: phase(row)?,
+        time_us: row.try_get("time_us")?,
+    })
+}
+
+fn key(row: &SqliteRow) -> sqlx::Result<Key> {
+    let operation_id: &str = row.try_get("operation_id")?;
+    Ok(Key { operation_id: operation_id.parse().map_err(decode)?, attempt: row.try_get("attempt")? })
+}
+
+fn phase(row: &SqliteRow) -> sqlx::Result<Phase> {
+    let number: i64 = row.try_get("phase")?;
+    Phase::from_number(number).ok_or_else(|| decode(format!("{number} is no phase")))
+}
+
+/// An outcome that cannot be read is told as an unknown one, so that an undo still takes the attempt into account.
+fn outcome(row: &SqliteRow) -> sqlx::Result<Option<Outcome>> {
+    let text: Option<&str> = row.try_get("outcome")?;
+    Ok(text.map(|text| {
+        serde_json::from_str(text).unwrap_or_else(|error| {
+            Outcome::interrupted("UNREADABLE_RECORD", format!("the outcome in the journal cannot be read: {error}"))
+        })
+    }))
+}
+
+fn effect_word(effect: Effect) -> &'static str {
+    match effect {
+        Effect::None => "none",
+        Effect::Done => "done",
+        Effect::Unknown => "unknown",
+    }
+}
+
+fn word_effect(word: Option<&str>) -> Effect {
+    match word {
+        Some("none") => Effect::None,
+        Some("done") => Effect::Done,
+        _ => Effect::Unknown,
+    }
+}
+
+fn decode(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> sqlx::Error {
+    sqlx::Error::Decode(error.into())
+}
+
+fn log_unreadable(error: &sqlx::Error) {
+    tracing::error!(error = crate::telemetry::chain(error), "a record of the journal cannot be read; it is left out");
+}
+
+/// SQLite's integers are signed; the edge refuses epochs beyond them.
+fn number(value: u64) -> i64 {
+    i64::try_from(value).unwrap_or(i64::MAX)
+}

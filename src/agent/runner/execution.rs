@@ -1,0 +1,199 @@
+//! One run of one operation, from its order to its outcome.
+
+use super::{Run, Runner, Submitted, outcome, refused};
+use crate::{
+    agent::{
+        journal::{Journal, JournalError, Resume},
+        logs::{self, MemoryLog},
+        operation::{Order, Phase, Record, now_us},
+        step::{BoxFuture, Done, IdentityStore, StepContext, StepError, StepLog, Undoes},
+    },
+    graph::Direction,
+    rpc::Refused,
+    steps::Policy,
+    telemetry::chain,
+};
+use futures_util::FutureExt as _;
+use outcome::{Stop, Work};
+use std::{io, panic::AssertUnwindSafe, pin::pin, sync::Arc, time::Duration};
+use tokio_util::sync::CancellationToken;
+
+/// How long to wait before a full disk is tried again.
+const DISK_FULL_PAUSE: Duration = Duration::from_secs(1);
+
+impl Runner {
+    pub(super) async fn carry_out(&self, resume: Resume, run: &Run) {
+        let Resume { position, order, identity, deadline_us, phase: _ } = resume;
+        let run_id = order.key.run_id();
+        let log: Arc<dyn StepLog> = match self.logs.open(&run_id) {
+            Ok(log) => Arc::new(log),
+            Err(error) => {
+                tracing::warn!(run = run_id, %error, "the operation runs without a log on disk");
+                Arc::new(MemoryLog::default())
+            }
+        };
+        let timeout =
+            deadline_us.map(|deadline| Duration::from_micros(deadline.saturating_sub(now_us()).max(0) as u64));
+        let context = StepContext {
+            run_id,
+            log: Arc::clone(&log),
+            cancel: CancellationToken::new(),
+            secrets: order.secrets.clone(),
+            timeout,
+            identity,
+            identities: Arc::new(JournalIdentity { journal: self.journal.clone(), position }),
+        };
+        let (work, stop) = supervise(self.perform(&order, &context), timeout, &run.cancel, &context.cancel).await;
+        let outcome = outcome::outcome(work, stop, timeout, log.as_ref());
+        if let Some(path) = log.path() {
+            let closed = tokio::task::spawn_blocking(move || logs::close(&path)).await.map_err(io::Error::other);
+            if let Err(error) = closed.and_then(|closed| closed) {
+                tracing::warn!(operation = %order.key, %error, "the log of an operation could not be synced");
+            }
+        }
+        loop {
+            match self.journal.finish(position, &outcome).await {
+                Ok(_) => return,
+                Err(JournalError::DiskFull) => tokio::time::sleep(DISK_FULL_PAUSE).await,
+                Err(error @ (JournalError::Stopped | JournalError::Read(_))) => {
+                    tracing::error!(operation = %order.key, error = chain(&error), "the outcome is left to recovery");
+                    return;
+                }
+            }
+        }
+    }
+
+    async fn perform(&self, order: &Order, context: &StepContext) -> Result<Done, StepError> {
+        // A probing step tells by itself when its effect begins; of the others RUNNING is all there is to know.
+        if order.direction() == Direction::Undo || order.step.info().policy != Policy::Probe {
+            context.confirm_identity().await?;
+        }
+        let Some(target) = order.undoes else {
+            return self.carrier.execute(&order.step, context).await;
+        };
+        let undoes = tokio::select! {
+            undoes = self.undoes(target.operation_id) => undoes.map_err(|error| {
+                StepError::new("JOURNAL", "what is to be undone cannot be read", "retry the subtask").because(error)
+            })?,
+            () = context.cancel.cancelled() => return Err(StepError::new(
+                "STILL_RUNNING",
+                format!("operation {} did not end, so it cannot be undone", target.operation_id),
+                "look at what it waits for on the host, then retry",
+            )),
+        };
+        let undoes = if undoes.is_empty() { vec![Undoes { identity: None, effect: target.effect }] } else { undoes };
+        self.carrier.undo(&order.step, context, &undoes).await
+    }
+
+    /// Ends every attempt of an operation and answers what they left.
+    async fn undoes(&self, operation_id: uuid::Uuid) -> Result<Vec<Undoes>, JournalError> {
+        for attempt in self.journal.attempts(operation_id).await?.iter().filter(|attempt| !attempt.is_over) {
+            self.stop(attempt.key).await?;
+        }
+        Ok(self.journal.attempts(operation_id).await?.into_iter().map(|attempt| attempt.undoes).collect())
+    }
+
+    /// Carries out a step that touches nothing; it ends with the caller that waits for it.
+    pub(super) async fn check(&self, order: Order) -> Result<Submitted, Refused> {
+        let highest = self.journal.highest_epoch().await.map_err(refused)?;
+        if order.epoch < highest {
+            return Err(Refused::StaleEpoch { given: order.epoch, highest });
+        }
+        let accept_us = now_us();
+        let log = Arc::new(MemoryLog::default());
+        let context = StepContext {
+            run_id: order.key.run_id(),
+            log: Arc::clone(&log) as Arc<dyn StepLog>,
+            cancel: CancellationToken::new(),
+            secrets: order.secrets.clone(),
+            timeout: order.timeout,
+            identity: None,
+            identities: Arc::new(NoIdentity),
+        };
+        let work = async {
+            match order.undoes {
+                None => self.carrier.execute(&order.step, &context).await,
+                Some(target) => {
+                    let undoes = [Undoes { identity: None, effect: target.effect }];
+                    self.carrier.undo(&order.step, &context, &undoes).await
+                }
+            }
+        };
+        let (work, stop) = supervise(work, order.timeout, &CancellationToken::new(), &context.cancel).await;
+        let record = Record {
+            position: 0,
+            key: order.key,
+            epoch: order.epoch,
+            step_kind: order.step.kind().into(),
+            direction: order.direction(),
+            phase: Phase::Finished,
+            sequence: 1,
+            accept_us,
+            finish_us: Some(now_us()),
+            outcome: Some(outcome::outcome(work, stop, order.timeout, log.as_ref())),
+        };
+        Ok(Submitted { record, log: log.bytes() })
+    }
+}
+
+/// Waits for the work, and tells it to stop when the operator or the clock says so.
+async fn supervise(
+    work: impl Future<Output = Result<Done, StepError>>,
+    timeout: Option<Duration>,
+    operator: &CancellationToken,
+    cancel: &CancellationToken,
+) -> (Work, Option<Stop>) {
+    // A panic costs its operation; nothing the step borrowed is looked at afterwards but its log.
+    let mut work = pin!(AssertUnwindSafe(work).catch_unwind());
+    let clock = async {
+        match timeout {
+            Some(timeout) => tokio::time::sleep(timeout).await,
+            None => std::future::pending().await,
+        }
+    };
+    let stop = tokio::select! {
+        biased;
+        done = &mut work => return (done, None),
+        () = operator.cancelled() => Stop::Canceled,
+        () = clock => Stop::TimedOut,
+    };
+    cancel.cancel();
+    (work.await, Some(stop))
+}
+
+struct JournalIdentity {
+    journal: Journal,
+    position: i64,
+}
+
+impl JournalIdentity {
+    async fn advance(&self, phase: Phase, identity: Option<String>) -> io::Result<()> {
+        match self.journal.advance(self.position, phase, identity).await? {
+            true => Ok(()),
+            false => Err(io::Error::other("the operation is over")),
+        }
+    }
+}
+
+impl IdentityStore for JournalIdentity {
+    fn choose(&self, identity: String) -> BoxFuture<'_, io::Result<()>> {
+        Box::pin(self.advance(Phase::Starting, Some(identity)))
+    }
+
+    fn confirm(&self) -> BoxFuture<'_, io::Result<()>> {
+        Box::pin(self.advance(Phase::Running, None))
+    }
+}
+
+/// A check creates nothing, so it has nothing to name.
+struct NoIdentity;
+
+impl IdentityStore for NoIdentity {
+    fn choose(&self, _identity: String) -> BoxFuture<'_, io::Result<()>> {
+        Box::pin(async { Err(io::Error::other("a check has no identity")) })
+    }
+
+    fn confirm(&self) -> BoxFuture<'_, io::Result<()>> {
+        Box::pin(async { Err(io::Error::other("a check has no identity")) })
+    }
+}

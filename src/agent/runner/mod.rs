@@ -1,0 +1,257 @@
+//! Carries out operations exactly as the journal says, whatever died before.
+//!
+//! Rules:
+//!  1. Acceptance and beginning are not parted by a caller that goes away: both happen in a task of their own.
+//!  2. An operation runs at most once at a time: it is begun by the Submit that accepted it, or by recovery.
+//!  3. An outcome is told to nobody before it is in the journal, and its log is synced before that.
+//!  4. Stopping the agent leaves operations as they are; recovery takes them up by their policy.
+
+mod execution;
+mod outcome;
+#[cfg(test)]
+pub(crate) mod simulated;
+#[cfg(test)]
+mod tests;
+
+use super::{
+    journal::{Accepted, Acknowledged, Journal, JournalError, Resume, Unfinished},
+    logs::LogStore,
+    operation::{Key, Order, Outcome, Phase, Record, now_us},
+    step::Carrier,
+};
+use crate::{rpc::Refused, steps::Policy, telemetry::chain};
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+use tokio_util::sync::CancellationToken;
+
+/// A run of this process. That it is here says only whom to wake; what it reached stands in the journal.
+#[derive(Clone, Default)]
+struct Run {
+    cancel: CancellationToken,
+    ended: CancellationToken,
+}
+
+/// Reply to a Submit: the operation, and the log if it was a check.
+#[derive(Debug)]
+pub struct Submitted {
+    pub record: Record,
+    pub log: Vec<u8>,
+}
+
+pub struct Runner {
+    journal: Journal,
+    logs: LogStore,
+    carrier: Arc<dyn Carrier>,
+    runs: Mutex<HashMap<Key, Run>>,
+    draining: CancellationToken,
+    abandoned: CancellationToken,
+}
+
+/// What to do with an operation that was under way when the agent stopped.
+#[derive(Debug, PartialEq, Eq)]
+enum AfterRestart {
+    CarryOn,
+    Interrupt,
+}
+
+fn after_restart(policy: Policy, phase: Phase) -> AfterRestart {
+    match (policy, phase) {
+        (Policy::Once, Phase::Starting | Phase::Running) => AfterRestart::Interrupt,
+        // Nothing of it was begun, or beginning again is what the policy allows.
+        (Policy::Once, _) | (Policy::Pure | Policy::Rerun | Policy::Probe, _) => AfterRestart::CarryOn,
+    }
+}
+
+impl Runner {
+    pub fn new(journal: Journal, logs: LogStore, carrier: Arc<dyn Carrier>) -> Arc<Self> {
+        Arc::new(Self {
+            journal,
+            logs,
+            carrier,
+            runs: Mutex::default(),
+            draining: CancellationToken::new(),
+            abandoned: CancellationToken::new(),
+        })
+    }
+
+    pub fn journal(&self) -> &Journal {
+        &self.journal
+    }
+
+    pub fn logs(&self) -> &LogStore {
+        &self.logs
+    }
+
+    /// Cancelled once no more operations are taken.
+    pub fn draining(&self) -> &CancellationToken {
+        &self.draining
+    }
+
+    /// Lets go of everything under way, without stopping anything on the host.
+    pub fn abandon(&self) {
+        self.draining.cancel();
+        self.abandoned.cancel();
+    }
+
+    /// Takes up every unfinished operation; answers how many there were. Comes before the first Submit.
+    pub async fn recover(self: &Arc<Self>) -> Result<usize, JournalError> {
+        let unfinished = self.journal.unfinished().await?;
+        let count = unfinished.len();
+        for operation in unfinished {
+            match operation {
+                Unfinished::Unreadable { position, problem } => {
+                    tracing::error!(position, problem, "a record of the journal cannot be read; it is given up");
+                    let message = format!("the agent cannot read its record of the operation: {problem}");
+                    self.journal.finish(position, &Outcome::interrupted("UNREADABLE_RECORD", message)).await?;
+                }
+                Unfinished::Readable(resume) => match after_restart(resume.order.step.info().policy, resume.phase) {
+                    AfterRestart::CarryOn => self.begin(*resume),
+                    AfterRestart::Interrupt => {
+                        let outcome = Outcome::interrupted("AGENT_RESTARTED", "the agent stopped during the step");
+                        self.journal.finish(resume.position, &outcome).await?;
+                    }
+                },
+            }
+        }
+        Ok(count)
+    }
+
+    /// Carries out a check, or accepts an operation and begins it; answers how it stands.
+    pub async fn submit(self: &Arc<Self>, order: Order) -> Result<Submitted, Refused> {
+        if self.draining.is_cancelled() {
+            return Err(Refused::Draining);
+        }
+        if order.step.info().policy == Policy::Pure {
+            return self.check(order).await;
+        }
+        let runner = Arc::clone(self);
+        let record = tokio::spawn(async move { runner.accept(order).await })
+            .await
+            .map_err(|error| Refused::Internal(chain(&error)))??;
+        Ok(Submitted { record, log: Vec::new() })
+    }
+
+    async fn accept(self: Arc<Self>, order: Order) -> Result<Record, Refused> {
+        match self.journal.accept(&order).await.map_err(refused)? {
+            Accepted::Fresh(record) => {
+                let timeout_us = order.timeout.map(|timeout| i64::try_from(timeout.as_micros()).unwrap_or(i64::MAX));
+                self.begin(Resume {
+                    position: record.position,
+                    phase: record.phase,
+                    identity: None,
+                    deadline_us: timeout_us.map(|timeout| record.accept_us.saturating_add(timeout)),
+                    order,
+                });
+                Ok(record)
+            }
+            Accepted::Known(record) => Ok(record),
+            Accepted::OtherContent => Err(Refused::OtherContent {
+                operation_id: order.key.operation_id.to_string(),
+                attempt: order.key.attempt,
+            }),
+            Accepted::StaleEpoch { highest } => Err(Refused::StaleEpoch { given: order.epoch, highest }),
+            Accepted::Locked { lock, holder } => Err(Refused::Locked { lock, holder }),
+        }
+    }
+
+    fn begin(self: &Arc<Self>, resume: Resume) {
+        let key = resume.order.key;
+        let run = Run::default();
+        self.runs().insert(key, run.clone());
+        let runner = Arc::clone(self);
+        tokio::spawn(async move {
+            tokio::select! {
+                () = runner.abandoned.cancelled() => {}
+                () = runner.carry_out(resume, &run) => {}
+            }
+            runner.runs().remove(&key);
+            run.ended.cancel();
+        });
+    }
+
+    pub async fn get(&self, key: Key) -> Result<Record, Refused> {
+        self.journal.get(key).await.map_err(refused)?.ok_or_else(|| Refused::NotFound { what: key.to_string() })
+    }
+
+    /// Stops an operation and answers it once nothing of it runs.
+    pub async fn cancel(&self, key: Key, epoch: u64) -> Result<Record, Refused> {
+        if let Some(highest) = self.journal.claim_epoch(epoch).await.map_err(refused)? {
+            return Err(Refused::StaleEpoch { given: epoch, highest });
+        }
+        let record = self.stop(key).await.map_err(refused)?;
+        record.ok_or_else(|| Refused::NotFound { what: key.to_string() })
+    }
+
+    /// Stops a run and waits until its outcome is in the journal.
+    async fn stop(&self, key: Key) -> Result<Option<Record>, JournalError> {
+        let mut commits = self.journal.commits();
+        loop {
+            commits.borrow_and_update();
+            let record = self.journal.get(key).await?;
+            if record.as_ref().is_none_or(|record| record.phase.is_over()) {
+                return Ok(record);
+            }
+            let run = self.runs().get(&key).cloned();
+            match run {
+                Some(run) => {
+                    run.cancel.cancel();
+                    run.ended.cancelled().await;
+                }
+                // Accepted a moment ago and not begun yet, or left to recovery.
+                None => {
+                    let stopped = tokio::time::timeout(Duration::from_secs(1), commits.changed()).await;
+                    if matches!(stopped, Ok(Err(_))) || self.abandoned.is_cancelled() {
+                        return Err(JournalError::Stopped);
+                    }
+                }
+            }
+        }
+    }
+
+    pub async fn acknowledge(&self, key: Key, epoch: u64) -> Result<(), Refused> {
+        match self.journal.acknowledge(key, epoch).await.map_err(refused)? {
+            Acknowledged::Done => Ok(()),
+            Acknowledged::Unknown => Err(Refused::NotFound { what: key.to_string() }),
+            Acknowledged::StaleEpoch { highest } => Err(Refused::StaleEpoch { given: epoch, highest }),
+            Acknowledged::NotFinished => Err(Refused::Precondition {
+                reason: "NOT_FINISHED",
+                subject: key.to_string(),
+                problem: "is not finished: there is no outcome to acknowledge".into(),
+            }),
+        }
+    }
+
+    /// Forgets acknowledged operations older than `retention`, with their logs.
+    pub async fn collect(&self, retention: Duration) -> Result<usize, JournalError> {
+        let before = now_us().saturating_sub(i64::try_from(retention.as_micros()).unwrap_or(i64::MAX));
+        let mut count = 0;
+        loop {
+            let expired = self.journal.expired(before).await?;
+            if expired.is_empty() {
+                return Ok(count);
+            }
+            for operation in &expired {
+                // The record goes all the same: a log nobody can name is no reason to keep it.
+                if let Err(error) = self.logs.remove(&operation.run_id) {
+                    tracing::warn!(run = operation.run_id, %error, "the log of a forgotten operation stays behind");
+                }
+            }
+            count += expired.len();
+            self.journal.forget(expired.into_iter().map(|operation| operation.position).collect()).await?;
+        }
+    }
+
+    fn runs(&self) -> std::sync::MutexGuard<'_, HashMap<Key, Run>> {
+        self.runs.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+pub(crate) fn refused(error: JournalError) -> Refused {
+    match &error {
+        JournalError::DiskFull => Refused::DiskFull(error.to_string()),
+        JournalError::Stopped | JournalError::Read(_) => Refused::Internal(chain(&error)),
+    }
+}

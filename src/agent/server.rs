@@ -1,0 +1,213 @@
+//! The agent from its socket to its end.
+
+use super::{
+    describe::HostView,
+    journal::{Journal, JournalError, JournalFailure, OpenError, private_directory},
+    logs::LogStore,
+    packages::PackageStore,
+    runner::Runner,
+    service::AgentApi,
+    step::Carrier,
+};
+use crate::{
+    rpc::{self, v1::agent_service_server::AgentServiceServer},
+    telemetry::chain,
+    tls,
+};
+use std::{
+    io,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+use tokio::{
+    net::{TcpListener, TcpSocket},
+    task::JoinHandle,
+};
+use tokio_util::sync::CancellationToken;
+use tonic::transport::{Server, server::TcpIncoming};
+
+/// What the agent needs to know to serve.
+#[derive(Clone)]
+pub struct Settings {
+    pub listen: SocketAddr,
+    /// Told to the coordinator; 0 when the exporter is off.
+    pub metrics_port: u16,
+    pub state_dir: PathBuf,
+    /// Of the host that is managed; its room on disk is told with that of the state directory.
+    pub root_dir: PathBuf,
+    pub identity: tls::Identity,
+    pub reflection: bool,
+    /// How long acknowledged operations are kept.
+    pub retention: Duration,
+    /// How long calls may take to end when the agent stops.
+    pub grace: Duration,
+}
+
+/// Why the agent cannot start or had to stop.
+#[derive(Debug, thiserror::Error)]
+pub enum AgentError {
+    #[error("the journal cannot be opened")]
+    Open(#[from] OpenError),
+    #[error("operations that were under way cannot be taken up")]
+    Recover(#[from] JournalError),
+    #[error("the journal has failed; the agent has to start again to learn what is on disk")]
+    Journal(#[from] JournalFailure),
+    #[error("{address} cannot be listened on")]
+    Listen {
+        address: SocketAddr,
+        #[source]
+        source: io::Error,
+    },
+    #[error("gRPC cannot be served")]
+    Serve(#[from] tonic::transport::Error),
+    #[error("gRPC reflection cannot be offered")]
+    Reflection(#[from] tonic_reflection::server::Error),
+    #[error("{0} ended unexpectedly")]
+    Ended(&'static str),
+}
+
+/// An agent that runs.
+#[derive(Debug)]
+pub struct Agent {
+    address: SocketAddr,
+    serving: JoinHandle<Result<(), AgentError>>,
+}
+
+impl Agent {
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Ends after the shutdown, or with what made the agent stop.
+    pub async fn wait(self) -> Result<(), AgentError> {
+        self.serving.await.unwrap_or(Err(AgentError::Ended("the server task")))
+    }
+}
+
+/// tonic's own listener stops at 128, and reconnecting coordinators then wait for seconds.
+const BACKLOG: u32 = 1024;
+const KEEPALIVE: Duration = Duration::from_secs(30);
+const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
+const CALLS_PER_CONNECTION: usize = 256;
+const MAX_MESSAGE_BYTES: usize = 4 << 20;
+const COLLECT_EVERY: Duration = Duration::from_secs(3600);
+
+/// Opens the journal, takes up what was under way, and serves until `shutdown`.
+///
+/// The caller holds [`crate::config::StateDirectory`].
+pub async fn start(
+    settings: Settings,
+    carrier: Arc<dyn Carrier>,
+    view: Arc<dyn HostView>,
+    shutdown: CancellationToken,
+) -> Result<Agent, AgentError> {
+    tls::install_crypto_provider();
+    let listener = listen(settings.listen)?;
+    let address = listener.local_addr().map_err(|source| AgentError::Listen { address: settings.listen, source })?;
+    for name in ["logs", "packages"] {
+        private_directory(&settings.state_dir.join(name))?;
+    }
+    let (journal, writer) = Journal::open(&settings.state_dir).await?;
+    let runner = Runner::new(journal, LogStore::new(settings.state_dir.join("logs")), carrier);
+    let recovered = runner.recover().await?;
+    tracing::info!(%address, recovered, "the agent is ready");
+    let api = AgentApi {
+        runner: Arc::clone(&runner),
+        packages: PackageStore::new(settings.state_dir.join("packages")),
+        view,
+        disks: disks(&settings.root_dir, &settings.state_dir),
+        metrics_port: settings.metrics_port,
+    };
+    let serving = tokio::spawn(serve(settings, listener, api, writer, shutdown));
+    Ok(Agent { address, serving })
+}
+
+fn disks(root_dir: &Path, state_dir: &Path) -> Vec<PathBuf> {
+    vec![root_dir.to_owned(), state_dir.to_owned()]
+}
+
+fn listen(address: SocketAddr) -> Result<TcpListener, AgentError> {
+    let bind = || {
+        let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+        socket.set_reuseaddr(true)?;
+        socket.bind(address)?;
+        socket.listen(BACKLOG)
+    };
+    bind().map_err(|source| AgentError::Listen { address, source })
+}
+
+/// Serves until the shutdown or until the journal fails, whichever comes first.
+async fn serve(
+    settings: Settings,
+    listener: TcpListener,
+    api: AgentApi,
+    mut writer: JoinHandle<Result<(), JournalFailure>>,
+    shutdown: CancellationToken,
+) -> Result<(), AgentError> {
+    let runner = Arc::clone(&api.runner);
+    let service = AgentServiceServer::new(api)
+        .max_decoding_message_size(MAX_MESSAGE_BYTES)
+        .max_encoding_message_size(MAX_MESSAGE_BYTES);
+    let (health, health_service) = tonic_health::server::health_reporter();
+    health.set_serving::<AgentServiceServer<AgentApi>>().await;
+    let reflection = settings
+        .reflection
+        .then(|| {
+            tonic_reflection::server::Builder::configure()
+                .register_encoded_file_descriptor_set(rpc::DESCRIPTOR)
+                .build_v1()
+        })
+        .transpose()?;
+    let stopping = CancellationToken::new();
+    let server = Server::builder()
+        .tls_config(settings.identity.server())?
+        .http2_keepalive_interval(Some(KEEPALIVE))
+        .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
+        .concurrency_limit_per_connection(CALLS_PER_CONNECTION)
+        .add_service(health_service)
+        .add_optional_service(reflection)
+        .add_service(service)
+        .serve_with_incoming_shutdown(
+            TcpIncoming::from(listener).with_nodelay(Some(true)).with_keepalive(Some(KEEPALIVE)),
+            stopping.clone().cancelled_owned(),
+        );
+    let mut server = std::pin::pin!(server);
+    let mut collector = std::pin::pin!(collect(&runner, settings.retention));
+    let ended = tokio::select! {
+        () = shutdown.cancelled() => Ok(()),
+        ended = &mut server => ended.map_err(AgentError::from).and(Err(AgentError::Ended("the gRPC server"))),
+        ended = &mut writer => return Err(journal_ended(ended)),
+        () = &mut collector => Err(AgentError::Ended("the collector")),
+    };
+    tracing::info!(grace_seconds = settings.grace.as_secs(), "the agent stops");
+    health.set_not_serving::<AgentServiceServer<AgentApi>>().await;
+    runner.draining().cancel();
+    stopping.cancel();
+    if ended.is_ok() && tokio::time::timeout(settings.grace, &mut server).await.is_err() {
+        tracing::warn!("calls were cut off: they did not end in the grace time");
+    }
+    runner.abandon();
+    ended
+}
+
+fn journal_ended(ended: Result<Result<(), JournalFailure>, tokio::task::JoinError>) -> AgentError {
+    match ended {
+        Ok(Err(failure)) => failure.into(),
+        Ok(Ok(())) | Err(_) => AgentError::Ended("the journal's writer"),
+    }
+}
+
+async fn collect(runner: &Runner, retention: Duration) {
+    let mut hours = tokio::time::interval(COLLECT_EVERY);
+    loop {
+        hours.tick().await;
+        match runner.collect(retention).await {
+            Ok(0) => {}
+            Ok(count) => tracing::info!(count, "acknowledged operations were forgotten"),
+            Err(error) => tracing::warn!(error = chain(&error), "acknowledged operations stay for another hour"),
+        }
+    }
+}

@@ -1,0 +1,113 @@
+//! The contract's service over the runner: parse, ask, answer.
+
+use super::{
+    describe::HostView,
+    operation::Record,
+    packages::PackageStore,
+    runner::{Runner, refused},
+    watch, wire,
+};
+use crate::rpc::{Refused, v1};
+use std::{path::PathBuf, sync::Arc};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, Response, Status};
+
+pub(super) struct AgentApi {
+    pub(super) runner: Arc<Runner>,
+    pub(super) packages: PackageStore,
+    pub(super) view: Arc<dyn HostView>,
+    pub(super) disks: Vec<PathBuf>,
+    pub(super) metrics_port: u16,
+}
+
+const DEFAULT_PAGE: u32 = 100;
+const LARGEST_PAGE: u32 = 1000;
+
+impl AgentApi {
+    fn operation(&self, record: &Record) -> v1::Operation {
+        wire::operation(record, self.runner.logs().len(&record.key.run_id()))
+    }
+}
+
+#[tonic::async_trait]
+impl v1::agent_service_server::AgentService for AgentApi {
+    type WatchStream = ReceiverStream<Result<v1::WatchResponse, Status>>;
+
+    async fn submit(&self, request: Request<v1::SubmitRequest>) -> Result<Response<v1::SubmitResponse>, Status> {
+        let order = wire::order(request.into_inner())?;
+        let submitted = self.runner.submit(order).await?;
+        let mut operation = self.operation(&submitted.record);
+        operation.log_bytes += submitted.log.len() as u64;
+        Ok(Response::new(v1::SubmitResponse { operation: Some(operation), log: submitted.log }))
+    }
+
+    async fn get(&self, request: Request<v1::GetRequest>) -> Result<Response<v1::GetResponse>, Status> {
+        let record = self.runner.get(wire::key(request.into_inner().key)?).await?;
+        Ok(Response::new(v1::GetResponse { operation: Some(self.operation(&record)) }))
+    }
+
+    async fn watch(&self, request: Request<v1::WatchRequest>) -> Result<Response<Self::WatchStream>, Status> {
+        let request = request.into_inner();
+        let record = self.runner.get(wire::key(request.key)?).await?;
+        let stream = watch::watch(Arc::clone(&self.runner), record, request.after_sequence, request.log_offset);
+        Ok(Response::new(ReceiverStream::new(stream)))
+    }
+
+    async fn cancel(&self, request: Request<v1::CancelRequest>) -> Result<Response<v1::CancelResponse>, Status> {
+        let request = request.into_inner();
+        let record = self.runner.cancel(wire::key(request.key)?, wire::epoch(request.epoch)?).await?;
+        Ok(Response::new(v1::CancelResponse { operation: Some(self.operation(&record)) }))
+    }
+
+    async fn acknowledge(
+        &self,
+        request: Request<v1::AcknowledgeRequest>,
+    ) -> Result<Response<v1::AcknowledgeResponse>, Status> {
+        let request = request.into_inner();
+        self.runner.acknowledge(wire::key(request.key)?, wire::epoch(request.epoch)?).await?;
+        Ok(Response::new(v1::AcknowledgeResponse {}))
+    }
+
+    async fn list_operations(
+        &self,
+        request: Request<v1::ListOperationsRequest>,
+    ) -> Result<Response<v1::ListOperationsResponse>, Status> {
+        let request = request.into_inner();
+        let after = match request.page_token.as_str() {
+            "" => 0,
+            token => token.parse().map_err(|_| wire::bad_request("page_token", "is not one of this agent's"))?,
+        };
+        let limit = match request.page_size {
+            0 => DEFAULT_PAGE,
+            size => size.min(LARGEST_PAGE),
+        };
+        let page = self.runner.journal().list(after, limit, request.unfinished_only).await.map_err(refused)?;
+        Ok(Response::new(v1::ListOperationsResponse {
+            operations: page.records.iter().map(|record| self.operation(record)).collect(),
+            next_page_token: page.next.map(|position| position.to_string()).unwrap_or_default(),
+        }))
+    }
+
+    async fn describe_host(
+        &self,
+        _request: Request<v1::DescribeHostRequest>,
+    ) -> Result<Response<v1::DescribeHostResponse>, Status> {
+        let (view, disks) = (Arc::clone(&self.view), self.disks.clone());
+        let mut description = tokio::task::spawn_blocking(move || super::describe::describe(&disks, view.as_ref()))
+            .await
+            .map_err(|error| Refused::Internal(error.to_string()))?;
+        description.epoch = self.runner.journal().highest_epoch().await.map_err(refused)?;
+        description.metrics_port = self.metrics_port.into();
+        Ok(Response::new(description))
+    }
+
+    async fn put_package(
+        &self,
+        request: Request<v1::PutPackageRequest>,
+    ) -> Result<Response<v1::PutPackageResponse>, Status> {
+        if self.runner.draining().is_cancelled() {
+            return Err(Refused::Draining.into());
+        }
+        Ok(Response::new(self.packages.put(request.into_inner()).await?))
+    }
+}

@@ -1,6 +1,6 @@
 //! Configuration of the agent.
 
-use super::server::Settings;
+use super::{host::HostSettings, server::Settings};
 use crate::{
     config::{ConfigError, Layers},
     telemetry::{LogFormat, chain},
@@ -81,24 +81,6 @@ pub struct Flags {
     pub builtin_sys_password_file: Option<PathBuf>,
 }
 
-/// Where and how steps act on the host.
-#[derive(Debug, Clone)]
-pub struct HostSettings {
-    /// `/`, or a directory below which everything is installed and run.
-    pub root_dir: PathBuf,
-    pub state_dir: PathBuf,
-    /// The address that instances listen on; none means every address.
-    pub address: Option<IpAddr>,
-    pub run_user: String,
-    /// Absolute path inside `root_dir` that holds one directory per instance, named by its SQL port.
-    pub run_path: PathBuf,
-    pub rpm_scriptlets: bool,
-    pub rpm_dependencies: bool,
-    /// Holds the password that root@proxysys has before it is set for the first time.
-    pub builtin_sys_password_file: Option<PathBuf>,
-    pub search_path: Vec<PathBuf>,
-}
-
 /// A configuration that was read and found right.
 pub struct Config {
     pub service: Settings,
@@ -111,8 +93,6 @@ pub struct Config {
 const LISTEN_PORT: u16 = 62898;
 const METRICS_PORT: u16 = 62899;
 const DAY: Duration = Duration::from_secs(24 * 3600);
-/// The search path of a login shell of root; the agent's own `PATH` is never asked.
-const SEARCH_PATH: [&str; 6] = ["/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin"];
 
 /// A listener that can be switched off.
 #[derive(Deserialize)]
@@ -155,7 +135,7 @@ impl Config {
             rpm_scriptlets: layers.or("rpm_scriptlets", whole_machine),
             rpm_dependencies: layers.or("rpm_dependencies", whole_machine),
             builtin_sys_password_file: layers.optional("builtin_sys_password_file"),
-            search_path: SEARCH_PATH.map(PathBuf::from).into(),
+            search_path: HostSettings::default_search_path(),
         };
         if host.run_user.is_empty() {
             layers.mistake("run_user", "is empty");

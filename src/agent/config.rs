@@ -93,6 +93,7 @@ pub struct Config {
 const LISTEN_PORT: u16 = 62898;
 const METRICS_PORT: u16 = 62899;
 const DAY: Duration = Duration::from_secs(24 * 3600);
+
 /// A listener that can be switched off.
 #[derive(Deserialize)]
 #[serde(try_from = "String")]

@@ -1,6 +1,6 @@
 //! What the host is.
 
-use super::{host::Host, operation::now_us, wire};
+use super::{operation::now_us, wire};
 use crate::rpc::v1;
 use std::{fs, path::PathBuf};
 use sysinfo::{MemoryRefreshKind, System};
@@ -11,16 +11,6 @@ pub trait HostView: Send + Sync {
     fn instances(&self) -> Vec<v1::ManagedInstance>;
     /// Generation of the configuration that was pushed to the agent.
     fn config_generation(&self) -> u64;
-}
-
-impl HostView for Host {
-    fn instances(&self) -> Vec<v1::ManagedInstance> {
-        self.instances()
-    }
-
-    fn config_generation(&self) -> u64 {
-        self.config_generation()
-    }
 }
 
 /// Everything but what the journal and the listener know. Reads files, so it belongs on a blocking thread.

@@ -14,7 +14,6 @@ mod packages;
 pub mod runner;
 mod server;
 mod service;
-mod state_directory;
 pub mod step;
 #[cfg(test)]
 mod tests;
@@ -24,4 +23,3 @@ mod wire;
 pub use describe::HostView;
 pub use exporter::serve_metrics;
 pub use server::{Agent, AgentError, Settings, listen, start};
-pub use state_directory::{LockError, StateDirectory};

@@ -99,7 +99,7 @@ const COLLECT_EVERY: Duration = Duration::from_secs(3600);
 
 /// Opens the journal, takes up what was under way, and serves until `shutdown`.
 ///
-/// The caller holds [`super::StateDirectory`].
+/// The caller holds [`crate::config::StateDirectory`].
 pub async fn start(
     settings: Settings,
     carrier: Arc<dyn Carrier>,

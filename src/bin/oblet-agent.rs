@@ -4,11 +4,11 @@ use anyhow::Context as _;
 use clap::Parser as _;
 use oblet::{
     agent::{
-        self, StateDirectory,
+        self,
         config::{Config, Flags},
-        host::{DirectSupervisor, Host, metrics},
+        host::{Host, metrics},
     },
-    config::{EXIT_CONFIG, EXIT_USAGE},
+    config::{EXIT_CONFIG, EXIT_USAGE, StateDirectory},
     telemetry,
 };
 use std::{io::Write as _, process::ExitCode, sync::Arc};
@@ -67,7 +67,7 @@ async fn serve(mut config: Config) -> anyhow::Result<()> {
     if let Some(listener) = &metrics {
         config.service.metrics_port = listener.local_addr()?.port();
     }
-    let host = Arc::new(Host::open(config.host, Box::new(DirectSupervisor::new()))?);
+    let host = Arc::new(Host::open(config.host)?);
     let agent = agent::start(config.service, host.clone(), host.clone(), shutdown.clone()).await?;
     let exporter = async {
         if let Some(listener) = metrics {

@@ -3,6 +3,10 @@
 //! A program declares one struct of optional flags (clap reads the environment as well) and serializes it; a file is a
 //! flat TOML table with the same names.
 
+mod state_directory;
+
+pub use state_directory::{LockError, StateDirectory};
+
 use serde::{Serialize, de::DeserializeOwned};
 use std::{collections::BTreeSet, fmt, fs, path::Path};
 use toml::{Table, Value};

@@ -19,6 +19,7 @@ mod tests;
 
 pub use command::{Command, Refusal};
 pub use event::{Direction, Effect, Event, Failure};
+pub(crate) use model::wire_enum;
 pub use model::{Graph, GraphError, Node, NodeIndex, Operation, SubtaskStatus, TaskStatus};
 pub use planner::{Dispatch, plan};
 pub use state::{IllegalTransition, SubtaskState, TaskState};

@@ -172,6 +172,8 @@ macro_rules! wire_enum {
     };
 }
 
+pub(crate) use wire_enum;
+
 wire_enum! {
     /// OCP knows no waiting task: it runs from its creation on.
     TaskStatus { Running => "RUNNING", Failed => "FAILED", Successful => "SUCCESSFUL" }

@@ -88,7 +88,8 @@ impl TaskState {
 
     /// Running while anything runs or can be started; then failed if anything failed.
     pub fn status(&self) -> TaskStatus {
-        let startable = |s: &SubtaskState| s.status == SubtaskStatus::Ready && s.operation == Operation::Retry;
+        let asked_for = |s: &SubtaskState| matches!(s.operation, Operation::Retry | Operation::Rollback);
+        let startable = |s: &SubtaskState| s.status == SubtaskStatus::Ready && asked_for(s);
         if self.any(|s| s.is_active() || startable(s)) {
             return TaskStatus::Running;
         }
@@ -213,7 +214,13 @@ impl TaskState {
             }
             Event::CancelRequested { node, .. } => {
                 let subtask = self.expect_subtask(event, *node, |s| s.status == Running)?;
-                subtask.status = Canceling;
+                if subtask.flight.is_some() {
+                    subtask.status = Canceling;
+                } else {
+                    // Between the undo and the execution of a retry nothing runs that could end it.
+                    subtask.status = Failed;
+                    subtask.operation = Operation::Cancel;
+                }
             }
         }
         self.settle();

@@ -1,74 +1,177 @@
-//! What a step does on a host.
+//! What a step really does on a host. One file per concern; the shim and the supervisor keep processes beyond the agent.
 
+mod commands;
+mod direct;
+mod durable;
+pub mod exposition;
+mod install_package;
+mod managed;
 pub mod metrics;
+mod obproxy_launch;
+mod package_file;
+mod preflight;
+mod process;
+mod processes;
+mod proxy_config;
+mod proxy_sql;
+mod registration;
+mod rpm_database;
+mod runs;
+mod scrape;
+pub mod settings;
 pub mod shim;
+mod sockets;
+mod start_obproxy;
+mod supervisor;
+#[cfg(test)]
+mod testing;
 
-use super::step::{BoxFuture, Carrier, Done, StepContext, StepError, Undoes};
-use crate::{rpc::v1::ManagedInstance, steps::AgentStep};
-use std::{net::IpAddr, path::PathBuf};
+pub use direct::DirectSupervisor;
+pub use process::ProcessId;
+pub use settings::HostSettings;
+pub use supervisor::{Launch, RunOutcome, RunState, Supervisor};
 
-/// Where a host lies and how steps are carried out on it.
-#[derive(Debug, Clone)]
-pub struct HostSettings {
-    pub root_dir: PathBuf,
-    pub state_dir: PathBuf,
-    pub address: Option<IpAddr>,
-    pub run_user: String,
-    pub run_path: PathBuf,
-    pub rpm_scriptlets: bool,
-    pub rpm_dependencies: bool,
-    pub builtin_sys_password_file: Option<PathBuf>,
-    pub search_path: Vec<PathBuf>,
+use super::{
+    HostView,
+    step::{BoxFuture, Carrier, Done, StepContext, StepError, Undoes},
+};
+use crate::{
+    rpc::v1::ManagedInstance,
+    steps::{AgentStep, Instance, InstanceKind},
+};
+use managed::{List, Managed};
+use obproxy_launch::Marker;
+use scrape::Scraper;
+use std::{fs::DirBuilder, os::unix::fs::DirBuilderExt as _, sync::Arc};
+
+/// Why the host cannot be used at all.
+#[derive(Debug, thiserror::Error)]
+pub enum HostError {
+    #[error("the state directory cannot be used")]
+    State(#[from] std::io::Error),
+    #[error("the client for metrics could not be made")]
+    Scraper(#[from] reqwest::Error),
 }
 
-impl HostSettings {
-    pub fn default_search_path() -> Vec<PathBuf> {
-        ["/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin"].map(PathBuf::from).into()
-    }
+/// The real host.
+pub struct Host {
+    settings: Arc<HostSettings>,
+    supervisor: Box<dyn Supervisor>,
+    managed: Managed,
+    scraper: Scraper,
 }
-
-/// Starts processes that outlive the agent.
-pub trait Supervisor: Send + Sync {}
-
-#[derive(Default)]
-pub struct DirectSupervisor;
-
-impl DirectSupervisor {
-    pub fn new() -> Self {
-        Self
-    }
-}
-
-impl Supervisor for DirectSupervisor {}
-
-/// A host that can do nothing.
-pub struct Host;
 
 impl Host {
-    pub fn open(_settings: HostSettings, _supervisor: Box<dyn Supervisor>) -> std::io::Result<Self> {
-        Ok(Self)
+    /// Opens the managed state, creating the state directory if it is missing. Processes are started directly.
+    pub fn open(settings: HostSettings) -> Result<Self, HostError> {
+        Self::with_supervisor(settings, Box::new(DirectSupervisor::new()))
     }
 
-    pub fn instances(&self) -> Vec<ManagedInstance> {
-        Vec::new()
+    pub fn with_supervisor(settings: HostSettings, supervisor: Box<dyn Supervisor>) -> Result<Self, HostError> {
+        DirBuilder::new().recursive(true).mode(0o700).create(&settings.state_dir)?;
+        let managed = Managed::open(&settings.state_dir)?;
+        Ok(Self { settings: Arc::new(settings), supervisor, managed, scraper: Scraper::new()? })
     }
 
-    pub fn config_generation(&self) -> u64 {
-        0
+    /// The process that the agent started, or whoever took its port over in a hot restart.
+    fn instance_pid(&self, instance: &Instance) -> Option<i32> {
+        let started = match instance.kind {
+            InstanceKind::Obproxy => {
+                let marker = Marker::read(&self.settings.instance_dir(instance.sql_port)).ok().flatten();
+                let run_dir = marker.map(|marker| runs::dir(&self.settings, &marker.run));
+                run_dir.and_then(|run_dir| self.supervisor.peek(&run_dir).ok().flatten())
+            }
+            InstanceKind::Observer => None,
+        };
+        match started {
+            Some(process) => Some(process.pid),
+            None => sockets::listener_pid(self.settings.reach(), instance.sql_port.get()),
+        }
+    }
+
+    fn find(&self, run: &str) -> Result<RunState, StepError> {
+        self.supervisor.find(&runs::dir(&self.settings, run)).map_err(supervisor::failed("looking for the process"))
+    }
+}
+
+impl HostView for Host {
+    fn instances(&self) -> Vec<ManagedInstance> {
+        let describe = |instance: Instance| {
+            let pid = self.instance_pid(&instance);
+            ManagedInstance {
+                kind: instance.kind.as_str().into(),
+                port: instance.sql_port.into(),
+                pid: pid.unwrap_or(0),
+                alive: pid.is_some(),
+            }
+        };
+        self.managed.all(List::Instances).into_iter().map(describe).collect()
+    }
+
+    fn config_generation(&self) -> u64 {
+        self.managed.generation()
+    }
+}
+
+/// Runs work that reads a lot of files beside the event loop.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, StepError> + Send + 'static,
+) -> Result<T, StepError> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result,
+        Err(error) => {
+            Err(StepError::new("INTERNAL", "the work ended unexpectedly", "report the agent's log, then retry")
+                .because(error))
+        }
     }
 }
 
 impl Carrier for Host {
-    fn execute<'a>(&'a self, step: &'a AgentStep, _: &'a StepContext) -> BoxFuture<'a, Result<Done, StepError>> {
-        Box::pin(async { Err(StepError::new("UNSUPPORTED", format!("{} is not supported", step.kind()), "upgrade")) })
+    fn execute<'a>(&'a self, step: &'a AgentStep, context: &'a StepContext) -> BoxFuture<'a, Result<Done, StepError>> {
+        Box::pin(async move {
+            match step {
+                AgentStep::CheckCommands(step) => commands::check(&self.settings, step, context),
+                AgentStep::CheckProcesses(step) => {
+                    let (settings, step, context) = (self.settings.clone(), step.clone(), context.clone());
+                    blocking(move || processes::check(&settings, &step, &context)).await
+                }
+                AgentStep::CheckInstance(step) => {
+                    let (settings, step, context) = (self.settings.clone(), step.clone(), context.clone());
+                    blocking(move || preflight::check(&settings, &step, &context)).await
+                }
+                AgentStep::InstallPackage(step) => install_package::execute(self, step, context).await,
+                AgentStep::StartObproxy(step) => start_obproxy::execute(self, step, context).await,
+                AgentStep::SyncObproxyParameters(step) => proxy_config::sync(self, step, context).await,
+                AgentStep::SetObproxyPasswords(step) => proxy_config::set_passwords(self, step, context).await,
+                AgentStep::RefreshConfig(step) => registration::refresh(self, step, context).await,
+                AgentStep::ExposeExporter(step) => registration::expose(self, step, context).await,
+            }
+        })
     }
 
     fn undo<'a>(
         &'a self,
         step: &'a AgentStep,
         context: &'a StepContext,
-        _: &'a [Undoes],
+        undoes: &'a [Undoes],
     ) -> BoxFuture<'a, Result<Done, StepError>> {
-        self.execute(step, context)
+        Box::pin(async move {
+            match step {
+                AgentStep::InstallPackage(step) => install_package::undo(self, step, context, undoes).await,
+                AgentStep::StartObproxy(step) => start_obproxy::undo(self, step, context, undoes).await,
+                AgentStep::RefreshConfig(step) => {
+                    registration::undo(&self.managed, List::Instances, &step.instance, context, undoes)
+                }
+                AgentStep::ExposeExporter(step) => {
+                    registration::undo(&self.managed, List::Exporters, &step.instance, context, undoes)
+                }
+                // Checks change nothing; parameters and passwords go with their instance.
+                AgentStep::CheckCommands(_)
+                | AgentStep::CheckProcesses(_)
+                | AgentStep::CheckInstance(_)
+                | AgentStep::SyncObproxyParameters(_)
+                | AgentStep::SetObproxyPasswords(_) => Ok(Done::already()),
+            }
+        })
     }
 }

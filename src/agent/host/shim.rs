@@ -1,5 +1,126 @@
-//! The small program between the agent and a database process.
+//! The small parent of a program that outlives the agent: `oblet-agent shim <run_dir>`.
+//!
+//! Files of a run directory, each written whole:
+//!  1. `launch`: what to start, by the agent.
+//!  2. `claim`: the shim's identity, created exclusively before anything is started. A recovering agent that finds no
+//!     claim puts [`Claim::Recovery`] there, so a shim that comes late starts nothing.
+//!  3. `program`: identity of the program.
+//!  4. `outcome`: how it ended.
+//!
+//! The shim leads a session of its own; everything it starts is found by that session, even if the shim is killed.
+//! The environment of the program is the shim's own and stands in no file.
 
-pub fn main() -> std::process::ExitCode {
-    std::process::ExitCode::FAILURE
+use super::{
+    durable::{claim_json, read_json, write_json},
+    process::ProcessId,
+    supervisor::{Launch, RunOutcome},
+};
+use serde::{Deserialize, Serialize};
+use std::{
+    env,
+    fs::OpenOptions,
+    io::{self, Write as _},
+    os::unix::{
+        fs::{OpenOptionsExt as _, fchown},
+        process::{CommandExt as _, ExitStatusExt as _},
+    },
+    path::{Path, PathBuf},
+    process::{Command, ExitCode, ExitStatus, Stdio},
+};
+
+pub(super) const LAUNCH: &str = "launch";
+pub(super) const CLAIM: &str = "claim";
+pub(super) const PROGRAM: &str = "program";
+pub(super) const OUTCOME: &str = "outcome";
+
+/// The launch as a file: without the environment.
+#[derive(Serialize, Deserialize)]
+pub(super) struct LaunchFile {
+    program: PathBuf,
+    arguments: Vec<String>,
+    directory: PathBuf,
+    user: Option<(u32, u32)>,
+    log: PathBuf,
+}
+
+impl From<&Launch> for LaunchFile {
+    fn from(launch: &Launch) -> Self {
+        Self {
+            program: launch.program.clone(),
+            arguments: launch.arguments.clone(),
+            directory: launch.directory.clone(),
+            user: launch.user,
+            log: launch.log.clone(),
+        }
+    }
+}
+
+/// Who decides over a run.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Claim {
+    Shim(ProcessId),
+    Recovery,
+}
+
+/// Entry point of `oblet-agent shim <run_dir>`.
+pub fn main() -> ExitCode {
+    let Some(run_dir) = env::args_os().nth(2) else {
+        let _ = writeln!(io::stderr(), "usage: oblet-agent shim <run_dir>");
+        return ExitCode::from(64);
+    };
+    match run(Path::new(&run_dir)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            let _ = writeln!(io::stderr(), "shim of {}: {error}", run_dir.display());
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(run_dir: &Path) -> io::Result<()> {
+    nix::unistd::setsid()?;
+    let me = ProcessId::of(nix::unistd::getpid().as_raw())?;
+    if !claim_json(&run_dir.join(CLAIM), &Claim::Shim(me))? {
+        return Err(io::Error::other("the run belongs to somebody else, nothing was started"));
+    }
+    let outcome = match carry(run_dir) {
+        Ok(status) => match (status.code(), status.signal()) {
+            (Some(code), _) => RunOutcome::ExitCode(code),
+            (None, Some(signal)) => RunOutcome::Signal(signal),
+            (None, None) => RunOutcome::Lost,
+        },
+        Err(error) => RunOutcome::NotStarted(error.to_string()),
+    };
+    write_json(&run_dir.join(OUTCOME), &outcome)
+}
+
+fn carry(run_dir: &Path) -> io::Result<ExitStatus> {
+    let launch: LaunchFile =
+        read_json(&run_dir.join(LAUNCH))?.ok_or_else(|| io::Error::other("the launch file is missing"))?;
+    // The run user owns the directory of the log and could have planted a link there.
+    let no_follow = nix::fcntl::OFlag::O_NOFOLLOW.bits();
+    let log = OpenOptions::new().create(true).append(true).custom_flags(no_follow).open(&launch.log)?;
+    if let Some((uid, gid)) = launch.user {
+        fchown(&log, Some(uid), Some(gid))?;
+    }
+    let mut command = Command::new(&launch.program);
+    command.args(&launch.arguments).current_dir(&launch.directory);
+    command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
+    if let Some((uid, gid)) = launch.user {
+        // Supplementary groups are dropped by the standard library when a root process changes its uid.
+        command.uid(uid).gid(gid);
+    }
+    let mut child = command.spawn()?;
+    let recorded = i32::try_from(child.id())
+        .map_err(io::Error::other)
+        .and_then(ProcessId::of)
+        .and_then(|program| write_json(&run_dir.join(PROGRAM), &program));
+    if let Err(error) = recorded {
+        // A program that nobody can name must not live.
+        child.kill()?;
+        child.wait()?;
+        return Err(error);
+    }
+    child.wait()
 }

@@ -1,4 +1,4 @@
-//! One agent per state directory.
+//! One program per state directory.
 
 use std::{
     fs::{self, File, TryLockError},
@@ -16,7 +16,7 @@ pub enum LockError {
         #[source]
         source: io::Error,
     },
-    #[error("{path} is in use by another agent (pid {holder})")]
+    #[error("{path} is in use by another process (pid {holder})")]
     Held { path: PathBuf, holder: String },
 }
 
@@ -63,7 +63,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_second_agent_is_told_who_holds_the_directory() {
+    fn a_second_program_is_told_who_holds_the_directory() {
         let directory = tempfile::tempdir().unwrap();
         let state = directory.path().join("state");
         let first = StateDirectory::lock(&state).unwrap();

@@ -1,0 +1,77 @@
+# The one entry point; CI calls the same targets.
+MAKEFLAGS += --no-print-directory
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.PHONY: help setup demo demo-up demo-down test lint lint-rust lint-tls lint-proto lint-deny lint-shell bench openapi
+
+BUF_VERSION := 1.75.0
+BUF := target/tools/node_modules/.bin/buf
+SHELL_SCRIPTS := .ci/run tests/demo/demo.sh tests/demo/processes.sh tests/demo/setup.sh
+
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "%-10s %s\n", $$1, $$2 }'
+
+setup: ## install what the demo and the tests need, or say what is missing
+	@tests/demo/setup.sh
+
+demo: ## two hosts, an OBProxy on each, proofs, and away again
+	@tests/demo/demo.sh run
+
+demo-up: ## the same, but leave it running
+	@tests/demo/demo.sh up
+
+demo-down: ## end what demo-up left running
+	@tests/demo/demo.sh down
+
+test: setup ## all tests; the runner's count is the last line
+	@cargo build --quiet --workspace --bins
+	@if ((EUID != 0)); then echo 'SKIPPED: tests named root_ and lab_ need root' >&2; fi
+	@if command -v cargo-nextest >/dev/null; then \
+	  nextest=(cargo nextest run --workspace $(if $(CI),--profile ci)); \
+	  if ((EUID == 0)); then exec "$${nextest[@]}"; fi; \
+	  exec "$${nextest[@]}" --filterset 'not test(/(^|::)(root|lab)_/)'; \
+	else \
+	  if ((EUID == 0)); then exec cargo test --workspace; fi; \
+	  exec cargo test --workspace -- --skip root_ --skip lab_; \
+	fi
+
+lint: lint-rust lint-tls lint-proto lint-deny lint-shell ## formatting, clippy, contract, licences, scripts
+
+lint-rust:
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets -- -D warnings
+
+# One cryptography library is enough: everything is configured for ring.
+lint-tls:
+	@if [[ -n $$(cargo tree --workspace --invert aws-lc-rs 2>/dev/null || true) ]]; then \
+	  echo 'lint: aws-lc-rs came into the tree; `cargo tree -i aws-lc-rs` tells through whom' >&2; exit 1; \
+	fi
+
+lint-proto:
+	@if command -v npm >/dev/null; then \
+	  [[ -x $(BUF) ]] || npm install --silent --no-audit --no-fund --prefix target/tools @bufbuild/buf@$(BUF_VERSION); \
+	  $(BUF) lint proto; \
+	else \
+	  echo 'SKIPPED: npm is not here, so the contract was not linted' >&2; \
+	fi
+
+lint-deny:
+	@if command -v cargo-deny >/dev/null; then \
+	  cargo deny check bans licenses sources; \
+	else \
+	  echo 'SKIPPED: cargo-deny is not here, so licences were not checked' >&2; \
+	fi
+
+lint-shell:
+	@if command -v shellcheck >/dev/null; then \
+	  shellcheck -x $(SHELL_SCRIPTS); \
+	else \
+	  echo 'SKIPPED: shellcheck is not here, so scripts were not linted' >&2; \
+	fi
+
+bench: ## measure the agent
+	cargo bench --bench agent
+
+openapi: ## write the OpenAPI document anew
+	UPDATE_OPENAPI=1 cargo test --quiet openapi

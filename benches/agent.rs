@@ -1,0 +1,377 @@
+//! What the agent costs, as ratios against floors that are measured in the same run:
+//! a check step against a bare gRPC echo, an installation against a bare `rpm`, a process scan against a bare read of
+//! the command lines, and what an idle agent takes from its host.
+//!
+//! Prints a table and writes `target/bench/results.json`. Machines are noisy: rounds of a thing and its floor take turns.
+
+#![allow(clippy::print_stdout, reason = "a benchmark talks to its caller")]
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a benchmark may fail loudly")]
+
+use oblet::{
+    coordinator::agents::{Agent, AgentAddress, AgentPool},
+    graph::Direction,
+    rpc::v1,
+    steps::{AgentStep, CheckCommands, CheckProcesses, InstallPackage, fingerprint},
+    tls::{self, CertificateAuthority, Identity, Role},
+};
+use serde_json::{Value, json};
+use sha2::Digest as _;
+use std::{
+    env, fs,
+    io::{BufRead as _, BufReader, Read as _, Write as _},
+    net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener},
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    time::{Duration, Instant},
+};
+use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
+use uuid::Uuid;
+
+const LOCALHOST: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+const ECHO: &str = "OBLET_BENCH_ECHO";
+const ROUNDS: usize = 20;
+const CALLS_PER_ROUND: usize = 200;
+const INSTALLS: usize = 15;
+const DUMMY_PROCESSES: usize = 430;
+
+fn main() {
+    tls::install_crypto_provider();
+    if let Ok(directory) = env::var(ECHO) {
+        return echo_server(Path::new(&directory));
+    }
+    // `cargo test` runs benches too, to see that they start; a measurement is asked for by `cargo bench`.
+    if !env::args().any(|argument| argument == "--bench") {
+        return;
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let results = runtime.block_on(measure());
+    report(&results);
+}
+
+/// The floor: a bare tonic server with the same TLS, whose health check is an echo of a few bytes.
+#[tokio::main(flavor = "current_thread")]
+async fn echo_server(directory: &Path) {
+    let (_reporter, health) = tonic_health::server::health_reporter();
+    let listener = tokio::net::TcpListener::bind((LOCALHOST, 0)).await.unwrap();
+    println!("{}", listener.local_addr().unwrap().port());
+    let incoming = tonic::transport::server::TcpIncoming::from(listener).with_nodelay(Some(true));
+    let server = tonic::transport::Server::builder().tls_config(agent_identity(directory).server()).unwrap();
+    let parent_is_gone = async {
+        let mut byte = [0];
+        let wait = tokio::task::spawn_blocking(move || std::io::stdin().read(&mut byte));
+        let _ = wait.await;
+    };
+    server.clone().add_service(health).serve_with_incoming_shutdown(incoming, parent_is_gone).await.unwrap();
+}
+
+fn agent_identity(directory: &Path) -> Identity {
+    Identity::read(&directory.join("ca.pem"), &directory.join("agent.pem"), &directory.join("agent.key")).unwrap()
+}
+
+/// A process that ends with the benchmark.
+struct Process(Child);
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+struct Bench {
+    directory: tempfile::TempDir,
+    agent: Agent,
+    agent_process: Process,
+    echo: HealthClient<tonic::transport::Channel>,
+    _echo_process: Process,
+}
+
+impl Bench {
+    async fn start() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path();
+        let authority = CertificateAuthority::load_or_create(path).unwrap();
+        authority.issue(Role::Agent, "agent", &[LOCALHOST]).unwrap().write(path, "agent").unwrap();
+        let (certificate, key) =
+            authority.issue(Role::Coordinator, "bench", &[]).unwrap().write(path, "coordinator").unwrap();
+        let identity = Identity::read(&path.join("ca.pem"), &certificate, &key).unwrap();
+
+        let port = free_port();
+        fs::create_dir_all(path.join("root")).unwrap();
+        let agent_process = Command::new(env!("CARGO_BIN_EXE_oblet-agent"))
+            .args(["--listen", &format!("127.0.0.1:{port}"), "--metrics-listen", &format!("127.0.0.1:{}", free_port())])
+            .args(["--rpm-scriptlets", "true", "--rpm-dependencies", "false", "--log-filter", "warn"])
+            .arg("--state-dir")
+            .arg(path.join("state"))
+            .arg("--root-dir")
+            .arg(path.join("root"))
+            .arg("--tls-ca")
+            .arg(path.join("ca.pem"))
+            .arg("--tls-certificate")
+            .arg(path.join("agent.pem"))
+            .arg("--tls-key")
+            .arg(path.join("agent.key"))
+            .spawn()
+            .unwrap();
+        let agent_process = Process(agent_process);
+
+        let mut echo_process = Command::new(env::current_exe().unwrap())
+            .env(ECHO, path)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut line = String::new();
+        BufReader::new(echo_process.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        let echo_address = format!("https://127.0.0.1:{}", line.trim());
+        let channel = tonic::transport::Endpoint::from_shared(echo_address)
+            .unwrap()
+            .tls_config(identity.client(LOCALHOST))
+            .unwrap()
+            .tcp_nodelay(true)
+            .connect_lazy();
+
+        let address = AgentAddress(SocketAddr::new(LOCALHOST, port));
+        let agent = AgentPool::new(identity).agent(address).unwrap();
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while agent.describe_host().await.is_err() {
+            assert!(Instant::now() < deadline, "the agent does not answer");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        let echo = HealthClient::new(channel);
+        Self { directory, agent, agent_process, echo, _echo_process: Process(echo_process) }
+    }
+
+    async fn submit(&self, step: &AgentStep) -> v1::SubmitResponse {
+        self.submit_as(step, Direction::Execute, Uuid::now_v7(), None).await
+    }
+
+    async fn submit_as(
+        &self,
+        step: &AgentStep,
+        direction: Direction,
+        id: Uuid,
+        undoes: Option<Uuid>,
+    ) -> v1::SubmitResponse {
+        let request = v1::SubmitRequest {
+            key: Some(v1::OperationKey { operation_id: id.to_string(), attempt: 1 }),
+            epoch: 1,
+            fingerprint: fingerprint(step, direction),
+            direction: match direction {
+                Direction::Execute => v1::Direction::Execute.into(),
+                Direction::Undo => v1::Direction::Undo.into(),
+            },
+            step: Some(step.into()),
+            undoes_operation_id: undoes.map(|id| id.to_string()).unwrap_or_default(),
+            ..Default::default()
+        };
+        self.agent.submit(request).await.unwrap()
+    }
+
+    /// Submits and watches to the end, as the coordinator does.
+    async fn carry_out(&self, step: &AgentStep, direction: Direction, undoes: Option<Uuid>) -> Uuid {
+        let id = Uuid::now_v7();
+        self.submit_as(step, direction, id, undoes).await;
+        let key = v1::OperationKey { operation_id: id.to_string(), attempt: 1 };
+        let request = v1::WatchRequest { key: Some(key), after_sequence: 0, log_offset: 0 };
+        let mut stream = self.agent.watch(request).await.unwrap();
+        loop {
+            let item = stream.message().await.unwrap().unwrap().item;
+            if let Some(v1::watch_response::Item::Event(v1::Event { outcome: Some(outcome), .. })) = item {
+                assert_eq!(outcome.result(), v1::Result::Succeeded, "{outcome:?}");
+                return id;
+            }
+        }
+    }
+}
+
+fn free_port() -> u16 {
+    TcpListener::bind((LOCALHOST, 0)).unwrap().local_addr().unwrap().port()
+}
+
+async fn measure() -> Vec<Value> {
+    let bench = Bench::start().await;
+    let mut results = idle(&bench).await;
+    results.extend(check_step(&bench).await);
+    results.push(process_check(&bench).await);
+    results.extend(install(&bench).await);
+    results
+}
+
+async fn idle(bench: &Bench) -> Vec<Value> {
+    let pid = bench.agent_process.0.id();
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let before = cpu_ticks(pid);
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    let ticks = cpu_ticks(pid) - before;
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+    let kib: f64 = resident.split_whitespace().next().unwrap().parse().unwrap();
+    vec![
+        result("agent idle resident memory", kib / 1024.0, "MiB", 4.3, 10.0 / 4.3),
+        json!({"name": "agent idle processor time in 10 s", "value": ticks, "unit": "ticks", "floor": 0, "ratio": null,
+            "aim": 0, "met": ticks == 0}),
+    ]
+}
+
+fn cpu_ticks(pid: u32) -> u64 {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    let fields: Vec<&str> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
+    fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
+}
+
+async fn check_step(bench: &Bench) -> Vec<Value> {
+    let step = AgentStep::CheckCommands(CheckCommands { commands: vec!["ls".parse().unwrap()] });
+    let mut echo_client = bench.echo.clone();
+    let (mut steps, mut echoes) = (Vec::new(), Vec::new());
+    for round in 0..=ROUNDS {
+        for _ in 0..CALLS_PER_ROUND {
+            let begin = Instant::now();
+            echo_client.check(HealthCheckRequest { service: String::new() }).await.unwrap();
+            echoes.push(begin.elapsed());
+        }
+        for _ in 0..CALLS_PER_ROUND {
+            let begin = Instant::now();
+            bench.submit(&step).await;
+            steps.push(begin.elapsed());
+        }
+        if round == 0 {
+            // Connections and caches are warm from here on.
+            steps.clear();
+            echoes.clear();
+        }
+    }
+    let micros = |times: &mut Vec<Duration>, share: f64| quantile(times, share).as_secs_f64() * 1e6;
+    vec![
+        result("check step p50", micros(&mut steps, 0.5), "us", micros(&mut echoes, 0.5), 1.3),
+        result("check step p99", micros(&mut steps, 0.99), "us", micros(&mut echoes, 0.99), 1.3),
+    ]
+}
+
+async fn process_check(bench: &Bench) -> Value {
+    // Long command lines, as database hosts have them.
+    let argument = "x".repeat(1500);
+    let dummies: Vec<Process> = (0..DUMMY_PROCESSES)
+        .map(|_| Process(Command::new("sleep").args(["600"]).env("OBLET_BENCH", &argument).spawn().unwrap()))
+        .collect();
+    let keyword = "no-process-is-called-like-this".parse().unwrap();
+    let step = AgentStep::CheckProcesses(CheckProcesses { keywords: vec![keyword] });
+    let (mut steps, mut floors) = (Vec::new(), Vec::new());
+    for _ in 0..60 {
+        let begin = Instant::now();
+        read_command_lines();
+        floors.push(begin.elapsed());
+        let begin = Instant::now();
+        bench.submit(&step).await;
+        steps.push(begin.elapsed());
+    }
+    drop(dummies);
+    let millis = |times: &mut Vec<Duration>| quantile(times, 0.5).as_secs_f64() * 1e3;
+    result("process check over 500 processes p50", millis(&mut steps), "ms", millis(&mut floors), 2.0)
+}
+
+fn read_command_lines() {
+    for entry in fs::read_dir("/proc").unwrap().flatten() {
+        if entry.file_name().as_encoded_bytes().iter().all(u8::is_ascii_digit) {
+            std::hint::black_box(fs::read(entry.path().join("cmdline")).unwrap_or_default());
+        }
+    }
+}
+
+async fn install(bench: &Bench) -> Vec<Value> {
+    if Command::new("rpm").arg("--version").output().is_err() {
+        println!("install: skipped, there is no rpm on this machine");
+        return Vec::new();
+    }
+    let path = bench.directory.path();
+    let program = path.join("program");
+    fs::write(&program, vec![7; 8 << 10]).unwrap();
+    let options =
+        oblet_standins::package::Options { scriptlet: None, ..oblet_standins::package::Options::new(&program, path) };
+    let file = oblet_standins::package::build(&options).unwrap();
+    let digest: String =
+        sha2::Sha256::digest(fs::read(&file).unwrap()).iter().map(|byte| format!("{byte:02x}")).collect();
+    let name = file.file_name().unwrap().to_str().unwrap().to_owned();
+    bench.agent.put_package(&file, &name, &digest, |_, _| {}).await.unwrap();
+    let step =
+        AgentStep::InstallPackage(InstallPackage { package: name.parse().unwrap(), sha256: digest.parse().unwrap() });
+
+    let bare = BareRoot::new(&path.join("bare"));
+    let (mut steps, mut floors) = (Vec::new(), Vec::new());
+    for round in 0..=INSTALLS {
+        let begin = Instant::now();
+        bare.rpm(&["-U"], Some(&file));
+        let floor = begin.elapsed();
+        bare.rpm(&["-e", "obproxy"], None);
+        let begin = Instant::now();
+        let id = bench.carry_out(&step, Direction::Execute, None).await;
+        let installed = begin.elapsed();
+        bench.carry_out(&step, Direction::Undo, Some(id)).await;
+        if round > 0 {
+            floors.push(floor);
+            steps.push(installed);
+        }
+    }
+    let millis = |times: &mut Vec<Duration>| quantile(times, 0.5).as_secs_f64() * 1e3;
+    vec![result("install step p50", millis(&mut steps), "ms", millis(&mut floors), 1.1)]
+}
+
+/// The same installation by hand.
+struct BareRoot(PathBuf);
+
+impl BareRoot {
+    fn new(path: &Path) -> Self {
+        let root = Self(path.into());
+        fs::create_dir_all(path.join("var/lib/rpm")).unwrap();
+        root.rpm(&["--initdb"], None);
+        root
+    }
+
+    fn rpm(&self, arguments: &[&str], file: Option<&Path>) {
+        let mut command = Command::new("rpm");
+        command.arg("--dbpath").arg(self.0.join("var/lib/rpm")).args(arguments);
+        if let Some(file) = file {
+            let relocation = format!("/opt={}", self.0.join("opt").display());
+            command.args(["--nodeps", "--badreloc", "--relocate", &relocation]).arg(file);
+        }
+        let output = command.output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    }
+}
+
+fn quantile(times: &mut [Duration], share: f64) -> Duration {
+    times.sort();
+    times[((times.len() - 1) as f64 * share) as usize]
+}
+
+fn result(name: &str, value: f64, unit: &str, floor: f64, aim: f64) -> Value {
+    let round = |number: f64| (number * 1000.0).round() / 1000.0;
+    let ratio = value / floor;
+    json!({"name": name, "value": round(value), "unit": unit, "floor": round(floor), "ratio": round(ratio),
+        "aim": round(aim), "met": ratio <= aim})
+}
+
+fn report(results: &[Value]) {
+    println!("{:<40} {:>10} {:<6} {:>10} {:>7} {:>7}  met", "what", "value", "unit", "floor", "ratio", "aim");
+    for line in results {
+        let text = |key: &str| match &line[key] {
+            Value::Null => "-".to_owned(),
+            Value::String(text) => text.clone(),
+            other => other.to_string(),
+        };
+        println!(
+            "{:<40} {:>10} {:<6} {:>10} {:>7} {:>7}  {}",
+            text("name"),
+            text("value"),
+            text("unit"),
+            text("floor"),
+            text("ratio"),
+            text("aim"),
+            text("met")
+        );
+    }
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/bench");
+    fs::create_dir_all(&directory).unwrap();
+    let mut file = fs::File::create(directory.join("results.json")).unwrap();
+    writeln!(file, "{}", serde_json::to_string_pretty(results).unwrap()).unwrap();
+}

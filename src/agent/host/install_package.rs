@@ -1,0 +1,176 @@
+//! Installs exactly one package and erases it again. How it survives a crash: the identity is on disk before rpm runs,
+//! the supervisor keeps rpm running, and the rpm database says what was reached.
+
+use super::{
+    Host, package_file,
+    rpm_database::{RPM_GRACE, RpmDatabase},
+    runs,
+    supervisor::{RunOutcome, RunState, failed},
+};
+use crate::{
+    agent::step::{Done, StepContext, StepError, Undoes},
+    graph::Effect,
+    steps::{InstallPackage, values::PackageRef},
+};
+use serde::{Deserialize, Serialize};
+use std::path::{Path, PathBuf};
+
+const TAIL_LINES: usize = 20;
+
+#[derive(Serialize, Deserialize)]
+struct Identity {
+    run: String,
+    /// The package was there before this attempt.
+    was_installed: bool,
+}
+
+fn read_identity(text: Option<&str>) -> Option<Identity> {
+    serde_json::from_str(text?).ok()
+}
+
+async fn choose(host: &Host, context: &StepContext, was_installed: bool) -> Result<String, StepError> {
+    let run = runs::fresh(&host.settings, &context.run_id);
+    let identity = Identity { run: run.clone(), was_installed };
+    let text = serde_json::to_string(&identity).map_err(std::io::Error::from).map_err(failed("naming the run"))?;
+    context.choose_identity(text).await?;
+    Ok(run)
+}
+
+/// The program of a package: a file in a directory `bin`, the database's own program first.
+pub(super) fn find_program(files: &[PathBuf], names: &[&str]) -> Option<PathBuf> {
+    let in_bin = |path: &&PathBuf| path.parent().is_some_and(|dir| dir.ends_with("bin"));
+    let named =
+        |name: &&str| files.iter().filter(in_bin).find(|path| path.file_name().is_some_and(|file| file == *name));
+    names.iter().find_map(named).cloned()
+}
+
+/// Parent of the `bin` that holds the program.
+pub(super) fn home(program: &Path) -> Option<&Path> {
+    program.parent()?.parent()
+}
+
+async fn with_home(database: &RpmDatabase<'_>, package: &PackageRef, done: Done) -> Result<Done, StepError> {
+    let files = database.files(package).await?;
+    let first = files.iter().find(|path| path.parent().is_some_and(|dir| dir.ends_with("bin"))).cloned();
+    let program = find_program(&files, &["obproxy", "observer"]).or(first);
+    Ok(match program.as_deref().and_then(home) {
+        Some(home) => done.with("home", home.display()),
+        None => done,
+    })
+}
+
+pub(super) async fn execute(host: &Host, step: &InstallPackage, context: &StepContext) -> Result<Done, StepError> {
+    let database = RpmDatabase::open(&host.settings).await?;
+    let earlier = read_identity(context.identity.as_deref());
+    if let Some(earlier) = &earlier {
+        let run_dir = runs::dir(&host.settings, &earlier.run);
+        if let RunState::Running(process) = host.supervisor.find(&run_dir).map_err(failed("looking for rpm"))? {
+            context.log.line(&format!("rpm still runs as pid {}, waiting for it", process.pid));
+            runs::wait(&*host.supervisor, &run_dir, RPM_GRACE, context, "rpm").await?;
+        }
+    }
+    let ours = earlier.is_some_and(|earlier| !earlier.was_installed);
+    let others = database.installed(step.package.name()).await?;
+    if others.contains(&step.package) {
+        context.log.line(&format!("{} is installed", step.package));
+        return with_home(&database, &step.package, if ours { Done::made() } else { Done::already() }).await;
+    }
+    if !others.is_empty() {
+        let names: Vec<String> = others.iter().map(ToString::to_string).collect();
+        return Err(StepError::new(
+            "OTHER_VERSION",
+            format!("{} cannot be installed: {} is installed", step.package, names.join(", ")),
+            "choose the installed version, or upgrade or erase it first, then retry the subtask",
+        ));
+    }
+    let checked = {
+        let (settings, step, cancel) = (host.settings.clone(), step.clone(), context.cancel.clone());
+        super::blocking(move || package_file::check(&settings, &step, &cancel)).await?
+    };
+    if context.cancel.is_cancelled() {
+        return Err(StepError::canceled("the installation"));
+    }
+    let run = choose(host, context, false).await?;
+    let arguments = database.install_arguments(&checked);
+    let outcome = database.transact(&*host.supervisor, &run, arguments, context).await;
+    let installed = database.has(&step.package).await;
+    let left = match installed {
+        Ok(true) => Effect::Done,
+        // rpm may have left files of an interrupted transaction.
+        Ok(false) => Effect::None,
+        Err(_) => Effect::Unknown,
+    };
+    let outcome = outcome.map_err(|error| error.leaving(left))?;
+    match (outcome, installed?) {
+        (RunOutcome::ExitCode(0), true) => with_home(&database, &step.package, Done::made()).await,
+        (outcome, _) => {
+            Err(rpm_failed(&format!("the installation of {}", step.package), &outcome, context, &run, host)
+                .leaving(left))
+        }
+    }
+}
+
+fn rpm_failed(what: &str, outcome: &RunOutcome, context: &StepContext, run: &str, host: &Host) -> StepError {
+    let mut tail = context.log.tail(TAIL_LINES);
+    if context.log.path().is_none() {
+        let own = std::fs::read_to_string(runs::dir(&host.settings, run).join("log")).unwrap_or_default();
+        tail = own.lines().map(String::from).collect();
+    }
+    let said = tail.iter().rev().find(|line| !line.trim().is_empty()).cloned().unwrap_or_default();
+    outcome.mark(StepError::new(
+        "RPM_FAILED",
+        format!("{what} failed with {outcome}: {said}"),
+        "read the lines of rpm in the log, remove their cause on the host, then retry the subtask",
+    ))
+}
+
+pub(super) async fn undo(
+    host: &Host,
+    step: &InstallPackage,
+    context: &StepContext,
+    undoes: &[Undoes],
+) -> Result<Done, StepError> {
+    let identities: Vec<Identity> = undoes.iter().filter_map(|undo| read_identity(undo.identity.as_deref())).collect();
+    let own = read_identity(context.identity.as_deref());
+    for identity in identities.iter().chain(own.iter()) {
+        let run_dir = runs::dir(&host.settings, &identity.run);
+        if let RunState::Running(_) = host.supervisor.find(&run_dir).map_err(failed("looking for rpm"))? {
+            runs::wait(&*host.supervisor, &run_dir, RPM_GRACE, context, "rpm").await?;
+        }
+    }
+    let ours = undoes.iter().any(|undo| match undo.effect {
+        Effect::Done => true,
+        Effect::Unknown => read_identity(undo.identity.as_deref()).is_some_and(|identity| !identity.was_installed),
+        Effect::None => false,
+    });
+    if !ours {
+        context.log.line("this operation installed nothing");
+        return Ok(Done::already());
+    }
+    let database = RpmDatabase::open(&host.settings).await?;
+    if !database.has(&step.package).await? {
+        context.log.line(&format!("{} is not installed", step.package));
+        forget(host, &identities);
+        return Ok(if own.is_some() { Done::made() } else { Done::already() });
+    }
+    let run = choose(host, context, true).await?;
+    let arguments = database.erase_arguments(&step.package);
+    let outcome = database
+        .transact(&*host.supervisor, &run, arguments, context)
+        .await
+        .map_err(|error| error.leaving(Effect::Unknown))?;
+    if database.has(&step.package).await? {
+        return Err(rpm_failed(&format!("the removal of {}", step.package), &outcome, context, &run, host));
+    }
+    forget(host, &identities);
+    Ok(Done::made())
+}
+
+/// What is left of ended runs is small and harmless; a failure to remove it must not fail the undo.
+fn forget(host: &Host, identities: &[Identity]) {
+    for identity in identities {
+        if let Err(error) = runs::forget(&host.settings, &identity.run) {
+            tracing::warn!(run = identity.run, %error, "the files of a run could not be removed");
+        }
+    }
+}

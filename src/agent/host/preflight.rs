@@ -1,0 +1,94 @@
+//! Whether a new instance fits on the host; every problem is told at once.
+
+use super::{settings::HostSettings, sockets::held_ports};
+use crate::{
+    agent::step::{Done, StepContext, StepError},
+    steps::CheckInstance,
+};
+use std::{io, path::Path};
+
+/// Kept free besides what is installed: logs and the rpm database grow.
+pub(super) const DISK_MARGIN_BYTES: u64 = 64 << 20;
+
+/// Bytes that a process may still write below `path`, which need not exist yet.
+pub(super) fn available_bytes(path: &Path) -> io::Result<u64> {
+    let existing = path.ancestors().find(|path| path.exists()).unwrap_or(Path::new("/"));
+    let space = nix::sys::statvfs::statvfs(existing)?;
+    Ok(space.blocks_available().saturating_mul(space.fragment_size()))
+}
+
+pub(super) fn machine() -> io::Result<String> {
+    Ok(nix::sys::utsname::uname()?.machine().to_string_lossy().into_owned())
+}
+
+/// What is wrong with the architecture of a package, if anything.
+pub(super) fn architecture_problem(architecture: &str) -> Option<String> {
+    match machine() {
+        Ok(machine) if architecture == "noarch" || architecture == machine => None,
+        Ok(machine) => Some(format!("the package is for {architecture}, the host is {machine}")),
+        Err(error) => Some(format!("the architecture of the host is unknown: {error}")),
+    }
+}
+
+/// What is wrong with the room on the disk, if anything.
+pub(super) fn disk_problem(root_dir: &Path, needed_bytes: u64) -> Option<String> {
+    let needed = needed_bytes.saturating_add(DISK_MARGIN_BYTES);
+    match available_bytes(root_dir) {
+        Ok(available) if available >= needed => None,
+        Ok(available) => {
+            Some(format!("{} has {} MiB free, {} MiB are needed", root_dir.display(), available >> 20, needed >> 20))
+        }
+        Err(error) => Some(format!("the free space of {} is unknown: {error}", root_dir.display())),
+    }
+}
+
+pub(super) fn check(settings: &HostSettings, step: &CheckInstance, context: &StepContext) -> Result<Done, StepError> {
+    let ports: Vec<u16> = step.ports.iter().map(|port| port.get()).collect();
+    let mut problems = held_ports(settings.listen(), &ports);
+    match nix::unistd::User::from_name(&settings.run_user) {
+        Ok(Some(_)) => {}
+        Ok(None) => problems.push(format!("user {} does not exist", settings.run_user)),
+        Err(error) => problems.push(format!("user {} cannot be looked up: {error}", settings.run_user)),
+    }
+    problems.extend(architecture_problem(&step.architecture));
+    problems.extend(disk_problem(&settings.root_dir, step.disk_bytes));
+    if problems.is_empty() {
+        context.log.line("ports, run user, architecture and disk space fit");
+        return Ok(Done::already());
+    }
+    problems.iter().for_each(|problem| context.log.line(problem));
+    Err(StepError::new(
+        "HOST_UNFIT",
+        problems.join("; "),
+        "free the ports, create the user, make room or choose another host or package, as the message says; then retry",
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{context, settings};
+    use super::*;
+
+    #[test]
+    fn all_problems_are_told_at_once() {
+        let root = tempfile::tempdir().unwrap();
+        let mut settings = settings(root.path());
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let mut step = CheckInstance {
+            ports: vec![i64::from(port).try_into().unwrap()],
+            architecture: "vax".into(),
+            disk_bytes: u64::MAX,
+        };
+        settings.run_user = "nobody-has-this-name".into();
+        let error = check(&settings, &step, &context("c")).unwrap_err();
+        for part in [&format!("port {port} is held by pid"), "nobody-has-this-name", "is for vax", "MiB are needed"] {
+            assert!(error.message.contains(part), "{part}: {}", error.message);
+        }
+        drop(listener);
+        settings.run_user = super::super::testing::settings(root.path()).run_user;
+        step.architecture = "noarch".into();
+        step.disk_bytes = 0;
+        assert_eq!(check(&settings, &step, &context("c")).unwrap(), Done::already());
+    }
+}

@@ -1,0 +1,78 @@
+//! Runs of one operation: where they lie and how their end is awaited.
+
+use super::{
+    settings::HostSettings,
+    supervisor::{RunOutcome, RunState, Supervisor, failed},
+};
+use crate::agent::step::{StepContext, StepError};
+use std::{
+    io,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+use tokio::time::{Instant, sleep};
+
+const POLL: Duration = Duration::from_millis(20);
+
+pub(super) fn dir(settings: &HostSettings, run: &str) -> PathBuf {
+    settings.state_dir.join("runs").join(run)
+}
+
+/// A name that no run of this operation has used: a run that recovery gave up never starts again.
+pub(super) fn fresh(settings: &HostSettings, run_id: &str) -> String {
+    let mut run = run_id.to_owned();
+    let mut number = 2_u32;
+    while dir(settings, &run).exists() {
+        run = format!("{run_id}-{number}");
+        number = number.saturating_add(1);
+    }
+    run
+}
+
+/// When the step has to be over; steps without a limit get a day.
+pub(super) fn deadline(context: &StepContext) -> Instant {
+    Instant::now() + context.timeout.unwrap_or(Duration::from_secs(86_400))
+}
+
+/// Waits until the run ends. On cancel or timeout it is stopped first.
+pub(super) async fn wait(
+    supervisor: &dyn Supervisor,
+    run_dir: &Path,
+    grace: Duration,
+    context: &StepContext,
+    what: &str,
+) -> Result<RunOutcome, StepError> {
+    let end = deadline(context);
+    loop {
+        match supervisor.find(run_dir).map_err(failed(what))? {
+            RunState::Ended(outcome) => return Ok(outcome),
+            RunState::Nothing => return Ok(RunOutcome::NotStarted("it was given up before it began".into())),
+            RunState::Running(_) => {}
+        }
+        let late = Instant::now() >= end;
+        if late || context.cancel.is_cancelled() {
+            supervisor.stop(run_dir, grace).await.map_err(failed(what))?;
+            return Err(if late { timed_out(what) } else { StepError::canceled(what) });
+        }
+        tokio::select! {
+            () = context.cancel.cancelled() => {}
+            () = sleep(POLL) => {}
+        }
+    }
+}
+
+pub(super) fn timed_out(what: &str) -> StepError {
+    StepError::new(
+        "TIMEOUT",
+        format!("{what} did not end in time and was stopped"),
+        "read the log for what it waited for, then retry the subtask",
+    )
+}
+
+/// Forgets the files of a run that has ended.
+pub(super) fn forget(settings: &HostSettings, run: &str) -> io::Result<()> {
+    match std::fs::remove_dir_all(dir(settings, run)) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}

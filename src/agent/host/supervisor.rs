@@ -1,0 +1,100 @@
+//! Who starts the processes that outlive the agent.
+//!
+//! A run is named by its directory. What an implementation guarantees:
+//!  1. A run starts its program at most once.
+//!  2. [`Supervisor::find`] either finds the run or makes sure that it can never start.
+//!  3. The program never holds a pipe to the agent; it appends to its log file.
+
+use super::process::ProcessId;
+use crate::agent::step::{BoxFuture, StepError};
+use serde::{Deserialize, Serialize};
+use std::{
+    fmt, io,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+/// What is started. The environment is kept out of every file: it carries secrets.
+#[derive(Clone)]
+pub struct Launch {
+    pub program: PathBuf,
+    pub arguments: Vec<String>,
+    pub environment: Vec<(String, String)>,
+    pub directory: PathBuf,
+    /// uid and gid; none keeps the agent's.
+    pub user: Option<(u32, u32)>,
+    /// Standard output and standard error are appended to it.
+    pub log: PathBuf,
+}
+
+/// How a run ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RunOutcome {
+    ExitCode(i32),
+    Signal(i32),
+    /// The program could not be started.
+    NotStarted(String),
+    /// It ended and nobody was left to write down how.
+    Lost,
+}
+
+impl fmt::Display for RunOutcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::ExitCode(code) => write!(f, "exit code {code}"),
+            Self::Signal(signal) => write!(f, "signal {signal}"),
+            Self::NotStarted(why) => write!(f, "it could not be started: {why}"),
+            Self::Lost => f.write_str("unknown outcome"),
+        }
+    }
+}
+
+impl RunOutcome {
+    /// Puts exit code or signal into an error.
+    pub(super) fn mark(&self, mut error: StepError) -> StepError {
+        match self {
+            Self::ExitCode(code) => error.exit_code = Some(*code),
+            Self::Signal(signal) => error.signal = Some(*signal),
+            Self::NotStarted(_) | Self::Lost => {}
+        }
+        error
+    }
+}
+
+/// What became of a run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RunState {
+    Running(ProcessId),
+    Ended(RunOutcome),
+    /// It never began and never will.
+    Nothing,
+}
+
+pub trait Supervisor: Send + Sync {
+    /// Returns once the program runs or has failed to; the caller has made `run_dir` durable as its identity.
+    fn start<'a>(&'a self, run_dir: &'a Path, launch: &'a Launch) -> BoxFuture<'a, io::Result<()>>;
+    fn find(&self, run_dir: &Path) -> io::Result<RunState>;
+    /// The process of a run, for onlookers: a run that is just being started is left in peace.
+    fn peek(&self, run_dir: &Path) -> io::Result<Option<ProcessId>>;
+    /// Asks everything of the run to end, insists after `grace`, and returns when nothing of it lives.
+    fn stop<'a>(&'a self, run_dir: &'a Path, grace: Duration) -> BoxFuture<'a, io::Result<()>>;
+    /// How the run ended; none while it lives or if it never began.
+    fn outcome(&self, run_dir: &Path) -> io::Result<Option<RunOutcome>> {
+        Ok(match self.find(run_dir)? {
+            RunState::Ended(outcome) => Some(outcome),
+            RunState::Running(_) | RunState::Nothing => None,
+        })
+    }
+}
+
+pub(super) fn failed(what: &str) -> impl Fn(io::Error) -> StepError + '_ {
+    move |error| {
+        StepError::new(
+            "SUPERVISOR",
+            format!("{what} failed"),
+            "look at the cause and the agent's log, free space in its state directory if it is full, then retry",
+        )
+        .because(error)
+    }
+}

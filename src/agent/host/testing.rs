@@ -1,0 +1,66 @@
+//! What the tests of this room share.
+
+use super::settings::HostSettings;
+use crate::agent::step::{BoxFuture, IdentityStore, Secrets, StepContext, StepLog};
+use std::{
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex},
+};
+
+#[derive(Default)]
+pub(super) struct Lines(Mutex<Vec<String>>);
+
+impl StepLog for Lines {
+    fn line(&self, text: &str) {
+        self.0.lock().unwrap().push(text.into());
+    }
+
+    fn path(&self) -> Option<PathBuf> {
+        None
+    }
+
+    fn tail(&self, count: usize) -> Vec<String> {
+        let lines = self.0.lock().unwrap();
+        lines.iter().skip(lines.len().saturating_sub(count)).cloned().collect()
+    }
+}
+
+#[derive(Default)]
+pub(super) struct Identities(pub Mutex<Option<String>>);
+
+impl IdentityStore for Identities {
+    fn choose(&self, identity: String) -> BoxFuture<'_, std::io::Result<()>> {
+        *self.0.lock().unwrap() = Some(identity);
+        Box::pin(async { Ok(()) })
+    }
+
+    fn confirm(&self) -> BoxFuture<'_, std::io::Result<()>> {
+        Box::pin(async { Ok(()) })
+    }
+}
+
+pub(super) fn context(run_id: &str) -> StepContext {
+    StepContext {
+        run_id: run_id.into(),
+        log: Arc::new(Lines::default()),
+        cancel: Default::default(),
+        secrets: Secrets::default(),
+        timeout: None,
+        identity: None,
+        identities: Arc::new(Identities::default()),
+    }
+}
+
+pub(super) fn settings(root: &Path) -> HostSettings {
+    HostSettings {
+        root_dir: root.into(),
+        state_dir: root.join("state"),
+        address: Some(std::net::Ipv4Addr::LOCALHOST.into()),
+        run_user: nix::unistd::User::from_uid(nix::unistd::geteuid()).unwrap().unwrap().name,
+        run_path: "/run/obproxy".into(),
+        rpm_scriptlets: false,
+        rpm_dependencies: false,
+        builtin_sys_password_file: None,
+        search_path: HostSettings::default_search_path(),
+    }
+}

@@ -1,0 +1,234 @@
+//! Puts the coordinator together and serves it.
+
+use super::{ApiSettings, ApiState, TaskEngine, clean_uploads, router};
+use crate::{
+    agent::step::BoxFuture,
+    config::StateDirectory,
+    coordinator::{
+        agents::{AgentAddress, AgentPool, CallError},
+        config::Config,
+        engine::{Engine, EngineParts},
+        secrets::{SecretError, Vault},
+        store::{Store, StoreError, tasks::TaskId, users},
+    },
+    rpc::v1,
+    tls::{CertificateAuthority, Identity, Role, TlsError},
+};
+use axum_server::tls_rustls::RustlsConfig;
+use secrecy::SecretString;
+use std::{
+    fs,
+    io::{self, Write as _},
+    net::{IpAddr, SocketAddr},
+    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+use tokio_util::sync::CancellationToken;
+
+/// Name of the first user, as OCP's.
+const FIRST_USER: &str = "admin";
+/// Connections that may wait to be accepted.
+const BACKLOG: u32 = 1024;
+
+/// Why the coordinator did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error(transparent)]
+    StateDirectory(#[from] crate::config::LockError),
+    #[error("{path} cannot be made")]
+    File { path: PathBuf, source: io::Error },
+    #[error("certificates cannot be prepared")]
+    Tls(#[from] TlsError),
+    #[error("the sealed secrets cannot be used")]
+    Secret(#[from] SecretError),
+    #[error("the store cannot be used")]
+    Store(#[from] StoreError),
+    #[error("the metrics cannot be registered")]
+    Metrics(#[from] prometheus::Error),
+    #[error("{address} cannot be listened on")]
+    Listen { address: SocketAddr, source: io::Error },
+}
+
+/// The authority of a coordinator, in its state directory.
+pub fn authority(state_dir: &Path) -> Result<CertificateAuthority, StartError> {
+    Ok(CertificateAuthority::load_or_create(&private_directory(state_dir, "tls")?)?)
+}
+
+fn private_directory(state_dir: &Path, name: &str) -> Result<PathBuf, StartError> {
+    let path = state_dir.join(name);
+    let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(&path);
+    made.map(|()| path.clone()).map_err(|source| StartError::File { path, source })
+}
+
+/// A coordinator that serves.
+pub struct Coordinator {
+    pub address: SocketAddr,
+    /// Cancelled when the store failed for good: the process has to end and recover.
+    pub fatal: CancellationToken,
+    engine: Engine,
+    store: Store,
+    handle: axum_server::Handle<SocketAddr>,
+    server: tokio::task::JoinHandle<io::Result<()>>,
+    shutdown: CancellationToken,
+    grace: std::time::Duration,
+    _lock: StateDirectory,
+}
+
+/// Takes the state directory, recovers, and serves. Ready when this returns.
+pub async fn start(config: &Config) -> Result<Coordinator, StartError> {
+    let lock = StateDirectory::lock(&config.state_dir)?;
+    let packages_dir = private_directory(&config.state_dir, "packages")?;
+    let tls_dir = private_directory(&config.state_dir, "tls")?;
+    let authority = authority(&config.state_dir)?;
+    let identity = own_identity(&authority, &tls_dir)?;
+    let vault = Arc::new(Vault::load_or_create(&config.state_dir.join("secrets.key"))?);
+    let store = Store::open(&config.state_dir.join("coordinator.db")).await?;
+    create_first_user(&store, &vault, config.initial_password_file.as_deref()).await?;
+    clean_uploads(&packages_dir).map_err(|source| StartError::File { path: packages_dir.clone(), source })?;
+
+    let (shutdown, fatal) = (CancellationToken::new(), CancellationToken::new());
+    let engine = Engine::start(EngineParts {
+        store: store.clone(),
+        vault: Arc::clone(&vault),
+        agents: Arc::new(AgentPool::new(identity)),
+        packages_dir: packages_dir.clone(),
+        shutdown: shutdown.clone(),
+        fatal: fatal.clone(),
+    })
+    .await?;
+    let address = config.advertise_addresses.first().map(ToString::to_string).unwrap_or_default();
+    let registry = prometheus::Registry::new();
+    registry.register(Box::new(prometheus::process_collector::ProcessCollector::for_self()))?;
+    let state = ApiState::new(ApiSettings {
+        store: store.clone(),
+        vault,
+        packages_dir,
+        max_package_bytes: ApiSettings::DEFAULT_MAX_PACKAGE_BYTES,
+        address,
+        config_url_base: config.config_url_base.clone(),
+        engine: Arc::new(Ready { engine: engine.clone(), fatal: fatal.clone() }),
+        registry,
+    })?;
+    let listen_error = |source| StartError::Listen { address: config.listen, source };
+    let listener = listen(config.listen).map_err(listen_error)?;
+    let address = listener.local_addr().map_err(listen_error)?;
+    let rest = authority.issue(Role::Rest, "oblet-coordinator", &config.advertise_addresses)?;
+    let tls = RustlsConfig::from_pem(rest.certificate_pem.into_bytes(), rest.key_pem.as_bytes().to_vec());
+    let handle = axum_server::Handle::new();
+    let server = axum_server::from_tcp_rustls(listener, tls.await.map_err(listen_error)?)
+        .map_err(listen_error)?
+        .handle(handle.clone())
+        .serve(router(state).into_make_service_with_connect_info::<SocketAddr>());
+    Ok(Coordinator {
+        address,
+        fatal,
+        engine,
+        store,
+        handle,
+        server: tokio::spawn(server),
+        shutdown,
+        grace: config.grace,
+        _lock: lock,
+    })
+}
+
+impl Coordinator {
+    pub fn engine(&self) -> &Engine {
+        &self.engine
+    }
+
+    /// Ends if the server does, which it never should.
+    pub async fn served(&mut self) -> String {
+        match (&mut self.server).await {
+            Ok(Ok(())) => "the HTTPS server ended".into(),
+            Ok(Err(error)) => format!("the HTTPS server ended: {error}"),
+            Err(error) => format!("the HTTPS server broke off: {error}"),
+        }
+    }
+
+    /// Stops accepting, lets requests and drivers end, at most the grace time. What was handed out goes on on the hosts.
+    pub async fn stop(self) {
+        self.handle.graceful_shutdown(Some(self.grace));
+        self.shutdown.cancel();
+        if tokio::time::timeout(self.grace, self.engine.stopped()).await.is_err() {
+            tracing::warn!("drivers did not stop within the grace time");
+        }
+        if !self.server.is_finished() && tokio::time::timeout(self.grace, self.server).await.is_err() {
+            tracing::warn!("requests did not end within the grace time");
+        }
+        self.store.close().await;
+    }
+}
+
+/// With a long enough queue: the default of 128 stalls when a fleet comes back at once.
+fn listen(address: SocketAddr) -> io::Result<std::net::TcpListener> {
+    let socket = if address.is_ipv4() { tokio::net::TcpSocket::new_v4()? } else { tokio::net::TcpSocket::new_v6()? };
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)?.into_std()
+}
+
+/// Fresh at every start, so it never expires in a process that is restarted once a year.
+fn own_identity(authority: &CertificateAuthority, tls_dir: &Path) -> Result<Identity, TlsError> {
+    let issued = authority.issue(Role::Coordinator, "oblet-coordinator", &[])?;
+    let (certificate, key) = issued.write(tls_dir, "coordinator")?;
+    Identity::read(&tls_dir.join("ca.pem"), &certificate, &key)
+}
+
+/// The password is told once: in a file for its owner's eyes, or on stderr where there is none.
+async fn create_first_user(store: &Store, vault: &Vault, file: Option<&Path>) -> Result<(), StartError> {
+    let mut transaction = store.begin().await?;
+    if users::count(&mut transaction).await? > 0 {
+        return Ok(());
+    }
+    let password = vault.generate_password()?;
+    match file {
+        Some(path) => {
+            write_password(path, &password).map_err(|source| StartError::File { path: path.into(), source })?
+        }
+        // Not through the log, which others may read.
+        None => writeln!(io::stderr(), "the password of user {FIRST_USER} is {}", password.as_str())
+            .map_err(|source| StartError::File { path: "stderr".into(), source })?,
+    }
+    users::create(&mut transaction, FIRST_USER, &SecretString::from(password.as_str())).await?;
+    transaction.commit().await.map_err(StoreError::from)?;
+    Ok(())
+}
+
+fn write_password(path: &Path, password: &str) -> io::Result<()> {
+    let mut file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)?;
+    file.set_permissions(std::os::unix::fs::PermissionsExt::from_mode(0o600))?;
+    writeln!(file, "{password}")?;
+    file.sync_all()
+}
+
+/// The engine as the API sees it.
+struct Ready {
+    engine: Engine,
+    fatal: CancellationToken,
+}
+
+impl TaskEngine for Ready {
+    fn epoch(&self) -> i64 {
+        self.engine.epoch()
+    }
+
+    fn wake(&self, id: TaskId) {
+        self.engine.wake(id);
+    }
+
+    fn describe_host(
+        &self,
+        address: IpAddr,
+        agent_port: u16,
+    ) -> BoxFuture<'_, Result<v1::DescribeHostResponse, String>> {
+        let agent = self.engine.agents().agent(AgentAddress::new(address, agent_port));
+        let describe = async move { agent?.describe_host().await };
+        Box::pin(async move { describe.await.map_err(|error: CallError| error.to_string()) })
+    }
+
+    fn is_ready(&self) -> bool {
+        !self.fatal.is_cancelled()
+    }
+}

@@ -1,0 +1,77 @@
+use serde_json::{Value, json};
+
+use super::{
+    Context,
+    args::{Host as Command, HostAdd},
+    error::CliError,
+    follow,
+    output::Column,
+};
+
+const HOSTS: &str = "api/v2/compute/hosts";
+
+const COLUMNS: &[Column] = &[
+    ("ID", "/id"),
+    ("ALIAS", "/alias"),
+    ("ADDRESS", "/innerIpAddress"),
+    ("STATUS", "/status"),
+    ("AGENT", "/hostAgentVersion"),
+    ("SYSTEM", "/operatingSystemRelease"),
+    ("ARCH", "/architecture"),
+];
+
+const FIELDS: &[Column] = &[
+    ("Host", "/id"),
+    ("Name", "/name"),
+    ("Alias", "/alias"),
+    ("Description", "/description"),
+    ("Address", "/innerIpAddress"),
+    ("Status", "/status"),
+    ("System", "/operatingSystem"),
+    ("Release", "/operatingSystemRelease"),
+    ("Architecture", "/architecture"),
+    ("Agent", "/hostAgentVersion"),
+    ("Agent status", "/hostAgentStatus"),
+    ("Created", "/createTime"),
+];
+
+const SERVICES: &[Column] = &[("SERVICE", "/name"), ("TYPE", "/type"), ("VERSION", "/version")];
+
+pub(crate) async fn run(context: &Context<'_>, command: &Command) -> Result<(), CliError> {
+    match command {
+        Command::Add(args) => {
+            let path = format!("{HOSTS}/batchCreate");
+            follow::start(context, &args.run, "add the hosts", &path, &creation(args)).await
+        }
+        Command::List => {
+            let data = context.client.list("list the hosts", HOSTS).await?;
+            context.output.list(&data, COLUMNS, "/id")
+        }
+        Command::Show { id } => {
+            let data = context.client.get(&format!("show host {id}"), &format!("{HOSTS}/{id}")).await?;
+            context.output.entry(&data, FIELDS, "/id")?;
+            context.output.section(&data, "/services", SERVICES)
+        }
+        Command::Remove(removal) => {
+            let what = format!("host {}", removal.id);
+            context.confirm(removal, &what)?;
+            context.client.delete(&format!("remove {what}"), &format!("{HOSTS}/{}", removal.id)).await?;
+            context.removed(removal.id, &what)
+        }
+    }
+}
+
+fn creation(args: &HostAdd) -> Value {
+    let hosts: Vec<_> = args.addresses.iter().map(|address| json!({"innerIpAddress": address})).collect();
+    let mut body = json!({
+        "hostBasicDataList": hosts,
+        "mgragentPort": args.agent_port,
+        "monagentPort": args.metrics_port,
+    });
+    for (name, value) in [("alias", &args.alias), ("description", &args.description)] {
+        if let (Some(body), Some(value)) = (body.as_object_mut(), value) {
+            body.insert(name.into(), json!(value));
+        }
+    }
+    body
+}

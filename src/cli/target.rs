@@ -1,0 +1,40 @@
+use serde_json::Value;
+
+use super::{
+    Context,
+    args::Target as Command,
+    error::CliError,
+    output::{Format, entries, text},
+};
+
+pub(crate) async fn run(context: &Context<'_>, command: &Command) -> Result<(), CliError> {
+    match command {
+        Command::List => list(context).await,
+    }
+}
+
+/// The answer is in the format of Prometheus's HTTP service discovery.
+async fn list(context: &Context<'_>) -> Result<(), CliError> {
+    let data = context.client.get("list the targets", "api/v2/prometheus/targets").await?;
+    let rows: Vec<(String, String)> = entries(&data)
+        .iter()
+        .flat_map(|group| {
+            let addresses = group.get("targets").and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
+            addresses.iter().map(|address| (text(Some(address)), labels(group)))
+        })
+        .collect();
+    match context.output.format {
+        Format::Json => context.output.json(&data),
+        Format::Name => context.output.names(rows.into_iter().map(|(address, _)| address)),
+        Format::Table => {
+            let rows = rows.into_iter().map(|(address, labels)| vec![address, labels]);
+            context.output.table(&["TARGET", "LABELS"], rows)
+        }
+    }
+}
+
+fn labels(group: &Value) -> String {
+    let labels = group.get("labels").and_then(Value::as_object);
+    let labels = labels.into_iter().flatten().map(|(name, value)| format!("{name}={}", text(Some(value))));
+    labels.collect::<Vec<_>>().join(" ")
+}

@@ -1,0 +1,235 @@
+//! Connections to agents: opened on demand, shared, bounded, and an answer of "unknown" kept apart from "no".
+
+use crate::{
+    rpc::{fault_reason, v1, v1::agent_service_client::AgentServiceClient},
+    tls::Identity,
+};
+use std::{
+    collections::HashMap,
+    fmt, io,
+    net::{IpAddr, SocketAddr},
+    path::Path,
+    sync::{Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+use tokio::io::{AsyncReadExt as _, AsyncSeekExt as _};
+use tonic::{
+    Code, Request, Status,
+    transport::{Channel, Endpoint},
+};
+
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// A unary call that takes longer has lost its answer.
+const CALL_TIMEOUT: Duration = Duration::from_secs(30);
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(20);
+const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
+/// Connections kept; the one that was unused longest gives way. A connection costs about 40 KiB.
+const MAX_CHANNELS: usize = 4096;
+
+/// Where an agent listens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct AgentAddress(pub SocketAddr);
+
+impl AgentAddress {
+    pub fn new(ip: IpAddr, port: u16) -> Self {
+        Self(SocketAddr::new(ip, port))
+    }
+}
+
+impl fmt::Display for AgentAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// Why a call brought no result. The difference between `Unknown` and the others decides whether it is made again.
+#[derive(Debug, thiserror::Error)]
+pub enum CallError {
+    /// The agent may or may not have got the call.
+    #[error("agent {agent} did not answer: {message}")]
+    Unknown { agent: AgentAddress, message: String },
+    /// Another operation holds what this one needs.
+    #[error("agent {agent} is busy: {message}")]
+    Busy { agent: AgentAddress, message: String },
+    /// A newer coordinator has spoken to the agent.
+    #[error("agent {agent} obeys a newer coordinator: {message}")]
+    Fenced { agent: AgentAddress, message: String },
+    /// The agent does not know what is asked for.
+    #[error("agent {agent} does not know it: {message}")]
+    NotFound { agent: AgentAddress, message: String },
+    #[error("agent {agent} refused ({reason}): {message}")]
+    Refused { agent: AgentAddress, reason: String, message: String },
+}
+
+impl CallError {
+    fn of(agent: AgentAddress, status: &Status) -> Self {
+        let message = match status.code() {
+            // tonic hides the cause of a failed connection behind "transport error".
+            Code::Unavailable | Code::Unknown | Code::Cancelled => crate::telemetry::chain(status),
+            _ => status.message().to_owned(),
+        };
+        let reason = fault_reason(status);
+        match status.code() {
+            // A client's own deadline comes back as CANCELLED in tonic.
+            Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled | Code::Unknown => {
+                Self::Unknown { agent, message }
+            }
+            Code::Aborted => Self::Busy { agent, message },
+            Code::NotFound => Self::NotFound { agent, message },
+            Code::FailedPrecondition if reason.as_deref() == Some("STALE_EPOCH") => Self::Fenced { agent, message },
+            code => {
+                let reason = reason.unwrap_or_else(|| format!("{code:?}").to_uppercase());
+                Self::Refused { agent, reason, message }
+            }
+        }
+    }
+}
+
+struct Kept {
+    channel: Channel,
+    used: Instant,
+}
+
+/// The coordinator's connections to all agents.
+pub struct AgentPool {
+    identity: Identity,
+    channels: Mutex<HashMap<AgentAddress, Kept>>,
+}
+
+impl AgentPool {
+    pub fn new(identity: Identity) -> Self {
+        Self { identity, channels: Mutex::new(HashMap::new()) }
+    }
+
+    /// A client for the agent. Connecting happens with the first call, and again after a loss.
+    pub fn agent(&self, address: AgentAddress) -> Result<Agent, CallError> {
+        let mut channels = self.channels.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(kept) = channels.get_mut(&address) {
+            kept.used = Instant::now();
+            return Ok(Agent { address, channel: kept.channel.clone() });
+        }
+        let channel = self.connect(address)?;
+        if channels.len() >= MAX_CHANNELS
+            && let Some(oldest) = channels.iter().min_by_key(|(_, kept)| kept.used).map(|(address, _)| *address)
+        {
+            channels.remove(&oldest);
+        }
+        channels.insert(address, Kept { channel: channel.clone(), used: Instant::now() });
+        Ok(Agent { address, channel })
+    }
+
+    fn connect(&self, address: AgentAddress) -> Result<Channel, CallError> {
+        let endpoint = Endpoint::from_shared(format!("https://{address}"))
+            .and_then(|endpoint| endpoint.tls_config(self.identity.client(address.0.ip())))
+            .map_err(|error| CallError::Refused {
+                agent: address,
+                reason: "BAD_ADDRESS".into(),
+                message: crate::telemetry::chain(&error),
+            })?;
+        Ok(endpoint
+            .connect_timeout(CONNECT_TIMEOUT)
+            .tcp_nodelay(true)
+            .http2_keep_alive_interval(KEEPALIVE_INTERVAL)
+            .keep_alive_timeout(KEEPALIVE_TIMEOUT)
+            .keep_alive_while_idle(true)
+            .connect_lazy())
+    }
+}
+
+/// One agent. Every call has a deadline.
+#[derive(Clone)]
+pub struct Agent {
+    pub address: AgentAddress,
+    channel: Channel,
+}
+
+impl Agent {
+    fn client(&self) -> AgentServiceClient<Channel> {
+        AgentServiceClient::new(self.channel.clone())
+    }
+
+    fn request<T>(message: T) -> Request<T> {
+        let mut request = Request::new(message);
+        request.set_timeout(CALL_TIMEOUT);
+        request
+    }
+
+    fn error(&self) -> impl Fn(Status) -> CallError + use<> {
+        let address = self.address;
+        move |status| CallError::of(address, &status)
+    }
+
+    pub async fn submit(&self, message: v1::SubmitRequest) -> Result<v1::SubmitResponse, CallError> {
+        let answer = self.client().submit(Self::request(message)).await;
+        answer.map(tonic::Response::into_inner).map_err(self.error())
+    }
+
+    /// Opens a stream; the stream itself has no deadline, its heartbeats show that it lives.
+    pub async fn watch(&self, message: v1::WatchRequest) -> Result<tonic::Streaming<v1::WatchResponse>, CallError> {
+        let answer = tokio::time::timeout(CALL_TIMEOUT, async { self.client().watch(message).await }).await;
+        match answer {
+            Ok(answer) => answer.map(tonic::Response::into_inner).map_err(self.error()),
+            Err(_) => Err(CallError::Unknown { agent: self.address, message: "no stream within 30 s".into() }),
+        }
+    }
+
+    /// Waits until the operation is over, so it has a longer deadline than the other calls.
+    pub async fn cancel(&self, key: v1::OperationKey, epoch: u64) -> Result<v1::CancelResponse, CallError> {
+        let request = Self::request(v1::CancelRequest { key: Some(key), epoch });
+        self.client().cancel(request).await.map(tonic::Response::into_inner).map_err(self.error())
+    }
+
+    pub async fn acknowledge(&self, key: v1::OperationKey, epoch: u64) -> Result<(), CallError> {
+        let request = Self::request(v1::AcknowledgeRequest { key: Some(key), epoch });
+        self.client().acknowledge(request).await.map(|_| ()).map_err(self.error())
+    }
+
+    pub async fn describe_host(&self) -> Result<v1::DescribeHostResponse, CallError> {
+        let answer = self.client().describe_host(Self::request(v1::DescribeHostRequest {})).await;
+        answer.map(tonic::Response::into_inner).map_err(self.error())
+    }
+
+    /// Sends what the agent does not have yet of a package; `progress` is told how many bytes are there.
+    pub async fn put_package(
+        &self,
+        path: &Path,
+        file_name: &str,
+        sha256: &str,
+        mut progress: impl FnMut(u64, u64),
+    ) -> Result<(), PutError> {
+        let mut file = tokio::fs::File::open(path).await?;
+        let size_bytes = file.metadata().await?.len();
+        let mut chunk = v1::PutPackageRequest {
+            file_name: file_name.into(),
+            sha256: sha256.into(),
+            size_bytes,
+            offset: 0,
+            data: Vec::new(),
+        };
+        loop {
+            let request = Self::request(chunk.clone());
+            let answer = self.client().put_package(request).await.map_err(self.error())?.into_inner();
+            progress(answer.next_offset, size_bytes);
+            if answer.complete {
+                return Ok(());
+            }
+            if answer.next_offset >= size_bytes {
+                return Err(io::Error::other("the agent has every byte and still asks for more").into());
+            }
+            chunk.offset = answer.next_offset;
+            file.seek(io::SeekFrom::Start(chunk.offset)).await?;
+            chunk.data.clear();
+            let limit = crate::rpc::MAX_CHUNK_BYTES as u64;
+            (&mut file).take(limit).read_to_end(&mut chunk.data).await?;
+        }
+    }
+}
+
+/// Why a package did not reach an agent.
+#[derive(Debug, thiserror::Error)]
+pub enum PutError {
+    #[error(transparent)]
+    Call(#[from] CallError),
+    #[error("the coordinator's copy of the package cannot be read")]
+    File(#[from] io::Error),
+}

@@ -1,0 +1,162 @@
+//! Configuration of the coordinator.
+
+use crate::{
+    config::{ConfigError, Layers},
+    telemetry::LogFormat,
+    tls::Role,
+};
+use serde::Serialize;
+use std::{
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    path::PathBuf,
+    time::Duration,
+};
+
+/// Answers OCP's REST API and drives the agents of the database hosts.
+#[derive(Debug, Default, clap::Parser, Serialize)]
+#[command(name = "oblet-coordinator", version)]
+pub struct Flags {
+    #[command(flatten)]
+    pub settings: SettingFlags,
+    /// Check the configuration and exit.
+    #[arg(long)]
+    #[serde(skip)]
+    pub check_config: bool,
+    #[command(subcommand)]
+    #[serde(skip)]
+    pub command: Option<Subcommand>,
+}
+
+/// The settings that a flag can overrule.
+#[derive(Debug, Default, clap::Args, Serialize)]
+pub struct SettingFlags {
+    /// TOML file with settings of these names, '_' instead of '-'.
+    #[arg(long, env = "OBLET_COORDINATOR_CONFIG", global = true)]
+    #[serde(skip)]
+    pub config: Option<PathBuf>,
+    /// Address of the HTTPS service [default: 0.0.0.0:8443].
+    #[arg(long, env = "OBLET_COORDINATOR_LISTEN")]
+    pub listen: Option<String>,
+    /// Store, packages, certificates and keys [default: /var/lib/oblet-coordinator].
+    #[arg(long, env = "OBLET_COORDINATOR_STATE_DIR", global = true)]
+    pub state_dir: Option<PathBuf>,
+    /// IP addresses under which this coordinator is reached; the first is shown as a task's executor [default: the
+    /// address of listen, or 127.0.0.1].
+    #[arg(long, env = "OBLET_COORDINATOR_ADVERTISE_ADDRESSES", value_delimiter = ',')]
+    pub advertise_addresses: Option<Vec<IpAddr>>,
+    /// Where the password of the first user is written, readable by this user only [default: it is printed once].
+    #[arg(long, env = "OBLET_COORDINATOR_INITIAL_PASSWORD_FILE")]
+    pub initial_password_file: Option<PathBuf>,
+    /// Base of the config service's URL that proxies get [default: http://<first advertised address>:8080].
+    #[arg(long, env = "OBLET_COORDINATOR_CONFIG_URL_BASE")]
+    pub config_url_base: Option<String>,
+    /// What is logged, such as "info" or "oblet=debug,info" [default: info].
+    #[arg(long, env = "OBLET_COORDINATOR_LOG_FILTER", global = true)]
+    pub log_filter: Option<String>,
+    /// How log lines look [default: text].
+    #[arg(long, env = "OBLET_COORDINATOR_LOG_FORMAT", global = true)]
+    pub log_format: Option<String>,
+    /// Seconds that requests may take to end when the coordinator stops [default: 10].
+    #[arg(long, env = "OBLET_COORDINATOR_GRACE_SECONDS")]
+    pub grace_seconds: Option<u32>,
+}
+
+#[derive(Debug, clap::Subcommand)]
+pub enum Subcommand {
+    /// Issue a certificate of this coordinator's authority: for an agent, or for another caller of agents.
+    Certificate {
+        #[arg(long, value_enum)]
+        role: Role,
+        /// Name in the certificate, such as the host's.
+        #[arg(long)]
+        name: String,
+        /// IP address that the certificate is valid for.
+        #[arg(long = "address")]
+        addresses: Vec<IpAddr>,
+        /// Directory for ca.pem, the certificate and its key.
+        #[arg(long)]
+        out: PathBuf,
+    },
+}
+
+/// A configuration that was found right.
+#[derive(Debug, Clone)]
+pub struct Config {
+    pub listen: SocketAddr,
+    pub state_dir: PathBuf,
+    /// At least one.
+    pub advertise_addresses: Vec<IpAddr>,
+    pub initial_password_file: Option<PathBuf>,
+    pub config_url_base: String,
+    pub log_filter: String,
+    pub log_format: LogFormat,
+    pub grace: Duration,
+}
+
+const LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 8443);
+
+impl Config {
+    /// Reads all layers; opens no port and changes nothing.
+    pub fn load(flags: &SettingFlags) -> Result<Self, ConfigError> {
+        let mut layers = Layers::new(flags, flags.config.as_deref());
+        let listen = layers.or("listen", LISTEN);
+        let own = if listen.ip().is_unspecified() { Ipv4Addr::LOCALHOST.into() } else { listen.ip() };
+        let advertise_addresses: Vec<IpAddr> = layers.or("advertise_addresses", vec![own]);
+        let first = advertise_addresses.first().copied().unwrap_or(own);
+        if advertise_addresses.is_empty() {
+            layers.mistake("advertise_addresses", "is empty");
+        }
+        let state_dir: PathBuf = layers.or("state_dir", PathBuf::from("/var/lib/oblet-coordinator"));
+        if !state_dir.is_absolute() {
+            layers.mistake("state_dir", format!("{} is not an absolute path", state_dir.display()));
+        }
+        let default_base = format!("http://{}", SocketAddr::new(first, 8080));
+        let config_url_base: String = layers.or("config_url_base", default_base);
+        if !config_url_base.starts_with("http://") || config_url_base.ends_with('/') {
+            layers.mistake("config_url_base", "has to begin with http:// and must not end with a slash");
+        }
+        let log_filter = layers.or("log_filter", "info".to_owned());
+        if let Err(error) = log_filter.parse::<tracing_subscriber::EnvFilter>() {
+            layers.mistake("log_filter", error);
+        }
+        let config = Self {
+            listen,
+            state_dir,
+            advertise_addresses,
+            initial_password_file: layers.optional("initial_password_file"),
+            config_url_base,
+            log_filter,
+            log_format: layers.or("log_format", LogFormat::default()),
+            grace: Duration::from_secs(layers.or("grace_seconds", 10_u32).into()),
+        };
+        layers.finish()?;
+        Ok(config)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn defaults_are_those_of_the_manual() {
+        let config = Config::load(&SettingFlags::default()).unwrap();
+        assert_eq!(config.listen.to_string(), "0.0.0.0:8443");
+        assert_eq!(config.config_url_base, "http://127.0.0.1:8080");
+    }
+
+    #[test]
+    fn every_mistake_is_named() {
+        let flags = SettingFlags {
+            listen: Some("nowhere".into()),
+            state_dir: Some("here".into()),
+            config_url_base: Some("ftp://x/".into()),
+            log_format: Some("xml".into()),
+            ..SettingFlags::default()
+        };
+        let told = Config::load(&flags).unwrap_err().to_string();
+        for name in ["listen", "state_dir", "config_url_base", "log_format"] {
+            assert!(told.contains(name), "{name} is not in {told}");
+        }
+    }
+}

@@ -1,0 +1,364 @@
+//! One attempt of an agent step, from the coordinator's side.
+//!
+//!  1. The attempt was committed as Dispatched before this begins; beginning again after a crash uses the same key, so
+//!     the agent answers what became of it instead of doing it twice.
+//!  2. No answer means "unknown": the same call is made again until the deadline.
+//!  3. Past the deadline the operation is canceled on the agent. If the agent cannot be reached either, the attempt
+//!     failed with an unknown effect, and its undo is what finds out.
+
+use super::log::AttemptLog;
+use crate::{
+    coordinator::agents::{Agent, CallError, PutError},
+    graph::{Direction, Effect, Failure},
+    rpc::v1,
+    steps::{AgentStep, fingerprint},
+};
+use backon::{BackoffBuilder as _, ExponentialBuilder};
+use std::{path::PathBuf, time::Duration};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use zeroize::Zeroizing;
+
+/// What an attempt came to.
+#[derive(Debug)]
+pub(super) enum Outcome {
+    Succeeded {
+        effect: Effect,
+        output: Vec<(String, String)>,
+    },
+    Failed(Failure),
+    /// This coordinator has been replaced, or is going down: nothing may be written.
+    Abandoned,
+}
+
+/// Everything that an attempt needs.
+pub(super) struct AgentAttempt {
+    pub(super) agent: Agent,
+    pub(super) step: AgentStep,
+    pub(super) direction: Direction,
+    pub(super) key: v1::OperationKey,
+    pub(super) epoch: u64,
+    /// With [`Direction::Undo`]: the operation that is taken back, and its effect as far as it is known.
+    pub(super) undoes: Option<(String, Effect)>,
+    pub(super) secrets: Vec<(&'static str, Zeroizing<String>)>,
+    /// Where the coordinator keeps the package of an install step.
+    pub(super) package: Option<PathBuf>,
+    pub(super) deadline: Option<Instant>,
+    pub(super) cancel: CancellationToken,
+}
+
+/// The agent stops a step by itself at its timeout; the coordinator waits this much longer for its word.
+const GRACE: Duration = Duration::from_secs(10);
+const HEARTBEAT_LIMIT: Duration = Duration::from_secs(30);
+const CANCEL_LIMIT: Duration = Duration::from_secs(60);
+
+enum Progress {
+    Over(Outcome),
+    /// Ask again; the text says what is waited for.
+    Again(String),
+}
+
+impl AgentAttempt {
+    pub(super) async fn run(self, log: &mut AttemptLog) -> Outcome {
+        let limit = self.deadline.map(|deadline| deadline + GRACE);
+        let ended = tokio::select! {
+            outcome = self.pursue(log) => Some(outcome),
+            () = self.cancel.cancelled() => None,
+            () = sleep_until(limit) => None,
+        };
+        let outcome = match ended {
+            Some(outcome) => outcome,
+            None => self.stop(log).await,
+        };
+        if let Outcome::Failed(failure) = &outcome {
+            let _ = log.line(&format!("failed: {} ({})", failure.message, failure.reason)).await;
+        }
+        outcome
+    }
+
+    /// Asks until the agent says how it ended.
+    async fn pursue(&self, log: &mut AttemptLog) -> Outcome {
+        let mut backoff = backoff();
+        let mut told = String::new();
+        loop {
+            let reason = match self.try_once(log).await {
+                Progress::Over(outcome) => return outcome,
+                Progress::Again(reason) => reason,
+            };
+            // The same reason is told once, not at every attempt.
+            if reason != told {
+                if log.line(&format!("waiting: {reason}")).await.is_err() {
+                    return Outcome::Abandoned;
+                }
+                told = reason;
+                backoff = self::backoff();
+            }
+            tokio::time::sleep(backoff.next().unwrap_or(MAX_DELAY)).await;
+        }
+    }
+
+    async fn try_once(&self, log: &mut AttemptLog) -> Progress {
+        if self.direction == Direction::Execute
+            && let Some(progress) = self.bring_package(log).await
+        {
+            return progress;
+        }
+        let response = match self.agent.submit(self.request()).await {
+            Ok(response) => response,
+            Err(error) => return self.judge(&error),
+        };
+        if log.agent_bytes(0, &response.log).await.is_err() {
+            return Progress::Over(Outcome::Abandoned);
+        }
+        if !self.is_pure() {
+            // Also when it is over already: the log has to be fetched before the outcome counts.
+            return self.follow(log).await;
+        }
+        match response.operation.and_then(|operation| operation.outcome) {
+            Some(outcome) => Progress::Over(translate(outcome)),
+            None => Progress::Over(missing_outcome(&self.agent)),
+        }
+    }
+
+    fn is_pure(&self) -> bool {
+        self.step.info().policy == crate::steps::Policy::Pure
+    }
+
+    async fn bring_package(&self, log: &mut AttemptLog) -> Option<Progress> {
+        let (AgentStep::InstallPackage(install), Some(path)) = (&self.step, &self.package) else { return None };
+        let file_name = install.package.file_name();
+        let mut sent = None;
+        let put = self.agent.put_package(path, &file_name, install.sha256.as_str(), |there, size| {
+            sent.get_or_insert((there, size));
+        });
+        match put.await {
+            Ok(()) => match sent {
+                Some((there, size)) if there < size => {
+                    let line = format!("package {file_name} sent to {} ({} bytes)", self.agent.address, size - there);
+                    log.line(&line).await.err().map(|_| Progress::Over(Outcome::Abandoned))
+                }
+                _ => None,
+            },
+            Err(PutError::Call(error)) => Some(self.judge(&error)),
+            Err(PutError::File(error)) => Some(Progress::Over(Outcome::Failed(Failure {
+                reason: "PACKAGE_UNREADABLE".into(),
+                message: format!("the coordinator's copy of {file_name} cannot be read"),
+                causes: vec![error.to_string()],
+                next_move: "upload the package again, then retry the subtask".into(),
+                exit_code: None,
+                signal: None,
+                log_tail: Vec::new(),
+                effect: Effect::None,
+            }))),
+        }
+    }
+
+    fn request(&self) -> v1::SubmitRequest {
+        let secret = |(name, value): &(&str, Zeroizing<String>)| v1::Secret {
+            name: (*name).into(),
+            value: value.as_bytes().to_vec(),
+        };
+        let remaining = self.deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+        v1::SubmitRequest {
+            key: Some(self.key.clone()),
+            epoch: self.epoch,
+            fingerprint: fingerprint(&self.step, self.direction),
+            direction: match self.direction {
+                Direction::Execute => v1::Direction::Execute.into(),
+                Direction::Undo => v1::Direction::Undo.into(),
+            },
+            step: Some(v1::Step::from(&self.step)),
+            undoes_operation_id: self.undoes.as_ref().map(|(id, _)| id.clone()).unwrap_or_default(),
+            undoes_effect: self.undoes.as_ref().map_or(v1::Effect::Unspecified, |(_, effect)| (*effect).into()).into(),
+            secrets: self.secrets.iter().map(secret).collect(),
+            timeout: remaining.and_then(|remaining| remaining.try_into().ok()),
+        }
+    }
+
+    /// Watches until the outcome, from where the log stands.
+    async fn follow(&self, log: &mut AttemptLog) -> Progress {
+        let request =
+            v1::WatchRequest { key: Some(self.key.clone()), after_sequence: 0, log_offset: log.agent_offset() };
+        let mut stream = match self.agent.watch(request).await {
+            Ok(stream) => stream,
+            Err(error) => return self.judge(&error),
+        };
+        let lost = |why: &str| Progress::Again(format!("agent {} {why}", self.agent.address));
+        loop {
+            let item = match tokio::time::timeout(HEARTBEAT_LIMIT, stream.message()).await {
+                Ok(Ok(Some(message))) => message.item,
+                Ok(Ok(None)) => return lost("ended its stream before the outcome"),
+                Ok(Err(_)) => return lost("was lost"),
+                Err(_) => return lost("fell silent"),
+            };
+            use v1::watch_response::Item;
+            match item {
+                Some(Item::Log(chunk)) => {
+                    if log.agent_bytes(chunk.offset, &chunk.data).await.is_err() {
+                        return Progress::Over(Outcome::Abandoned);
+                    }
+                }
+                Some(Item::Event(v1::Event { outcome: Some(outcome), .. })) => {
+                    return Progress::Over(translate(outcome));
+                }
+                Some(Item::Event(_) | Item::Heartbeat(_)) | None => {}
+            }
+        }
+    }
+
+    fn judge(&self, error: &CallError) -> Progress {
+        match error {
+            CallError::Unknown { .. } | CallError::Busy { .. } | CallError::NotFound { .. } => {
+                Progress::Again(error.to_string())
+            }
+            CallError::Fenced { .. } => {
+                tracing::error!(%error, "giving up the attempt");
+                Progress::Over(Outcome::Abandoned)
+            }
+            CallError::Refused { reason, .. } => Progress::Over(Outcome::Failed(Failure {
+                reason: reason.clone(),
+                message: error.to_string(),
+                causes: Vec::new(),
+                next_move: "mend what the agent names, then retry the subtask".into(),
+                exit_code: None,
+                signal: None,
+                log_tail: Vec::new(),
+                effect: Effect::None,
+            })),
+        }
+    }
+
+    /// Canceled or out of time: the operation is stopped on the agent, and the attempt is over only when it is dead.
+    async fn stop(&self, log: &mut AttemptLog) -> Outcome {
+        let canceled = self.cancel.is_cancelled();
+        let (reason, what) = if canceled { ("CANCELED", "was canceled") } else { ("TIMEOUT", "ran out of time") };
+        let mut effect = Effect::Unknown;
+        let mut causes = Vec::new();
+        if self.is_pure() {
+            effect = Effect::None;
+        } else {
+            let answer = tokio::time::timeout(CANCEL_LIMIT, self.cancel_until_answered()).await;
+            match answer {
+                Ok(Ok(Some(outcome))) => {
+                    let translated = translate(outcome);
+                    match translated {
+                        Outcome::Failed(failure) if failure.reason != "CANCELED" => return Outcome::Failed(failure),
+                        Outcome::Failed(failure) => effect = failure.effect,
+                        // It was faster than the cancellation.
+                        Outcome::Succeeded { .. } | Outcome::Abandoned => return translated,
+                    }
+                }
+                // The agent has never heard of it, so there is nothing to stop.
+                Ok(Err(CallError::NotFound { .. })) => effect = Effect::None,
+                Ok(Err(error @ CallError::Fenced { .. })) => {
+                    tracing::error!(%error, "giving up the attempt");
+                    return Outcome::Abandoned;
+                }
+                Ok(Err(error)) => causes.push(error.to_string()),
+                Ok(Ok(None)) | Err(_) => {
+                    causes.push(format!("agent {} could not be reached to stop it", self.agent.address));
+                }
+            }
+        }
+        let _ = log.line(what).await;
+        Outcome::Failed(Failure {
+            reason: reason.into(),
+            message: format!("{} on {} {what}", self.step.info().name, self.agent.address.0.ip()),
+            causes,
+            next_move: "see the log of the subtask for what it was waiting for, then retry it or roll the task back"
+                .into(),
+            exit_code: None,
+            signal: None,
+            log_tail: Vec::new(),
+            effect,
+        })
+    }
+
+    async fn cancel_until_answered(&self) -> Result<Option<v1::Outcome>, CallError> {
+        for delay in backoff() {
+            match self.agent.cancel(self.key.clone(), self.epoch).await {
+                Ok(response) => return Ok(response.operation.and_then(|operation| operation.outcome)),
+                Err(CallError::Unknown { .. } | CallError::Busy { .. }) => tokio::time::sleep(delay).await,
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(None)
+    }
+}
+
+const MAX_DELAY: Duration = Duration::from_secs(5);
+
+/// With jitter, so that a thousand attempts that lost one switch do not come back in one instant.
+fn backoff() -> backon::ExponentialBackoff {
+    ExponentialBuilder::default()
+        .with_jitter()
+        .with_min_delay(Duration::from_millis(100))
+        .with_max_delay(MAX_DELAY)
+        .without_max_times()
+        .build()
+}
+
+async fn sleep_until(limit: Option<Instant>) {
+    match limit {
+        Some(limit) => tokio::time::sleep_until(limit).await,
+        None => std::future::pending().await,
+    }
+}
+
+fn missing_outcome(agent: &Agent) -> Outcome {
+    Outcome::Failed(Failure {
+        reason: "NO_OUTCOME".into(),
+        message: format!("agent {} answered a check without its outcome", agent.address),
+        causes: Vec::new(),
+        next_move: "compare the versions of agent and coordinator".into(),
+        exit_code: None,
+        signal: None,
+        log_tail: Vec::new(),
+        effect: Effect::None,
+    })
+}
+
+fn translate(outcome: v1::Outcome) -> Outcome {
+    let effect = outcome.effect().into();
+    if outcome.result() == v1::Result::Succeeded {
+        let output = outcome.output.into_iter().map(|item| (item.name, item.value)).collect();
+        return Outcome::Succeeded { effect, output };
+    }
+    let result = outcome.result();
+    let failure = outcome.failure.unwrap_or_default();
+    let reason = match result {
+        v1::Result::Canceled => "CANCELED".into(),
+        v1::Result::Interrupted if failure.reason.is_empty() => "INTERRUPTED".into(),
+        _ => failure.reason,
+    };
+    Outcome::Failed(Failure {
+        reason,
+        message: failure.message,
+        causes: failure.causes,
+        next_move: failure.next_move,
+        exit_code: failure.exit_code,
+        signal: failure.signal,
+        log_tail: failure.log_tail,
+        effect,
+    })
+}
+
+impl From<v1::Effect> for Effect {
+    fn from(effect: v1::Effect) -> Self {
+        match effect {
+            v1::Effect::None => Self::None,
+            v1::Effect::Done => Self::Done,
+            v1::Effect::Unknown | v1::Effect::Unspecified => Self::Unknown,
+        }
+    }
+}
+
+impl From<Effect> for v1::Effect {
+    fn from(effect: Effect) -> Self {
+        match effect {
+            Effect::None => Self::None,
+            Effect::Done => Self::Done,
+            Effect::Unknown => Self::Unknown,
+        }
+    }
+}

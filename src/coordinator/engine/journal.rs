@@ -1,0 +1,136 @@
+//! Group commit: whatever waits to be written goes into one transaction, so that one sync serves many.
+//!
+//! A commit that fails for another reason than a full disk ends the program: after a failed sync nobody knows what is
+//! on the disk, and only a restart that reads the journal does.
+
+use crate::coordinator::store::{
+    Store, StoreError,
+    tasks::{Append, AppendError, LogPosition, TaskId, append, append_log},
+};
+use crate::graph::NodeIndex;
+use tokio::sync::{mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
+
+const QUEUE: usize = 1024;
+const GROUP: usize = 64;
+
+/// Text for the log of an attempt.
+#[derive(Debug, Clone)]
+pub(super) struct LogText {
+    pub(super) task: TaskId,
+    pub(super) node: NodeIndex,
+    pub(super) attempt: u32,
+    pub(super) position: LogPosition,
+    pub(super) text: String,
+}
+
+enum Write {
+    Append(Box<Append>),
+    Log(LogText),
+}
+
+struct Request {
+    write: Write,
+    reply: oneshot::Sender<Result<(), AppendError>>,
+}
+
+/// The journal's writer has ended, because the program does.
+#[derive(Debug, thiserror::Error)]
+#[error("the journal is closed")]
+pub(super) struct Closed;
+
+/// The only way to write events and logs.
+#[derive(Clone)]
+pub(super) struct Journal {
+    requests: mpsc::Sender<Request>,
+}
+
+impl Journal {
+    /// Starts the writer. It ends with `closing`, or after cancelling `fatal` when the store fails for good.
+    pub(super) fn start(
+        store: Store,
+        closing: CancellationToken,
+        fatal: CancellationToken,
+    ) -> (Self, tokio::task::JoinHandle<()>) {
+        let (requests, receiver) = mpsc::channel(QUEUE);
+        let writer = async move {
+            tokio::select! {
+                biased;
+                () = run(store, receiver, fatal) => {}
+                () = closing.cancelled() => {}
+            }
+        };
+        (Self { requests }, tokio::spawn(writer))
+    }
+
+    /// Returns once the events are synced to disk.
+    pub(super) async fn append(&self, append: Append) -> Result<Result<(), AppendError>, Closed> {
+        self.write(Write::Append(Box::new(append))).await
+    }
+
+    pub(super) async fn log(&self, text: LogText) -> Result<Result<(), AppendError>, Closed> {
+        self.write(Write::Log(text)).await
+    }
+
+    async fn write(&self, write: Write) -> Result<Result<(), AppendError>, Closed> {
+        let (reply, answer) = oneshot::channel();
+        self.requests.send(Request { write, reply }).await.map_err(|_| Closed)?;
+        answer.await.map_err(|_| Closed)
+    }
+}
+
+async fn run(store: Store, mut requests: mpsc::Receiver<Request>, fatal: CancellationToken) {
+    let mut group = Vec::with_capacity(GROUP);
+    while requests.recv_many(&mut group, GROUP).await > 0 {
+        // One bad request must not take its neighbours with it, so a group that fails is written one by one.
+        if group.len() > 1
+            && let Ok(results) = write_group(&store, &group).await
+        {
+            group.drain(..).zip(results).for_each(|(request, result)| request.tell(result));
+            continue;
+        }
+        for request in group.drain(..) {
+            match write_group(&store, std::slice::from_ref(&request)).await {
+                Ok(results) => {
+                    if let Some(result) = results.into_iter().next() {
+                        request.tell(result);
+                    }
+                }
+                Err(error @ StoreError::DiskFull(_)) => request.tell(Err(error.into())),
+                Err(error) => {
+                    tracing::error!(error = crate::telemetry::chain(&error), "the store failed; stopping to recover");
+                    fatal.cancel();
+                    return;
+                }
+            }
+        }
+    }
+}
+
+impl Request {
+    fn tell(self, result: Result<(), AppendError>) {
+        // Whoever asked may have been shut down meanwhile; what is written stays written.
+        let _ = self.reply.send(result);
+    }
+}
+
+/// Writes all requests in one transaction; answers what came of each, or why none of them was written.
+async fn write_group(store: &Store, group: &[Request]) -> Result<Vec<Result<(), AppendError>>, StoreError> {
+    let mut transaction = store.begin().await?;
+    let mut results = Vec::with_capacity(group.len());
+    for request in group {
+        results.push(match &request.write {
+            Write::Append(events) => match append(&mut transaction, events).await {
+                Err(AppendError::Store(error)) => return Err(error),
+                // A fenced append has changed nothing, so its neighbours can be committed.
+                result => result,
+            },
+            Write::Log(log) => {
+                append_log(&mut transaction, (log.task, log.node, log.attempt), log.position, &log.text).await?;
+                Ok(())
+            }
+        });
+    }
+    transaction.commit().await?;
+    Ok(results)
+}

@@ -1,0 +1,259 @@
+//! Steps that need no host. Each may run twice: it looks at the rows first, and writes what is missing.
+
+use super::{Shared, attempt::Outcome, journal::Closed, log::AttemptLog};
+use crate::{
+    coordinator::{
+        agents::{AgentAddress, CallError},
+        store::{
+            StoreError,
+            clusters::{self, ObproxyStatus},
+            hosts::{self, Host, HostDetails, HostStatus},
+            packages,
+        },
+    },
+    graph::{Direction, Effect, Failure},
+    rpc::v1,
+    steps::{CoordinatorStep, ObproxyRef, PrepareObproxyInstall, values::PackageRef},
+};
+use std::time::Duration;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+const RETRY_DELAY: Duration = Duration::from_secs(1);
+
+/// Why a local step failed, with what to do about it.
+#[derive(Debug, thiserror::Error)]
+enum LocalError {
+    #[error("the coordinator's store does not answer")]
+    Store(#[from] StoreError),
+    #[error("{what} {id} does not exist any more")]
+    Gone { what: &'static str, id: i64 },
+    #[error("package {0} is not among the uploaded packages")]
+    NoPackage(PackageRef),
+    #[error("the coordinator's copy of package {package} cannot be read")]
+    PackageFile { package: PackageRef, source: std::io::Error },
+    #[error("the coordinator's copy of package {package} has {found} bytes instead of {expected}")]
+    PackageSize { package: PackageRef, found: u64, expected: i64 },
+    #[error("package {package} is for another architecture than host {host}, which is {architecture}")]
+    Architecture { package: PackageRef, host: std::net::IpAddr, architecture: String },
+    #[error("the agent of host {host} did not answer in time")]
+    Unreachable { host: std::net::IpAddr, source: Box<CallError> },
+    #[error("the agent of host {host} refuses this coordinator")]
+    Refused { host: std::net::IpAddr, source: Box<CallError> },
+}
+
+impl LocalError {
+    fn advice(&self) -> (&'static str, &'static str) {
+        match self {
+            Self::Store(_) => ("STORE", "see the coordinator's log, then retry the subtask"),
+            Self::Gone { .. } => ("GONE", "it was deleted meanwhile: roll the task back"),
+            Self::NoPackage(_) | Self::PackageFile { .. } | Self::PackageSize { .. } => {
+                ("PACKAGE_MISSING", "upload the package again, then retry the subtask")
+            }
+            Self::Architecture { .. } => {
+                ("ARCHITECTURE", "roll the task back and add the proxy with a package for this architecture")
+            }
+            Self::Unreachable { .. } => (
+                "AGENT_UNREACHABLE",
+                "see on the host whether oblet-agent runs and its port is open, then retry the subtask",
+            ),
+            Self::Refused { .. } => ("AGENT_REFUSED", "see the agent's log on the host, then retry the subtask"),
+        }
+    }
+}
+
+pub(super) async fn run(
+    shared: &Shared,
+    step: &CoordinatorStep,
+    direction: Direction,
+    deadline: Option<Instant>,
+    cancel: &CancellationToken,
+    log: &mut AttemptLog,
+) -> Outcome {
+    let work = async {
+        match (step, direction) {
+            (CoordinatorStep::PrepareObproxyInstall(step), Direction::Execute) => {
+                prepare_install(shared, step, deadline, log).await
+            }
+            (CoordinatorStep::PrepareObproxyInstall(step), Direction::Undo) => forget_install(shared, step, log).await,
+            (CoordinatorStep::UpdateObproxyStatus(proxy), Direction::Execute) => {
+                set_status(shared, proxy, ObproxyStatus::Running, log).await
+            }
+            (CoordinatorStep::UpdateObproxyStatus(proxy), Direction::Undo) => {
+                set_status(shared, proxy, ObproxyStatus::Creating, log).await
+            }
+            (CoordinatorStep::Finish, Direction::Execute | Direction::Undo) => Ok(Ok(())),
+        }
+    };
+    let result = tokio::select! {
+        result = work => result,
+        () = cancel.cancelled() => return Outcome::Failed(failure("CANCELED", format!("{} was canceled", step.info().name), Vec::new(), "retry the subtask when you are ready")),
+    };
+    match result {
+        Ok(Ok(())) => Outcome::Succeeded { effect: Effect::Done, output: Vec::new() },
+        Ok(Err(Closed)) => Outcome::Abandoned,
+        Err(error) => {
+            let (reason, next_move) = error.advice();
+            let causes = crate::telemetry::causes(&error);
+            let _ = log.line(&format!("failed: {}", crate::telemetry::chain(&error))).await;
+            Outcome::Failed(failure(reason, error.to_string(), causes, next_move))
+        }
+    }
+}
+
+fn failure(reason: &str, message: String, causes: Vec<String>, next_move: &str) -> Failure {
+    Failure {
+        reason: reason.into(),
+        message,
+        causes,
+        next_move: next_move.into(),
+        exit_code: None,
+        signal: None,
+        log_tail: Vec::new(),
+        effect: Effect::None,
+    }
+}
+
+type Done = Result<Result<(), Closed>, LocalError>;
+
+/// Everything that can be found out before the host is touched: rows, the package, the agent, the architecture.
+async fn prepare_install(
+    shared: &Shared,
+    step: &PrepareObproxyInstall,
+    deadline: Option<Instant>,
+    log: &mut AttemptLog,
+) -> Done {
+    let mut connection = shared.store.readers().acquire().await.map_err(StoreError::from)?;
+    let gone = |what, id| LocalError::Gone { what, id };
+    let cluster = clusters::get(&mut connection, step.cluster_id).await?;
+    let cluster = cluster.ok_or_else(|| gone("proxy cluster", step.cluster_id))?;
+    let Some(reference) = &step.proxy else {
+        return Ok(log.line(&format!("proxy cluster {} is registered", cluster.name)).await);
+    };
+    let proxy = clusters::proxy(&mut connection, reference.server_id).await?;
+    let proxy = proxy.ok_or_else(|| gone("proxy", reference.server_id))?;
+    let host = hosts::get(&mut connection, proxy.host_id).await?.ok_or_else(|| gone("host", proxy.host_id))?;
+    if let Some(package) = &step.package {
+        check_package(shared, &mut connection, package).await?;
+    }
+    drop(connection);
+
+    let facts = match describe(shared, &host, deadline, log).await? {
+        Ok(facts) => facts,
+        Err(closed) => return Ok(Err(closed)),
+    };
+    if let Some(package) = &step.package
+        && ![facts.architecture.as_str(), "noarch"].contains(&package.architecture())
+    {
+        let (package, architecture) = (package.clone(), facts.architecture);
+        return Err(LocalError::Architecture { package, host: host.inner_ip, architecture });
+    }
+    let line = format!(
+        "host {} ({}): agent {}, {}, {} processors",
+        host.inner_ip, facts.hostname, facts.agent_version, facts.architecture, facts.cpu_count
+    );
+    observe(shared, host, &facts).await?;
+    Ok(log.line(&line).await)
+}
+
+async fn check_package(
+    shared: &Shared,
+    connection: &mut sqlx::AnyConnection,
+    reference: &PackageRef,
+) -> Result<(), LocalError> {
+    let found = packages::by_file_name(connection, &reference.file_name()).await?;
+    let package = found.ok_or_else(|| LocalError::NoPackage(reference.clone()))?;
+    let metadata = tokio::fs::metadata(packages::path(&shared.packages_dir, &package)).await;
+    let size = metadata.map_err(|source| LocalError::PackageFile { package: reference.clone(), source })?.len();
+    if i64::try_from(size) != Ok(package.size_bytes) {
+        let expected = package.size_bytes;
+        return Err(LocalError::PackageSize { package: reference.clone(), found: size, expected });
+    }
+    Ok(())
+}
+
+/// Asks the agent what the host is, until it answers or the time is over.
+async fn describe(
+    shared: &Shared,
+    host: &Host,
+    deadline: Option<Instant>,
+    log: &mut AttemptLog,
+) -> Result<Result<v1::DescribeHostResponse, Closed>, LocalError> {
+    let refused = |error: CallError| LocalError::Refused { host: host.inner_ip, source: Box::new(error) };
+    let agent = shared.agents.agent(AgentAddress::new(host.inner_ip, host.agent_port)).map_err(refused)?;
+    let mut told = false;
+    loop {
+        match agent.describe_host().await {
+            Ok(facts) => return Ok(Ok(facts)),
+            Err(error @ (CallError::Unknown { .. } | CallError::Busy { .. })) => {
+                if deadline.is_some_and(|deadline| deadline <= Instant::now()) {
+                    return Err(LocalError::Unreachable { host: host.inner_ip, source: Box::new(error) });
+                }
+                if !told && let Err(closed) = log.line(&format!("waiting: {error}")).await {
+                    return Ok(Err(closed));
+                }
+                told = true;
+                tokio::time::sleep(RETRY_DELAY).await;
+            }
+            Err(error) => return Err(refused(error)),
+        }
+    }
+}
+
+/// Keeps what the host says of itself.
+async fn observe(shared: &Shared, host: Host, facts: &v1::DescribeHostResponse) -> Result<(), StoreError> {
+    let details = HostDetails {
+        operating_system: facts.operating_system.clone(),
+        operating_system_release: facts.kernel_release.clone(),
+        architecture: facts.architecture.clone(),
+        hostname: facts.hostname.clone(),
+        agent_version: facts.agent_version.clone(),
+        ..host.details
+    };
+    let mut transaction = shared.store.begin().await?;
+    hosts::observe(&mut transaction, host.id, host.status, &details).await?;
+    Ok(transaction.commit().await?)
+}
+
+/// Takes back what the request wrote: the proxy, or the cluster that has no proxies.
+async fn forget_install(shared: &Shared, step: &PrepareObproxyInstall, log: &mut AttemptLog) -> Done {
+    let mut transaction = shared.store.begin().await?;
+    let line = match &step.proxy {
+        Some(proxy) => {
+            clusters::delete_proxy(&mut transaction, proxy.server_id).await?;
+            format!("proxy {} is not registered any more", proxy.server_id)
+        }
+        None => {
+            for proxy in clusters::proxies(&mut transaction, step.cluster_id).await? {
+                if proxy.status == ObproxyStatus::Creating {
+                    clusters::delete_proxy(&mut transaction, proxy.id).await?;
+                }
+            }
+            if clusters::proxies(&mut transaction, step.cluster_id).await?.is_empty() {
+                clusters::delete(&mut transaction, step.cluster_id).await?;
+            }
+            format!("proxy cluster {} is not registered any more", step.cluster_id)
+        }
+    };
+    transaction.commit().await.map_err(StoreError::from)?;
+    Ok(log.line(&line).await)
+}
+
+async fn set_status(shared: &Shared, reference: &ObproxyRef, status: ObproxyStatus, log: &mut AttemptLog) -> Done {
+    let mut transaction = shared.store.begin().await?;
+    let Some(proxy) = clusters::proxy(&mut transaction, reference.server_id).await? else {
+        return match status {
+            ObproxyStatus::Creating => Ok(Ok(())),
+            _ => Err(LocalError::Gone { what: "proxy", id: reference.server_id }),
+        };
+    };
+    clusters::set_proxy_status(&mut transaction, proxy.id, status).await?;
+    let others = clusters::proxies_on_host(&mut transaction, proxy.host_id).await?;
+    let running = others.iter().any(|proxy| proxy.status == ObproxyStatus::Running);
+    if let Some(host) = hosts::get(&mut transaction, proxy.host_id).await? {
+        let status = if running { HostStatus::Online } else { HostStatus::Available };
+        hosts::observe(&mut transaction, host.id, status, &host.details).await?;
+    }
+    transaction.commit().await.map_err(StoreError::from)?;
+    Ok(log.line(&format!("proxy {} is {status}", proxy.id)).await)
+}

@@ -1,0 +1,108 @@
+//! Secrets at rest: sealed with AES-256-GCM under a key that only the coordinator's user can read.
+
+use base64::{Engine as _, prelude::BASE64_STANDARD};
+use ring::{
+    aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey},
+    rand::{SecureRandom as _, SystemRandom},
+};
+use std::{fs, io, io::Write as _, os::unix::fs::OpenOptionsExt as _, path::Path};
+use zeroize::Zeroizing;
+
+/// What can go wrong with sealed secrets.
+#[derive(Debug, thiserror::Error)]
+pub enum SecretError {
+    #[error("the key file of the sealed secrets cannot be read or made")]
+    KeyFile(#[source] io::Error),
+    #[error("the key file of the sealed secrets does not hold 32 bytes")]
+    KeyLength,
+    #[error("the system gave no random bytes")]
+    Random,
+    #[error("a sealed secret cannot be opened: it was sealed with another key, for another place, or is damaged")]
+    Unseal,
+}
+
+/// Seals and opens secrets. `place` binds a sealed text to its row, so that it cannot be moved to another.
+pub struct Vault {
+    key: LessSafeKey,
+    random: SystemRandom,
+}
+
+impl Vault {
+    /// Reads the key, or makes it on first use.
+    pub fn load_or_create(path: &Path) -> Result<Self, SecretError> {
+        let random = SystemRandom::new();
+        let bytes = match fs::read(path) {
+            Ok(bytes) => Zeroizing::new(bytes),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                let mut bytes = Zeroizing::new(vec![0; AES_256_GCM.key_len()]);
+                random.fill(&mut bytes).map_err(|_| SecretError::Random)?;
+                write_key(path, &bytes).map_err(SecretError::KeyFile)?;
+                bytes
+            }
+            Err(error) => return Err(SecretError::KeyFile(error)),
+        };
+        let key = UnboundKey::new(&AES_256_GCM, &bytes).map_err(|_| SecretError::KeyLength)?;
+        Ok(Self { key: LessSafeKey::new(key), random })
+    }
+
+    pub fn seal(&self, place: &str, secret: &str) -> Result<String, SecretError> {
+        let mut nonce = [0; NONCE_LEN];
+        self.random.fill(&mut nonce).map_err(|_| SecretError::Random)?;
+        let mut sealed = secret.as_bytes().to_vec();
+        self.key
+            .seal_in_place_append_tag(Nonce::assume_unique_for_key(nonce), Aad::from(place), &mut sealed)
+            .map_err(|_| SecretError::Unseal)?;
+        Ok(BASE64_STANDARD.encode([nonce.as_slice(), &sealed].concat()))
+    }
+
+    pub fn open(&self, place: &str, sealed: &str) -> Result<Zeroizing<String>, SecretError> {
+        let mut bytes = Zeroizing::new(BASE64_STANDARD.decode(sealed).map_err(|_| SecretError::Unseal)?);
+        let (nonce, body) = bytes.split_at_mut_checked(NONCE_LEN).ok_or(SecretError::Unseal)?;
+        let nonce = Nonce::try_assume_unique_for_key(nonce).map_err(|_| SecretError::Unseal)?;
+        let plain = self.key.open_in_place(nonce, Aad::from(place), body).map_err(|_| SecretError::Unseal)?;
+        Ok(Zeroizing::new(std::str::from_utf8(plain).map_err(|_| SecretError::Unseal)?.to_owned()))
+    }
+
+    /// A password that follows OCP's rule ODP21106: 8 to 32 characters with two of each kind.
+    pub fn generate_password(&self) -> Result<Zeroizing<String>, SecretError> {
+        const KINDS: [&[u8]; 4] = [b"abcdefghijkmnpqrstuvwxyz", b"ABCDEFGHJKLMNPQRSTUVWXYZ", b"23456789", b"._+@#"];
+        let mut bytes = Zeroizing::new([0_u8; 24]);
+        self.random.fill(bytes.as_mut_slice()).map_err(|_| SecretError::Random)?;
+        let letter = |(kind, byte): (&&[u8], &u8)| kind.get(usize::from(*byte) % kind.len()).map(|c| char::from(*c));
+        Ok(Zeroizing::new(KINDS.iter().cycle().zip(bytes.iter()).filter_map(letter).collect()))
+    }
+}
+
+fn write_key(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+    file.write_all(bytes)?;
+    file.sync_all()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_secret_opens_only_in_its_place() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("key");
+        let sealed = Vault::load_or_create(&path).unwrap().seal("cluster/1", "s3cret").unwrap();
+        let vault = Vault::load_or_create(&path).unwrap();
+        assert_eq!(vault.open("cluster/1", &sealed).unwrap().as_str(), "s3cret");
+        assert!(vault.open("cluster/2", &sealed).is_err());
+        assert!(vault.open("cluster/1", "AAAA").is_err());
+        assert!(!sealed.contains("s3cret"));
+        use std::os::unix::fs::PermissionsExt as _;
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+    }
+
+    #[test]
+    fn generated_passwords_follow_the_rule() {
+        let directory = tempfile::tempdir().unwrap();
+        let password = Vault::load_or_create(&directory.path().join("key")).unwrap().generate_password().unwrap();
+        assert_eq!(password.len(), 24);
+        assert!(password.chars().filter(char::is_ascii_digit).count() >= 2);
+        assert!(password.chars().filter(|c| "._+@#$%".contains(*c)).count() >= 2);
+    }
+}

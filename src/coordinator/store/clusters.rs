@@ -1,0 +1,334 @@
+//! Proxy clusters and the proxies in them.
+
+use super::{
+    StoreError, allocate, now_micros,
+    tasks::{Cause, decode, encode, parse},
+};
+use crate::{
+    graph::wire_enum,
+    steps::values::{ClusterName, PackageRef, Parameter, Port},
+};
+use serde::{Deserialize, Serialize};
+use sqlx::{AnyConnection, Row as _, any::AnyRow};
+use std::fmt;
+
+wire_enum! {
+    /// Where the proxies of a cluster learn of their OceanBase clusters.
+    ClusterMode { ConfigUrl => "CONFIG_URL", RsList => "RS_LIST" }
+}
+
+wire_enum! {
+    ObproxyStatus {
+        Creating => "CREATING",
+        Running => "RUNNING",
+        Restarting => "RESTARTING",
+        Upgrading => "UPGRADING",
+        Refreshing => "REFRESHING",
+        Deleting => "DELETING",
+        Unavailable => "UNAVAILABLE",
+    }
+}
+
+/// An OceanBase cluster that the proxies may connect to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ObLink {
+    pub cluster_name: ClusterName,
+    pub ob_cluster_id: i64,
+    pub username: String,
+}
+
+/// Passwords of a cluster, sealed for the places that [`SealedSecrets::place`] names.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SealedSecrets {
+    pub obproxy_sys_password: String,
+    pub observer_sys_password: String,
+}
+
+impl SealedSecrets {
+    /// `secret` is [`OBPROXY_SYS_PASSWORD`](crate::steps::OBPROXY_SYS_PASSWORD) or its sibling.
+    pub fn place(cluster_id: i64, secret: &str) -> String {
+        format!("obproxy_cluster/{cluster_id}/{secret}")
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Cluster {
+    pub id: i64,
+    pub name: ClusterName,
+    /// Under which clients reach the cluster, such as a load balancer's name.
+    pub address: Option<String>,
+    pub port: Option<u16>,
+    pub work_mode: ClusterMode,
+    pub ob_links: Vec<ObLink>,
+    pub startup_parameters: Vec<Parameter>,
+    pub parameters: Vec<Parameter>,
+    /// Grows with every change of the parameters.
+    pub parameter_version: i64,
+    pub secrets: SealedSecrets,
+    pub creator: String,
+    pub created_at: i64,
+    pub updated_at: i64,
+}
+
+/// Takes the id of a cluster that is to be, so that its secrets can be sealed for it.
+pub async fn next_id(connection: &mut AnyConnection) -> Result<i64, StoreError> {
+    allocate(connection, "obproxy_cluster", 1).await
+}
+
+/// Fails with a conflict ([`StoreError::is_conflict`]) if the name is taken.
+pub async fn insert(connection: &mut AnyConnection, cluster: &Cluster) -> Result<(), StoreError> {
+    sqlx::query(
+        "INSERT INTO obproxy_clusters (id, name, address, port, work_mode, ob_links, startup_parameters, parameters, \
+         parameter_version, secrets, creator, created_at, updated_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+    )
+    .bind(cluster.id)
+    .bind(cluster.name.as_str())
+    .bind(cluster.address.as_deref())
+    .bind(cluster.port.map(i64::from))
+    .bind(cluster.work_mode.as_str())
+    .bind(encode(&cluster.ob_links)?)
+    .bind(encode(&cluster.startup_parameters)?)
+    .bind(encode(&cluster.parameters)?)
+    .bind(cluster.parameter_version)
+    .bind(encode(&cluster.secrets)?)
+    .bind(&cluster.creator)
+    .bind(cluster.created_at)
+    .bind(cluster.updated_at)
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+pub async fn get(connection: &mut AnyConnection, id: i64) -> Result<Option<Cluster>, StoreError> {
+    let row = sqlx::query("SELECT * FROM obproxy_clusters WHERE id = ?").bind(id).fetch_optional(connection).await?;
+    row.as_ref().map(read_cluster).transpose()
+}
+
+pub async fn by_name(connection: &mut AnyConnection, name: &str) -> Result<Option<Cluster>, StoreError> {
+    let row =
+        sqlx::query("SELECT * FROM obproxy_clusters WHERE name = ?").bind(name).fetch_optional(connection).await?;
+    row.as_ref().map(read_cluster).transpose()
+}
+
+/// Answers one page, oldest first, and the number of all clusters.
+pub async fn list(connection: &mut AnyConnection, limit: i64, offset: i64) -> Result<(Vec<Cluster>, i64), StoreError> {
+    let count = sqlx::query("SELECT COUNT(*) FROM obproxy_clusters").fetch_one(&mut *connection).await?;
+    let rows = sqlx::query("SELECT * FROM obproxy_clusters ORDER BY id LIMIT ? OFFSET ?")
+        .bind(limit)
+        .bind(offset)
+        .fetch_all(connection)
+        .await?;
+    Ok((rows.iter().map(read_cluster).collect::<Result<_, _>>()?, count.try_get(0)?))
+}
+
+/// Answers whether there was such a cluster.
+pub async fn delete(connection: &mut AnyConnection, id: i64) -> Result<bool, StoreError> {
+    let done = sqlx::query("DELETE FROM obproxy_clusters WHERE id = ?").bind(id).execute(connection).await?;
+    Ok(done.rows_affected() > 0)
+}
+
+fn read_cluster(row: &AnyRow) -> Result<Cluster, StoreError> {
+    let id: i64 = row.try_get("id")?;
+    let damaged = |source: Cause| StoreError::Damaged { table: "obproxy_clusters", id, source };
+    let text = |column: &str| row.try_get::<String, _>(column);
+    let port: Option<i64> = row.try_get("port")?;
+    Ok(Cluster {
+        id,
+        name: text("name")?.parse().map_err(|error| damaged(Box::new(error)))?,
+        address: row.try_get("address")?,
+        port: port.map(u16::try_from).transpose().map_err(|error| damaged(error.into()))?,
+        work_mode: parse(row, "work_mode").map_err(damaged)?,
+        ob_links: decode(&text("ob_links")?).map_err(damaged)?,
+        startup_parameters: decode(&text("startup_parameters")?).map_err(damaged)?,
+        parameters: decode(&text("parameters")?).map_err(damaged)?,
+        parameter_version: row.try_get("parameter_version")?,
+        secrets: decode(&text("secrets")?).map_err(damaged)?,
+        creator: text("creator")?,
+        created_at: row.try_get("created_at")?,
+        updated_at: row.try_get("updated_at")?,
+    })
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Obproxy {
+    pub id: i64,
+    pub cluster_id: i64,
+    pub host_id: i64,
+    pub sql_port: Port,
+    pub exporter_port: Port,
+    pub version: PackageRef,
+    pub status: ObproxyStatus,
+    pub architecture: String,
+    pub parameter_version: i64,
+    pub created_at: i64,
+    pub updated_at: i64,
+}
+
+/// A proxy that is to be.
+#[derive(Debug, Clone)]
+pub struct NewObproxy {
+    pub cluster_id: i64,
+    pub host_id: i64,
+    pub sql_port: Port,
+    pub exporter_port: Port,
+    pub version: PackageRef,
+    pub parameter_version: i64,
+}
+
+/// The proxy begins as CREATING. Fails with a conflict if the host has one on this port.
+pub async fn insert_proxy(connection: &mut AnyConnection, new: NewObproxy) -> Result<Obproxy, StoreError> {
+    let now = now_micros();
+    let proxy = Obproxy {
+        id: allocate(connection, "obproxy", 1).await?,
+        cluster_id: new.cluster_id,
+        host_id: new.host_id,
+        sql_port: new.sql_port,
+        exporter_port: new.exporter_port,
+        architecture: new.version.architecture().to_owned(),
+        version: new.version,
+        status: ObproxyStatus::Creating,
+        parameter_version: new.parameter_version,
+        created_at: now,
+        updated_at: now,
+    };
+    sqlx::query(
+        "INSERT INTO obproxies (id, cluster_id, host_id, sql_port, exporter_port, version, architecture, status, \
+         parameter_version, created_at, updated_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+    )
+    .bind(proxy.id)
+    .bind(proxy.cluster_id)
+    .bind(proxy.host_id)
+    .bind(i64::from(proxy.sql_port.get()))
+    .bind(i64::from(proxy.exporter_port.get()))
+    .bind(proxy.version.file_name())
+    .bind(&proxy.architecture)
+    .bind(proxy.status.as_str())
+    .bind(proxy.parameter_version)
+    .bind(now)
+    .bind(now)
+    .execute(connection)
+    .await?;
+    Ok(proxy)
+}
+
+pub async fn proxy(connection: &mut AnyConnection, id: i64) -> Result<Option<Obproxy>, StoreError> {
+    let row = sqlx::query("SELECT * FROM obproxies WHERE id = ?").bind(id).fetch_optional(connection).await?;
+    row.as_ref().map(read_proxy).transpose()
+}
+
+pub async fn proxies(connection: &mut AnyConnection, cluster_id: i64) -> Result<Vec<Obproxy>, StoreError> {
+    let rows = sqlx::query("SELECT * FROM obproxies WHERE cluster_id = ? ORDER BY id")
+        .bind(cluster_id)
+        .fetch_all(connection)
+        .await?;
+    rows.iter().map(read_proxy).collect()
+}
+
+pub async fn all_proxies(connection: &mut AnyConnection) -> Result<Vec<Obproxy>, StoreError> {
+    let rows = sqlx::query("SELECT * FROM obproxies ORDER BY id").fetch_all(connection).await?;
+    rows.iter().map(read_proxy).collect()
+}
+
+pub async fn proxies_on_host(connection: &mut AnyConnection, host_id: i64) -> Result<Vec<Obproxy>, StoreError> {
+    let rows = sqlx::query("SELECT * FROM obproxies WHERE host_id = ? ORDER BY id")
+        .bind(host_id)
+        .fetch_all(connection)
+        .await?;
+    rows.iter().map(read_proxy).collect()
+}
+
+pub async fn set_proxy_status(
+    connection: &mut AnyConnection,
+    id: i64,
+    status: ObproxyStatus,
+) -> Result<(), StoreError> {
+    sqlx::query("UPDATE obproxies SET status = ?, updated_at = ? WHERE id = ?")
+        .bind(status.as_str())
+        .bind(now_micros())
+        .bind(id)
+        .execute(connection)
+        .await?;
+    Ok(())
+}
+
+/// Answers whether there was such a proxy.
+pub async fn delete_proxy(connection: &mut AnyConnection, id: i64) -> Result<bool, StoreError> {
+    let done = sqlx::query("DELETE FROM obproxies WHERE id = ?").bind(id).execute(connection).await?;
+    Ok(done.rows_affected() > 0)
+}
+
+fn read_proxy(row: &AnyRow) -> Result<Obproxy, StoreError> {
+    let id: i64 = row.try_get("id")?;
+    let damaged = |source: Cause| StoreError::Damaged { table: "obproxies", id, source };
+    let port = |column: &str| {
+        let number: i64 = row.try_get(column)?;
+        Port::try_from(number).map_err(|error| damaged(Box::new(error)))
+    };
+    Ok(Obproxy {
+        id,
+        cluster_id: row.try_get("cluster_id")?,
+        host_id: row.try_get("host_id")?,
+        sql_port: port("sql_port")?,
+        exporter_port: port("exporter_port")?,
+        version: row.try_get::<String, _>("version")?.parse().map_err(|error| damaged(Box::new(error)))?,
+        status: parse(row, "status").map_err(damaged)?,
+        architecture: row.try_get("architecture")?,
+        parameter_version: row.try_get("parameter_version")?,
+        created_at: row.try_get("created_at")?,
+        updated_at: row.try_get("updated_at")?,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::coordinator::store::Store;
+
+    #[tokio::test]
+    async fn clusters_and_proxies_are_read_as_they_were_written() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = Store::open(&directory.path().join("store.db")).await.unwrap();
+        let mut transaction = store.begin().await.unwrap();
+        let parameter = Parameter { name: "work_thread_num".parse().unwrap(), value: "4".parse().unwrap() };
+        let mut cluster = Cluster {
+            id: next_id(&mut transaction).await.unwrap(),
+            name: "test".parse().unwrap(),
+            address: None,
+            port: Some(2883),
+            work_mode: ClusterMode::RsList,
+            ob_links: vec![ObLink {
+                cluster_name: "ob".parse().unwrap(),
+                ob_cluster_id: 1,
+                username: "proxyro".into(),
+            }],
+            startup_parameters: Vec::new(),
+            parameters: vec![parameter],
+            parameter_version: 1,
+            secrets: SealedSecrets { obproxy_sys_password: "a".into(), observer_sys_password: "b".into() },
+            creator: "admin".into(),
+            created_at: 1,
+            updated_at: 2,
+        };
+        insert(&mut transaction, &cluster).await.unwrap();
+        assert_eq!(by_name(&mut transaction, "test").await.unwrap().as_ref(), Some(&cluster));
+        assert_eq!(list(&mut transaction, 10, 0).await.unwrap(), (vec![cluster.clone()], 1));
+        cluster.id += 1;
+        assert!(insert(&mut transaction, &cluster).await.unwrap_err().is_conflict());
+
+        let new = NewObproxy {
+            cluster_id: 1,
+            host_id: 7,
+            sql_port: Port::try_from(2883).unwrap(),
+            exporter_port: Port::try_from(2884).unwrap(),
+            version: "obproxy-1.9.1.1-1919579.el7.x86_64".parse().unwrap(),
+            parameter_version: 1,
+        };
+        let proxy = insert_proxy(&mut transaction, new.clone()).await.unwrap();
+        assert!(insert_proxy(&mut transaction, new).await.unwrap_err().is_conflict());
+        assert_eq!(proxies_on_host(&mut transaction, 7).await.unwrap(), [proxy.clone()]);
+        set_proxy_status(&mut transaction, proxy.id, ObproxyStatus::Running).await.unwrap();
+        assert_eq!(proxies(&mut transaction, 1).await.unwrap()[0].status, ObproxyStatus::Running);
+        assert!(delete_proxy(&mut transaction, proxy.id).await.unwrap());
+        assert_eq!(all_proxies(&mut transaction).await.unwrap(), []);
+    }
+}

@@ -1,0 +1,211 @@
+//! Hosts: where an agent answers, and what it last said of its host.
+
+use super::{
+    StoreError, allocate, now_micros,
+    tasks::{Cause, decode, encode, parse},
+};
+use crate::graph::wire_enum;
+use serde::{Deserialize, Serialize};
+use sqlx::{Any, AnyConnection, QueryBuilder, Row as _, any::AnyRow};
+use std::{fmt, net::IpAddr};
+
+wire_enum! {
+    /// NEW: being prepared. AVAILABLE: nothing runs on it. ONLINE: an instance runs on it. OFFLINE: out of reach.
+    HostStatus {
+        New => "NEW",
+        Available => "AVAILABLE",
+        Online => "ONLINE",
+        Offline => "OFFLINE",
+        Deleting => "DELETING",
+    }
+}
+
+/// What the operator and the agent say of a host. Nothing is decided by it but the architecture.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct HostDetails {
+    pub alias: String,
+    pub description: String,
+    pub serial_number: String,
+    /// OCP's kind of machine.
+    pub kind: String,
+    pub ssh_port: Option<u16>,
+    pub operating_system: String,
+    /// Release of the kernel.
+    pub operating_system_release: String,
+    /// As uname prints it.
+    pub architecture: String,
+    pub hostname: String,
+    pub agent_version: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Host {
+    pub id: i64,
+    pub inner_ip: IpAddr,
+    pub agent_port: u16,
+    pub metrics_port: u16,
+    pub status: HostStatus,
+    pub details: HostDetails,
+    pub created_at: i64,
+    pub updated_at: i64,
+}
+
+/// Fails with a conflict ([`StoreError::is_conflict`]) if the address is known.
+pub async fn insert(
+    connection: &mut AnyConnection,
+    inner_ip: IpAddr,
+    agent_port: u16,
+    metrics_port: u16,
+    details: &HostDetails,
+) -> Result<Host, StoreError> {
+    let now = now_micros();
+    let host = Host {
+        id: allocate(connection, "host", 1).await?,
+        inner_ip,
+        agent_port,
+        metrics_port,
+        status: HostStatus::Available,
+        details: details.clone(),
+        created_at: now,
+        updated_at: now,
+    };
+    sqlx::query(
+        "INSERT INTO hosts (id, inner_ip, agent_port, metrics_port, status, details, created_at, updated_at) \
+         VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+    )
+    .bind(host.id)
+    .bind(host.inner_ip.to_string())
+    .bind(i64::from(host.agent_port))
+    .bind(i64::from(host.metrics_port))
+    .bind(host.status.as_str())
+    .bind(encode(&host.details)?)
+    .bind(now)
+    .bind(now)
+    .execute(connection)
+    .await?;
+    Ok(host)
+}
+
+pub async fn get(connection: &mut AnyConnection, id: i64) -> Result<Option<Host>, StoreError> {
+    let row = sqlx::query("SELECT * FROM hosts WHERE id = ?").bind(id).fetch_optional(connection).await?;
+    row.as_ref().map(read).transpose()
+}
+
+pub async fn by_ip(connection: &mut AnyConnection, inner_ip: IpAddr) -> Result<Option<Host>, StoreError> {
+    let row = sqlx::query("SELECT * FROM hosts WHERE inner_ip = ?")
+        .bind(inner_ip.to_string())
+        .fetch_optional(connection)
+        .await?;
+    row.as_ref().map(read).transpose()
+}
+
+/// What a list of hosts is narrowed to; empty fields narrow nothing.
+#[derive(Debug, Clone, Default)]
+pub struct HostFilter {
+    /// Part of the address, the alias or the host name.
+    pub keyword: Option<String>,
+    pub statuses: Vec<HostStatus>,
+}
+
+/// Answers one page, oldest first, and the number of all hosts that fit.
+pub async fn list(
+    connection: &mut AnyConnection,
+    filter: &HostFilter,
+    limit: i64,
+    offset: i64,
+) -> Result<(Vec<Host>, i64), StoreError> {
+    let mut count = QueryBuilder::<Any>::new("SELECT COUNT(*) FROM hosts WHERE 1 = 1");
+    push_filter(&mut count, filter);
+    let total: i64 = count.build().fetch_one(&mut *connection).await?.try_get(0)?;
+    let mut query = QueryBuilder::<Any>::new("SELECT * FROM hosts WHERE 1 = 1");
+    push_filter(&mut query, filter);
+    query.push(" ORDER BY id LIMIT ").push_bind(limit).push(" OFFSET ").push_bind(offset);
+    let rows = query.build().fetch_all(connection).await?;
+    Ok((rows.iter().map(read).collect::<Result<_, _>>()?, total))
+}
+
+fn push_filter(query: &mut QueryBuilder<Any>, filter: &HostFilter) {
+    if let Some(keyword) = &filter.keyword {
+        query.push(" AND (INSTR(inner_ip, ").push_bind(keyword.clone());
+        query.push(") > 0 OR INSTR(JSON_EXTRACT(details, '$.alias'), ").push_bind(keyword.clone());
+        query.push(") > 0 OR INSTR(JSON_EXTRACT(details, '$.hostname'), ").push_bind(keyword.clone()).push(") > 0)");
+    }
+    if !filter.statuses.is_empty() {
+        query.push(" AND status IN (");
+        let mut list = query.separated(", ");
+        for status in &filter.statuses {
+            list.push_bind(status.as_str());
+        }
+        query.push(")");
+    }
+}
+
+/// Writes down how a host was found.
+pub async fn observe(
+    connection: &mut AnyConnection,
+    id: i64,
+    status: HostStatus,
+    details: &HostDetails,
+) -> Result<(), StoreError> {
+    sqlx::query("UPDATE hosts SET status = ?, details = ?, updated_at = ? WHERE id = ?")
+        .bind(status.as_str())
+        .bind(encode(details)?)
+        .bind(now_micros())
+        .bind(id)
+        .execute(connection)
+        .await?;
+    Ok(())
+}
+
+/// Answers whether there was such a host.
+pub async fn delete(connection: &mut AnyConnection, id: i64) -> Result<bool, StoreError> {
+    let done = sqlx::query("DELETE FROM hosts WHERE id = ?").bind(id).execute(connection).await?;
+    Ok(done.rows_affected() > 0)
+}
+
+fn read(row: &AnyRow) -> Result<Host, StoreError> {
+    let id: i64 = row.try_get("id")?;
+    let damaged = |source: Cause| StoreError::Damaged { table: "hosts", id, source };
+    let port = |column: &str| {
+        let number: i64 = row.try_get(column)?;
+        u16::try_from(number).map_err(|error| damaged(error.into()))
+    };
+    Ok(Host {
+        id,
+        inner_ip: row.try_get::<String, _>("inner_ip")?.parse().map_err(|error| damaged(Box::new(error)))?,
+        agent_port: port("agent_port")?,
+        metrics_port: port("metrics_port")?,
+        status: parse(row, "status").map_err(damaged)?,
+        details: decode(&row.try_get::<String, _>("details")?).map_err(damaged)?,
+        created_at: row.try_get("created_at")?,
+        updated_at: row.try_get("updated_at")?,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::coordinator::store::Store;
+
+    #[tokio::test]
+    async fn a_host_is_found_again_and_its_address_is_unique() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = Store::open(&directory.path().join("store.db")).await.unwrap();
+        let mut transaction = store.begin().await.unwrap();
+        let details = HostDetails { alias: "db-1".into(), architecture: "x86_64".into(), ..HostDetails::default() };
+        let ip: IpAddr = "192.0.2.1".parse().unwrap();
+        let host = insert(&mut transaction, ip, 62898, 62899, &details).await.unwrap();
+        assert_eq!(get(&mut transaction, host.id).await.unwrap().as_ref(), Some(&host));
+        assert_eq!(by_ip(&mut transaction, ip).await.unwrap().as_ref(), Some(&host));
+        assert!(insert(&mut transaction, ip, 1, 2, &details).await.unwrap_err().is_conflict());
+        for (keyword, total) in [("db-", 1), ("192.0", 1), ("alias", 0)] {
+            let filter = HostFilter { keyword: Some(keyword.into()), statuses: vec![HostStatus::Available] };
+            assert_eq!(list(&mut transaction, &filter, 10, 0).await.unwrap().1, total, "{keyword}");
+        }
+        observe(&mut transaction, host.id, HostStatus::Offline, &details).await.unwrap();
+        assert_eq!(get(&mut transaction, host.id).await.unwrap().unwrap().status, HostStatus::Offline);
+        assert!(delete(&mut transaction, host.id).await.unwrap());
+        assert!(!delete(&mut transaction, host.id).await.unwrap());
+    }
+}

@@ -1,0 +1,130 @@
+//! The coordinator's state in a relational store: SQLite by default, in a dialect that MySQL mode understands too.
+//!
+//! Rules that keep one code path for both: `?` placeholders, 64-bit integers for ids and for times in microseconds
+//! since 1970, text for JSON, ids from the table `sequences`, no upsert outside this file.
+//! SQLite has one writer, so all writing goes through one connection; readers have their own and never wait for it.
+
+pub mod clusters;
+pub mod hosts;
+pub mod packages;
+mod schema;
+pub mod tasks;
+pub mod users;
+
+use sqlx::{
+    Any, AnyConnection, AnyPool, Row as _, Transaction,
+    any::{AnyConnectOptions, AnyPoolOptions},
+    migrate::MigrateError,
+};
+use std::{os::unix::fs::OpenOptionsExt as _, path::Path, str::FromStr as _, time::Duration};
+
+/// What the store can answer instead of a result.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    #[error("the store's disk is full")]
+    DiskFull(#[source] sqlx::Error),
+    #[error("the store answered an error")]
+    Sql(#[source] sqlx::Error),
+    #[error("the store cannot be brought to this program's schema")]
+    Migrate(#[from] MigrateError),
+    #[error("the store's file {path} cannot be made")]
+    File { path: String, source: std::io::Error },
+    #[error("{table} row {id} cannot be read")]
+    Damaged { table: &'static str, id: i64, source: Box<dyn std::error::Error + Send + Sync> },
+}
+
+/// SQLITE_FULL; the extended codes share the low byte.
+const SQLITE_FULL: &str = "13";
+
+impl From<sqlx::Error> for StoreError {
+    fn from(error: sqlx::Error) -> Self {
+        let full = error.as_database_error().and_then(|e| e.code()).is_some_and(|code| code == SQLITE_FULL);
+        if full { Self::DiskFull(error) } else { Self::Sql(error) }
+    }
+}
+
+impl StoreError {
+    /// A row with the same unique key exists.
+    pub fn is_conflict(&self) -> bool {
+        matches!(self, Self::Sql(sqlx::Error::Database(error)) if error.is_unique_violation())
+    }
+}
+
+/// A handle to the store; cheap to clone.
+#[derive(Clone)]
+pub struct Store {
+    writer: AnyPool,
+    readers: AnyPool,
+}
+
+const READERS: u32 = 4;
+const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
+
+impl Store {
+    /// Opens the SQLite file at `path`, makes it (mode 0600) if it is not there, and migrates it.
+    pub async fn open(path: &Path) -> Result<Self, StoreError> {
+        sqlx::any::install_default_drivers();
+        std::fs::OpenOptions::new()
+            .append(true)
+            .create(true)
+            .mode(0o600)
+            .open(path)
+            .map_err(|source| StoreError::File { path: path.display().to_string(), source })?;
+        let options = AnyConnectOptions::from_str(&format!("sqlite://{}?mode=rw", path.display()))?;
+        let writer = pool(1).connect_with(options.clone()).await?;
+        schema::migrator().run(&writer).await?;
+        let readers = pool(READERS).connect_with(options).await?;
+        Ok(Self { writer, readers })
+    }
+
+    /// Begins to write. Waits for other writers; reading inside sees what was written inside.
+    pub async fn begin(&self) -> Result<Transaction<'static, Any>, StoreError> {
+        Ok(self.writer.begin().await?)
+    }
+
+    /// For queries that change nothing.
+    pub fn readers(&self) -> &AnyPool {
+        &self.readers
+    }
+
+    pub async fn close(&self) {
+        self.readers.close().await;
+        self.writer.close().await;
+    }
+}
+
+fn pool(connections: u32) -> AnyPoolOptions {
+    AnyPoolOptions::new().max_connections(connections).acquire_timeout(BUSY_TIMEOUT).after_connect(|connection, _| {
+        Box::pin(async move {
+            // FULL, not NORMAL: an acknowledged event must survive a power cut.
+            for pragma in [
+                "PRAGMA journal_mode = WAL",
+                "PRAGMA synchronous = FULL",
+                "PRAGMA busy_timeout = 10000",
+                "PRAGMA foreign_keys = ON",
+            ] {
+                sqlx::raw_sql(pragma).execute(&mut *connection).await?;
+            }
+            Ok(())
+        })
+    })
+}
+
+/// Takes `count` consecutive ids from a sequence and answers the first.
+pub async fn allocate(connection: &mut AnyConnection, sequence: &str, count: i64) -> Result<i64, StoreError> {
+    sqlx::query("UPDATE sequences SET next_value = next_value + ? WHERE name = ?")
+        .bind(count)
+        .bind(sequence)
+        .execute(&mut *connection)
+        .await?;
+    let row = sqlx::query("SELECT next_value FROM sequences WHERE name = ?")
+        .bind(sequence)
+        .fetch_one(&mut *connection)
+        .await?;
+    Ok(row.try_get::<i64, _>(0)? - count)
+}
+
+/// Microseconds since 1970.
+pub fn now_micros() -> i64 {
+    jiff::Timestamp::now().as_microsecond()
+}

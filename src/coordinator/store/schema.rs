@@ -1,0 +1,83 @@
+//! Migrations, forward only. One statement each, because MySQL commits every DDL statement by itself.
+//! A statement that was released is never edited: its text is its checksum.
+
+use sqlx::{
+    SqlSafeStr as _,
+    migrate::{Migration, MigrationType, Migrator},
+};
+
+const STATEMENTS: &[(&str, &str)] = &[
+    ("sequences", "CREATE TABLE sequences (name VARCHAR(64) PRIMARY KEY, next_value BIGINT NOT NULL)"),
+    (
+        "first ids",
+        "INSERT INTO sequences (name, next_value) VALUES \
+         ('epoch', 1), ('task', 1), ('subtask', 1), ('host', 1), ('package', 1), ('obproxy_cluster', 1), \
+         ('obproxy', 1), ('user', 100)",
+    ),
+    (
+        "users",
+        "CREATE TABLE users (id BIGINT PRIMARY KEY, name VARCHAR(64) NOT NULL UNIQUE, \
+         password_hash TEXT NOT NULL, created_at BIGINT NOT NULL)",
+    ),
+    (
+        "hosts",
+        "CREATE TABLE hosts (id BIGINT PRIMARY KEY, inner_ip VARCHAR(64) NOT NULL UNIQUE, \
+         agent_port BIGINT NOT NULL, metrics_port BIGINT NOT NULL, status VARCHAR(32) NOT NULL, \
+         details TEXT NOT NULL, created_at BIGINT NOT NULL, updated_at BIGINT NOT NULL)",
+    ),
+    (
+        "packages",
+        "CREATE TABLE packages (id BIGINT PRIMARY KEY, file_name VARCHAR(191) NOT NULL UNIQUE, \
+         kind VARCHAR(64) NOT NULL, size_bytes BIGINT NOT NULL, installed_bytes BIGINT NOT NULL, \
+         sha1 VARCHAR(40) NOT NULL, sha256 VARCHAR(64) NOT NULL, created_at BIGINT NOT NULL)",
+    ),
+    (
+        "obproxy clusters",
+        "CREATE TABLE obproxy_clusters (id BIGINT PRIMARY KEY, name VARCHAR(64) NOT NULL UNIQUE, \
+         address VARCHAR(255), port BIGINT, work_mode VARCHAR(16) NOT NULL, ob_links TEXT NOT NULL, \
+         startup_parameters TEXT NOT NULL, parameters TEXT NOT NULL, parameter_version BIGINT NOT NULL, \
+         secrets TEXT NOT NULL, creator VARCHAR(64) NOT NULL, created_at BIGINT NOT NULL, updated_at BIGINT NOT NULL)",
+    ),
+    (
+        "obproxies",
+        "CREATE TABLE obproxies (id BIGINT PRIMARY KEY, cluster_id BIGINT NOT NULL, host_id BIGINT NOT NULL, \
+         sql_port BIGINT NOT NULL, exporter_port BIGINT NOT NULL, version VARCHAR(191) NOT NULL, \
+         architecture VARCHAR(32) NOT NULL, status VARCHAR(32) NOT NULL, parameter_version BIGINT NOT NULL, \
+         created_at BIGINT NOT NULL, updated_at BIGINT NOT NULL, \
+         UNIQUE (host_id, sql_port))",
+    ),
+    (
+        "tasks",
+        "CREATE TABLE tasks (id BIGINT PRIMARY KEY, name VARCHAR(128) NOT NULL, status VARCHAR(16) NOT NULL, \
+         operation VARCHAR(16) NOT NULL, creator VARCHAR(64) NOT NULL, executor VARCHAR(64) NOT NULL, \
+         host_id BIGINT, cluster_id BIGINT, plan TEXT NOT NULL, epoch BIGINT NOT NULL, \
+         next_sequence BIGINT NOT NULL, trace_id VARCHAR(16) NOT NULL, created_at BIGINT NOT NULL, \
+         finished_at BIGINT)",
+    ),
+    ("tasks by status", "CREATE INDEX tasks_by_status ON tasks (status, id)"),
+    (
+        "subtasks",
+        "CREATE TABLE subtasks (id BIGINT PRIMARY KEY, task_id BIGINT NOT NULL, node BIGINT NOT NULL, \
+         status VARCHAR(16) NOT NULL, operation VARCHAR(16) NOT NULL, run_time BIGINT NOT NULL, \
+         started_at BIGINT, finished_at BIGINT, failure TEXT, UNIQUE (task_id, node))",
+    ),
+    (
+        "task events",
+        "CREATE TABLE task_events (task_id BIGINT NOT NULL, sequence BIGINT NOT NULL, node BIGINT, attempt BIGINT, \
+         kind VARCHAR(32) NOT NULL, payload TEXT NOT NULL, epoch BIGINT NOT NULL, created_at BIGINT NOT NULL, \
+         PRIMARY KEY (task_id, sequence), UNIQUE (task_id, node, attempt, kind))",
+    ),
+    (
+        "subtask logs",
+        "CREATE TABLE subtask_logs (task_id BIGINT NOT NULL, node BIGINT NOT NULL, attempt BIGINT NOT NULL, \
+         part BIGINT NOT NULL, text TEXT NOT NULL, agent_offset BIGINT NOT NULL, \
+         PRIMARY KEY (task_id, node, attempt, part))",
+    ),
+];
+
+pub(super) fn migrator() -> Migrator {
+    let migrations = (1..).zip(STATEMENTS).map(|(version, (description, sql))| {
+        Migration::new(version, (*description).into(), MigrationType::Simple, (*sql).into_sql_str(), false)
+    });
+    Migrator::with_migrations(migrations.collect())
+}

@@ -1,0 +1,488 @@
+//! Tasks: the journal of events, and the rows that the API lists, written in the same transaction.
+
+use super::{Store, StoreError, allocate, now_micros};
+use crate::{
+    graph::{Event, Failure, IllegalTransition, NodeIndex, Operation, SubtaskStatus, TaskState, TaskStatus},
+    operations::TaskPlan,
+};
+use serde::de::DeserializeOwned;
+use sqlx::{Any, AnyConnection, AnyPool, QueryBuilder, Row as _, any::AnyRow};
+use std::{fmt, str::FromStr};
+
+/// Id of a task, as OCP's clients see it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct TaskId(pub i64);
+
+impl fmt::Display for TaskId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// A task as its rows show it.
+#[derive(Debug, Clone)]
+pub struct TaskRecord {
+    pub id: TaskId,
+    pub plan: TaskPlan,
+    pub status: TaskStatus,
+    pub operation: Operation,
+    pub creator: String,
+    /// Address of the coordinator that runs it.
+    pub executor: String,
+    pub trace_id: String,
+    pub created_at: i64,
+    pub finished_at: Option<i64>,
+    /// In the order of the plan's nodes.
+    pub subtasks: Vec<SubtaskRecord>,
+}
+
+/// A subtask as its row shows it.
+#[derive(Debug, Clone)]
+pub struct SubtaskRecord {
+    pub id: i64,
+    pub node: NodeIndex,
+    pub status: SubtaskStatus,
+    pub operation: Operation,
+    pub run_time: u32,
+    pub started_at: Option<i64>,
+    pub finished_at: Option<i64>,
+    pub failure: Option<Failure>,
+}
+
+/// Who asked for a task, and who runs it.
+#[derive(Debug, Clone)]
+pub struct Origin<'a> {
+    pub creator: &'a str,
+    pub executor: &'a str,
+    pub trace_id: &'a str,
+    /// Claim of the coordinator that creates the task.
+    pub epoch: i64,
+}
+
+/// Creates a task inside a transaction, so that it comes into being together with the rows that it is about.
+pub async fn create(
+    connection: &mut AnyConnection,
+    plan: &TaskPlan,
+    state: &TaskState,
+    origin: &Origin<'_>,
+) -> Result<TaskId, StoreError> {
+    let id = allocate(connection, "task", 1).await?;
+    let plan_json = encode(plan)?;
+    sqlx::query(
+        "INSERT INTO tasks (id, name, status, operation, creator, executor, host_id, cluster_id, plan, epoch, \
+         next_sequence, trace_id, created_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 1, ?, ?)",
+    )
+    .bind(id)
+    .bind(&plan.name)
+    .bind(state.status().as_str())
+    .bind(state.operation().as_str())
+    .bind(origin.creator)
+    .bind(origin.executor)
+    .bind(plan.host_id)
+    .bind(plan.obproxy_cluster_id)
+    .bind(plan_json)
+    .bind(origin.epoch)
+    .bind(origin.trace_id)
+    .bind(now_micros())
+    .execute(&mut *connection)
+    .await?;
+    let count = i64::try_from(plan.nodes.len()).unwrap_or(i64::MAX);
+    let first = allocate(connection, "subtask", count).await?;
+    for (subtask_id, (node, subtask)) in (first..).zip(state.subtasks()) {
+        sqlx::query("INSERT INTO subtasks (id, task_id, node, status, operation, run_time) VALUES (?, ?, ?, ?, ?, ?)")
+            .bind(subtask_id)
+            .bind(id)
+            .bind(i64::from(node.0))
+            .bind(subtask.status.as_str())
+            .bind(subtask.operation.as_str())
+            .bind(i64::from(subtask.attempt))
+            .execute(&mut *connection)
+            .await?;
+    }
+    Ok(TaskId(id))
+}
+
+/// What a list of tasks is narrowed to; empty fields narrow nothing.
+#[derive(Debug, Clone, Default)]
+pub struct TaskFilter {
+    pub name: Option<String>,
+    pub statuses: Vec<TaskStatus>,
+    pub host_id: Option<i64>,
+    pub cluster_id: Option<i64>,
+    /// Oldest first instead of newest first.
+    pub ascending: bool,
+}
+
+/// Answers one page and the number of all tasks that fit.
+pub async fn list(
+    connection: &mut AnyConnection,
+    filter: &TaskFilter,
+    limit: i64,
+    offset: i64,
+) -> Result<(Vec<TaskRecord>, i64), StoreError> {
+    let mut count = QueryBuilder::<Any>::new("SELECT COUNT(*) FROM tasks WHERE 1 = 1");
+    push_filter(&mut count, filter);
+    let total: i64 = count.build().fetch_one(&mut *connection).await?.try_get(0)?;
+    let mut query = QueryBuilder::<Any>::new("SELECT * FROM tasks WHERE 1 = 1");
+    push_filter(&mut query, filter);
+    query.push(if filter.ascending { " ORDER BY id" } else { " ORDER BY id DESC" });
+    query.push(" LIMIT ").push_bind(limit).push(" OFFSET ").push_bind(offset);
+    let rows = query.build().fetch_all(&mut *connection).await?;
+    let mut tasks = Vec::with_capacity(rows.len());
+    for row in rows {
+        tasks.push(read_task(connection, &row).await?);
+    }
+    Ok((tasks, total))
+}
+
+fn push_filter(query: &mut QueryBuilder<Any>, filter: &TaskFilter) {
+    if let Some(name) = &filter.name {
+        query.push(" AND name = ").push_bind(name.clone());
+    }
+    if let Some(host_id) = filter.host_id {
+        query.push(" AND host_id = ").push_bind(host_id);
+    }
+    if let Some(cluster_id) = filter.cluster_id {
+        query.push(" AND cluster_id = ").push_bind(cluster_id);
+    }
+    if !filter.statuses.is_empty() {
+        query.push(" AND status IN (");
+        let mut list = query.separated(", ");
+        for status in &filter.statuses {
+            list.push_bind(status.as_str());
+        }
+        query.push(")");
+    }
+}
+
+pub async fn get(connection: &mut AnyConnection, id: TaskId) -> Result<Option<TaskRecord>, StoreError> {
+    let row = sqlx::query("SELECT * FROM tasks WHERE id = ?").bind(id.0).fetch_optional(&mut *connection).await?;
+    match row {
+        Some(row) => Ok(Some(read_task(connection, &row).await?)),
+        None => Ok(None),
+    }
+}
+
+async fn read_task(connection: &mut AnyConnection, row: &AnyRow) -> Result<TaskRecord, StoreError> {
+    let id: i64 = row.try_get("id")?;
+    let damaged = |source| StoreError::Damaged { table: "tasks", id, source };
+    let rows = sqlx::query("SELECT * FROM subtasks WHERE task_id = ? ORDER BY node")
+        .bind(id)
+        .fetch_all(&mut *connection)
+        .await?;
+    Ok(TaskRecord {
+        id: TaskId(id),
+        plan: decode(&row.try_get::<String, _>("plan")?).map_err(damaged)?,
+        status: parse(row, "status").map_err(damaged)?,
+        operation: parse(row, "operation").map_err(damaged)?,
+        creator: row.try_get("creator")?,
+        executor: row.try_get("executor")?,
+        trace_id: row.try_get("trace_id")?,
+        created_at: row.try_get("created_at")?,
+        finished_at: row.try_get("finished_at")?,
+        subtasks: rows.iter().map(read_subtask).collect::<Result<_, _>>()?,
+    })
+}
+
+fn read_subtask(row: &AnyRow) -> Result<SubtaskRecord, StoreError> {
+    let id: i64 = row.try_get("id")?;
+    let damaged = |source| StoreError::Damaged { table: "subtasks", id, source };
+    let failure: Option<String> = row.try_get("failure")?;
+    Ok(SubtaskRecord {
+        id,
+        node: NodeIndex(u32::try_from(row.try_get::<i64, _>("node")?).map_err(|e| damaged(e.into()))?),
+        status: parse(row, "status").map_err(damaged)?,
+        operation: parse(row, "operation").map_err(damaged)?,
+        run_time: u32::try_from(row.try_get::<i64, _>("run_time")?).map_err(|e| damaged(e.into()))?,
+        started_at: row.try_get("started_at")?,
+        finished_at: row.try_get("finished_at")?,
+        failure: failure.map(|text| decode(&text)).transpose().map_err(damaged)?,
+    })
+}
+
+pub(super) type Cause = Box<dyn std::error::Error + Send + Sync>;
+
+pub(super) fn parse<T: FromStr<Err = String>>(row: &AnyRow, column: &str) -> Result<T, Cause> {
+    Ok(row.try_get::<String, _>(column)?.parse::<T>()?)
+}
+
+pub(super) fn decode<T: DeserializeOwned>(text: &str) -> Result<T, Cause> {
+    Ok(serde_json::from_str(text)?)
+}
+
+pub(super) fn encode<T: serde::Serialize>(value: &T) -> Result<String, StoreError> {
+    serde_json::to_string(value).map_err(|error| StoreError::Sql(sqlx::Error::Encode(error.into())))
+}
+
+/// Ids of the tasks that are under way.
+pub async fn unfinished(pool: &AnyPool) -> Result<Vec<TaskId>, StoreError> {
+    let rows = sqlx::query("SELECT id FROM tasks WHERE status = ? ORDER BY id")
+        .bind(TaskStatus::Running.as_str())
+        .fetch_all(pool)
+        .await?;
+    rows.iter().map(|row| Ok(TaskId(row.try_get(0)?))).collect()
+}
+
+/// Takes a new epoch: whoever held an older one can append nothing to the tasks claimed with this one.
+pub async fn next_epoch(store: &Store) -> Result<i64, StoreError> {
+    let mut transaction = store.begin().await?;
+    let epoch = allocate(&mut transaction, "epoch", 1).await?;
+    transaction.commit().await?;
+    Ok(epoch)
+}
+
+/// A task with the state that its events give.
+pub struct LoadedTask {
+    pub record: TaskRecord,
+    pub state: TaskState,
+    pub next_sequence: i64,
+    /// When each flight was handed out, to keep its deadline across a restart.
+    pub dispatched_at: Vec<(NodeIndex, i64)>,
+}
+
+/// Why a task cannot be taken up. It costs this task and no other.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    #[error("task {0} does not exist")]
+    Absent(TaskId),
+    #[error("the store cannot be read")]
+    Store(#[from] StoreError),
+    #[error("the graph of the task is damaged")]
+    Graph(#[from] crate::graph::GraphError),
+    #[error("event {sequence} of the task is damaged")]
+    Event { sequence: i64, source: Cause },
+    #[error("event {sequence} of the task does not follow from those before it")]
+    Illegal { sequence: i64, source: IllegalTransition },
+}
+
+/// Claims a task for `epoch` and replays its journal.
+pub async fn claim(store: &Store, id: TaskId, epoch: i64) -> Result<LoadedTask, LoadError> {
+    let mut transaction = store.begin().await?;
+    let record = get(&mut transaction, id).await?.ok_or(LoadError::Absent(id))?;
+    sqlx::query("UPDATE tasks SET epoch = ? WHERE id = ? AND epoch <= ?")
+        .bind(epoch)
+        .bind(id.0)
+        .bind(epoch)
+        .execute(&mut *transaction)
+        .await
+        .map_err(StoreError::from)?;
+    let rows = sqlx::query("SELECT sequence, payload, created_at FROM task_events WHERE task_id = ? ORDER BY sequence")
+        .bind(id.0)
+        .fetch_all(&mut *transaction)
+        .await
+        .map_err(StoreError::from)?;
+    transaction.commit().await.map_err(StoreError::from)?;
+
+    let mut state = TaskState::new(record.plan.graph()?);
+    let mut next_sequence = 1;
+    let mut dispatched_at = Vec::new();
+    for row in rows {
+        let column = |name| row.try_get::<i64, _>(name).map_err(StoreError::from);
+        let (sequence, created_at) = (column("sequence")?, column("created_at")?);
+        let payload: String = row.try_get("payload").map_err(StoreError::from)?;
+        let event: Event = decode(&payload).map_err(|source| LoadError::Event { sequence, source })?;
+        state.apply(&event).map_err(|source| LoadError::Illegal { sequence, source })?;
+        if let Event::Dispatched { node, .. } = event {
+            dispatched_at.retain(|(earlier, _)| *earlier != node);
+            dispatched_at.push((node, created_at));
+        }
+        next_sequence = sequence + 1;
+    }
+    Ok(LoadedTask { record, state, next_sequence, dispatched_at })
+}
+
+/// Events of one task that become true together, with the state they lead to.
+#[derive(Debug, Clone)]
+pub struct Append {
+    pub task: TaskId,
+    pub epoch: i64,
+    /// Sequence number of the first event.
+    pub sequence: i64,
+    pub events: Vec<Event>,
+    pub state: TaskState,
+    pub at: i64,
+}
+
+/// Why events were not written.
+#[derive(Debug, thiserror::Error)]
+pub enum AppendError {
+    /// Another coordinator claimed the task, or the journal went on without this one. Never retried.
+    #[error("task {0} belongs to another coordinator")]
+    Fenced(TaskId),
+    #[error("the store did not take the events")]
+    Store(#[from] StoreError),
+}
+
+/// Writes events and the rows that follow from them, on condition that the epoch is still the task's own.
+pub async fn append(connection: &mut AnyConnection, append: &Append) -> Result<(), AppendError> {
+    let task = append.task;
+    let count = i64::try_from(append.events.len()).unwrap_or(i64::MAX);
+    let status = append.state.status();
+    let finished_at = (status != TaskStatus::Running).then_some(append.at);
+    let claimed = sqlx::query(
+        "UPDATE tasks SET status = ?, operation = ?, finished_at = ?, next_sequence = next_sequence + ? \
+         WHERE id = ? AND epoch = ? AND next_sequence = ?",
+    )
+    .bind(status.as_str())
+    .bind(append.state.operation().as_str())
+    .bind(finished_at)
+    .bind(count)
+    .bind(task.0)
+    .bind(append.epoch)
+    .bind(append.sequence)
+    .execute(&mut *connection)
+    .await
+    .map_err(StoreError::from)?;
+    if claimed.rows_affected() != 1 {
+        return Err(AppendError::Fenced(task));
+    }
+    for (sequence, event) in (append.sequence..).zip(&append.events) {
+        let run = event.run();
+        sqlx::query(
+            "INSERT INTO task_events (task_id, sequence, node, attempt, kind, payload, epoch, created_at) \
+             VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+        )
+        .bind(task.0)
+        .bind(sequence)
+        .bind(run.map(|(node, _)| i64::from(node.0)))
+        .bind(run.map(|(_, attempt)| i64::from(attempt)))
+        .bind(event.kind())
+        .bind(encode(event)?)
+        .bind(append.epoch)
+        .bind(append.at)
+        .execute(&mut *connection)
+        .await
+        .map_err(StoreError::from)?;
+        if let Some((node, _)) = run {
+            project_times(connection, append, event, node).await?;
+        }
+    }
+    project_statuses(connection, append).await?;
+    Ok(())
+}
+
+async fn project_times(
+    connection: &mut AnyConnection,
+    append: &Append,
+    event: &Event,
+    node: NodeIndex,
+) -> Result<(), StoreError> {
+    let sql = match event {
+        Event::Dispatched { .. } => {
+            "UPDATE subtasks SET started_at = ?, finished_at = NULL WHERE task_id = ? AND node = ?"
+        }
+        _ => "UPDATE subtasks SET finished_at = ? WHERE task_id = ? AND node = ?",
+    };
+    sqlx::query(sql).bind(append.at).bind(append.task.0).bind(i64::from(node.0)).execute(connection).await?;
+    Ok(())
+}
+
+/// One event can move many subtasks (a join becomes READY, a rollback turns the whole graph), so all rows are compared.
+async fn project_statuses(connection: &mut AnyConnection, append: &Append) -> Result<(), StoreError> {
+    for (node, subtask) in append.state.subtasks() {
+        let failure = subtask.failure.as_ref().map(encode).transpose()?;
+        sqlx::query(
+            "UPDATE subtasks SET status = ?, operation = ?, run_time = ?, failure = ? WHERE task_id = ? AND node = ? \
+             AND (status <> ? OR operation <> ? OR run_time <> ? OR COALESCE(failure, '') <> COALESCE(?, ''))",
+        )
+        .bind(subtask.status.as_str())
+        .bind(subtask.operation.as_str())
+        .bind(i64::from(subtask.attempt))
+        .bind(failure.as_deref())
+        .bind(append.task.0)
+        .bind(i64::from(node.0))
+        .bind(subtask.status.as_str())
+        .bind(subtask.operation.as_str())
+        .bind(i64::from(subtask.attempt))
+        .bind(failure.as_deref())
+        .execute(&mut *connection)
+        .await?;
+    }
+    Ok(())
+}
+
+/// Longest log that is kept of one attempt.
+const MAX_LOG_BYTES: i64 = 1 << 20;
+const TRUNCATED: &str = "\n[truncated: the whole log is on the host]\n";
+
+/// Where the log of an attempt stands.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct LogPosition {
+    pub next_part: i64,
+    /// Bytes of the agent's log that are in.
+    pub agent_offset: i64,
+    pub stored_bytes: i64,
+}
+
+pub async fn log_position(
+    pool: &AnyPool,
+    task: TaskId,
+    node: NodeIndex,
+    attempt: u32,
+) -> Result<LogPosition, StoreError> {
+    let row = sqlx::query(
+        "SELECT COALESCE(MAX(part) + 1, 0), COALESCE(MAX(agent_offset), 0), COALESCE(SUM(LENGTH(text)), 0) \
+         FROM subtask_logs WHERE task_id = ? AND node = ? AND attempt = ?",
+    )
+    .bind(task.0)
+    .bind(i64::from(node.0))
+    .bind(i64::from(attempt))
+    .fetch_one(pool)
+    .await?;
+    Ok(LogPosition { next_part: row.try_get(0)?, agent_offset: row.try_get(1)?, stored_bytes: row.try_get(2)? })
+}
+
+impl LogPosition {
+    /// Where the log stands after `text`.
+    pub fn after(self, text: &str) -> Self {
+        if self.stored_bytes >= MAX_LOG_BYTES {
+            return self;
+        }
+        let length = i64::try_from(text.len()).unwrap_or(i64::MAX);
+        let stored_bytes = self.stored_bytes.saturating_add(length).min(MAX_LOG_BYTES);
+        Self { next_part: self.next_part + 1, stored_bytes, ..self }
+    }
+}
+
+/// Adds text to the log of an attempt; past the limit it is dropped, with a mark.
+pub async fn append_log(
+    connection: &mut AnyConnection,
+    (task, node, attempt): (TaskId, NodeIndex, u32),
+    position: LogPosition,
+    text: &str,
+) -> Result<(), StoreError> {
+    let after = position.after(text);
+    if after == position {
+        return Ok(());
+    }
+    sqlx::query(
+        "INSERT INTO subtask_logs (task_id, node, attempt, part, text, agent_offset) VALUES (?, ?, ?, ?, ?, ?)",
+    )
+    .bind(task.0)
+    .bind(i64::from(node.0))
+    .bind(i64::from(attempt))
+    .bind(position.next_part)
+    .bind(if after.stored_bytes == MAX_LOG_BYTES { TRUNCATED } else { text })
+    .bind(position.agent_offset)
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+/// The log of all attempts of a subtask, in their order; None if the task has no such subtask.
+pub async fn log(connection: &mut AnyConnection, task: TaskId, subtask_id: i64) -> Result<Option<String>, StoreError> {
+    let row = sqlx::query("SELECT node FROM subtasks WHERE task_id = ? AND id = ?")
+        .bind(task.0)
+        .bind(subtask_id)
+        .fetch_optional(&mut *connection)
+        .await?;
+    let Some(row) = row else { return Ok(None) };
+    let node: i64 = row.try_get(0)?;
+    let rows = sqlx::query("SELECT text FROM subtask_logs WHERE task_id = ? AND node = ? ORDER BY attempt, part")
+        .bind(task.0)
+        .bind(node)
+        .fetch_all(&mut *connection)
+        .await?;
+    let parts: Result<Vec<String>, _> = rows.iter().map(|row| row.try_get(0)).collect();
+    Ok(Some(parts?.concat()))
+}

@@ -1,0 +1,218 @@
+//! "Install obproxy": creating a proxy cluster and adding proxies to one.
+//!
+//! Names, classes, timeouts and series ids are those of OCP's documented samples of
+//! `POST /api/v2/obproxy/clusters` and `POST /api/v2/obproxy/clusters/{id}/obproxies/batchAdd`.
+
+use super::{Builder, Context, NOWHERE, Place, TaskPlan};
+use crate::steps::{
+    AgentStep, CheckCommands, CheckInstance, CheckProcesses, CoordinatorStep, ExposeExporter, InstallPackage, Instance,
+    InstanceKind, ObproxyRef, PrepareObproxyInstall, RefreshConfig, SetObproxyPasswords, StartObproxy, Step,
+    SyncObproxyParameters, WorkMode,
+    values::{ClusterName, CommandName, InvalidValue, Keyword, PackageRef, Parameter, Port, Sha256},
+};
+
+const TASK_NAME: &str = "Install obproxy";
+/// What obproxyd.sh needs for its probe (`echo hi | nc`), as the samples have it.
+const COMMANDS_TO_CHECK: [&str; 1] = ["nc"];
+const PROCESS_KEYWORDS: [&str; 2] = ["obproxy", "obproxyd.sh"];
+
+/// Series ids of the batchAdd sample.
+mod series {
+    pub(super) const PREPARE_CREATE: u32 = 0;
+    pub(super) const START: u32 = 1;
+    pub(super) const FINISH: u32 = 2;
+    pub(super) const SYNC_PARAMETERS: u32 = 3;
+    pub(super) const PREPARE_INSTALL: u32 = 4;
+    pub(super) const INSTALL_RPM: u32 = 5;
+    pub(super) const CHECK_COMMANDS: u32 = 6;
+    pub(super) const REGISTER_EXPORTER: u32 = 7;
+    pub(super) const CHECK_PROCESSES: u32 = 8;
+    pub(super) const REFRESH_CONFIG: u32 = 9;
+    pub(super) const SET_PASSWORDS: u32 = 10;
+    pub(super) const UPDATE_STATUS: u32 = 11;
+}
+
+/// What all proxies of one request share.
+#[derive(Debug, Clone)]
+pub struct ObproxyInstall {
+    pub cluster_id: i64,
+    pub cluster_name: ClusterName,
+    pub parameter_version: i64,
+    pub work_mode: WorkMode,
+    pub startup_parameters: Vec<Parameter>,
+    pub parameters: Vec<Parameter>,
+    pub sql_port: Port,
+    pub exporter_port: Port,
+    pub package: PackageRef,
+    pub sha256: Sha256,
+    /// Installed size.
+    pub disk_bytes: u64,
+}
+
+/// A proxy that is to be: its host, and the id under which it is known already.
+#[derive(Debug, Clone, Copy)]
+pub struct NewProxy {
+    pub host_id: i64,
+    pub server_id: i64,
+}
+
+/// batchAdd: one task per host, a chain of twelve.
+pub fn install_obproxy(install: &ObproxyInstall, proxy: NewProxy) -> Result<TaskPlan, InvalidValue> {
+    let place = Place { host_id: Some(proxy.host_id), parallel_index: -1 };
+    let mut builder = Builder::default();
+    let prepare = prepare_install(install.cluster_id, Some((install, proxy)));
+    let first = builder.add(series::PREPARE_INSTALL, NOWHERE, prepare, &[]);
+    let last = add_proxy(&mut builder, install, proxy, place, first)?;
+    builder.add(series::FINISH, NOWHERE, Step::Coordinator(CoordinatorStep::Finish), &[last]);
+
+    let mut context = install_context(install);
+    context.string_map.insert("obproxy_server_id".into(), proxy.server_id.to_string());
+    context.string_map.insert("host_id".into(), proxy.host_id.to_string());
+    Ok(TaskPlan {
+        name: TASK_NAME.into(),
+        context,
+        host_id: Some(proxy.host_id),
+        obproxy_cluster_id: Some(install.cluster_id),
+        nodes: builder.nodes,
+    })
+}
+
+/// Creation of a cluster: two nodes without proxies, as the sample; with proxies a parallel branch for each of them.
+pub fn create_cluster(
+    cluster_id: i64,
+    proxies: Option<(&ObproxyInstall, &[NewProxy])>,
+) -> Result<TaskPlan, InvalidValue> {
+    let mut builder = Builder::default();
+    let mut context = Context::default();
+    match proxies {
+        None => {
+            // The sample of this request numbers its two template nodes by themselves.
+            let first = builder.add(0, NOWHERE, prepare_install(cluster_id, None), &[]);
+            builder.add(1, NOWHERE, Step::Coordinator(CoordinatorStep::Finish), &[first]);
+        }
+        Some((install, proxies)) => {
+            let first = builder.add(series::PREPARE_INSTALL, NOWHERE, prepare_install(cluster_id, None), &[]);
+            let mut last = Vec::new();
+            for (parallel_index, proxy) in (0..).zip(proxies) {
+                let place = Place { host_id: Some(proxy.host_id), parallel_index };
+                last.push(add_proxy(&mut builder, install, *proxy, place, first)?);
+            }
+            builder.add(series::FINISH, NOWHERE, Step::Coordinator(CoordinatorStep::Finish), &last);
+            context = install_context(install);
+            let ids = |id: fn(&NewProxy) -> i64| proxies.iter().map(|proxy| id(proxy).to_string()).collect();
+            context.list_map.insert("host_ids".into(), ids(|proxy| proxy.host_id));
+            context.list_map.insert("obproxy_server_ids".into(), ids(|proxy| proxy.server_id));
+        }
+    }
+    context.string_map.insert("prohibit_rollback".into(), "false".into());
+    Ok(TaskPlan {
+        name: TASK_NAME.into(),
+        context,
+        host_id: None,
+        obproxy_cluster_id: Some(cluster_id),
+        nodes: builder.nodes,
+    })
+}
+
+fn prepare_install(cluster_id: i64, proxy: Option<(&ObproxyInstall, NewProxy)>) -> Step {
+    Step::Coordinator(CoordinatorStep::PrepareObproxyInstall(PrepareObproxyInstall {
+        cluster_id,
+        proxy: proxy.map(|(_, proxy)| ObproxyRef { cluster_id, server_id: proxy.server_id }),
+        package: proxy.map(|(install, _)| install.package.clone()),
+    }))
+}
+
+/// The ten nodes between "Prepare obproxy install" and "Finish node"; answers the last.
+fn add_proxy(
+    builder: &mut Builder,
+    install: &ObproxyInstall,
+    proxy: NewProxy,
+    place: Place,
+    first: crate::graph::NodeIndex,
+) -> Result<crate::graph::NodeIndex, InvalidValue> {
+    let instance = Instance {
+        kind: InstanceKind::Obproxy,
+        sql_port: install.sql_port,
+        exporter_port: install.exporter_port,
+        cluster_name: install.cluster_name.clone(),
+        cluster_id: install.cluster_id,
+        server_id: proxy.server_id,
+    };
+    let steps = [
+        (
+            series::PREPARE_CREATE,
+            AgentStep::CheckInstance(CheckInstance {
+                ports: vec![install.sql_port, install.exporter_port],
+                architecture: install.package.architecture().into(),
+                disk_bytes: install.disk_bytes,
+            }),
+        ),
+        (
+            series::CHECK_PROCESSES,
+            AgentStep::CheckProcesses(CheckProcesses { keywords: parse_all::<Keyword>(&PROCESS_KEYWORDS)? }),
+        ),
+        (
+            series::CHECK_COMMANDS,
+            AgentStep::CheckCommands(CheckCommands { commands: parse_all::<CommandName>(&COMMANDS_TO_CHECK)? }),
+        ),
+        (
+            series::INSTALL_RPM,
+            AgentStep::InstallPackage(InstallPackage {
+                package: install.package.clone(),
+                sha256: install.sha256.clone(),
+            }),
+        ),
+        (
+            series::START,
+            AgentStep::StartObproxy(StartObproxy {
+                package: install.package.clone(),
+                app_name: install.cluster_name.clone(),
+                sql_port: install.sql_port,
+                exporter_port: install.exporter_port,
+                work_mode: install.work_mode.clone(),
+                startup_parameters: install.startup_parameters.clone(),
+            }),
+        ),
+        (
+            series::SYNC_PARAMETERS,
+            AgentStep::SyncObproxyParameters(SyncObproxyParameters {
+                sql_port: install.sql_port,
+                parameters: install.parameters.clone(),
+            }),
+        ),
+        (series::SET_PASSWORDS, AgentStep::SetObproxyPasswords(SetObproxyPasswords { sql_port: install.sql_port })),
+        (series::REFRESH_CONFIG, AgentStep::RefreshConfig(RefreshConfig { instance: instance.clone() })),
+        (series::REGISTER_EXPORTER, AgentStep::ExposeExporter(ExposeExporter { instance })),
+    ];
+    let mut last = first;
+    for (series_id, step) in steps {
+        last = builder.add(series_id, place, Step::Agent(step), &[last]);
+    }
+    let status =
+        CoordinatorStep::UpdateObproxyStatus(ObproxyRef { cluster_id: install.cluster_id, server_id: proxy.server_id });
+    Ok(builder.add(series::UPDATE_STATUS, place, Step::Coordinator(status), &[last]))
+}
+
+fn parse_all<T: std::str::FromStr<Err = InvalidValue>>(texts: &[&str]) -> Result<Vec<T>, InvalidValue> {
+    texts.iter().map(|text| text.parse()).collect()
+}
+
+fn install_context(install: &ObproxyInstall) -> Context {
+    let list = |texts: &[&str]| texts.iter().map(ToString::to_string).collect::<Vec<_>>();
+    let strings = [
+        ("obproxy_need_delete_cluster", "false".to_owned()),
+        ("package_version", install.package.version_build()),
+        ("prohibit_rollback", "false".to_owned()),
+        ("service_name", install.cluster_name.to_string()),
+        ("package_name", install.package.name().to_owned()),
+        ("obproxy_parameter_version", install.parameter_version.to_string()),
+        ("obproxy_cluster_name", install.cluster_name.to_string()),
+        ("obproxy_cluster_id", install.cluster_id.to_string()),
+    ];
+    Context {
+        list_map: [("commands_to_check", list(&COMMANDS_TO_CHECK)), ("process_keywords", list(&PROCESS_KEYWORDS))]
+            .map(|(key, value)| (key.to_owned(), value))
+            .into(),
+        string_map: strings.map(|(key, value)| (key.to_owned(), value)).into(),
+    }
+}

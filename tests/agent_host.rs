@@ -1,0 +1,400 @@
+//! The real host in a directory of its own: real rpm, real processes, the real shim.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::print_stderr,
+    reason = "a panic is fine where it fails a test"
+)]
+
+use oblet::{
+    agent::{
+        host::{DirectSupervisor, Host, HostSettings, Launch, RunOutcome, RunState, Supervisor},
+        step::{BoxFuture, Carrier, Done, IdentityStore, Secrets, StepContext, StepError, StepLog, Undoes},
+    },
+    graph::Effect,
+    steps::{AgentStep, InstallPackage, StartObproxy, WorkMode, values::Port},
+};
+use sha2::{Digest as _, Sha256};
+use std::{
+    fs,
+    io::Write as _,
+    net::TcpListener,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex},
+    time::{Duration, Instant},
+};
+use zeroize::Zeroizing;
+
+const PACKAGE: &str = "obproxy-1.0-1.el7.noarch";
+
+struct Log(PathBuf);
+
+impl StepLog for Log {
+    fn line(&self, text: &str) {
+        let mut file = fs::OpenOptions::new().create(true).append(true).open(&self.0).unwrap();
+        writeln!(file, "{text}").unwrap();
+    }
+
+    fn path(&self) -> Option<PathBuf> {
+        Some(self.0.clone())
+    }
+
+    fn tail(&self, count: usize) -> Vec<String> {
+        let text = fs::read_to_string(&self.0).unwrap_or_default();
+        let lines: Vec<String> = text.lines().map(String::from).collect();
+        lines[lines.len().saturating_sub(count)..].to_vec()
+    }
+}
+
+#[derive(Default)]
+struct Identities(Mutex<Option<String>>);
+
+impl IdentityStore for Identities {
+    fn choose(&self, identity: String) -> BoxFuture<'_, std::io::Result<()>> {
+        *self.0.lock().unwrap() = Some(identity);
+        Box::pin(async { Ok(()) })
+    }
+
+    fn confirm(&self) -> BoxFuture<'_, std::io::Result<()>> {
+        Box::pin(async { Ok(()) })
+    }
+}
+
+/// One host below a temporary directory.
+struct Place {
+    dir: tempfile::TempDir,
+    host: Host,
+}
+
+/// One attempt: its result and what an undo is told of it.
+struct Attempt {
+    result: Result<Done, StepError>,
+    undoes: Undoes,
+}
+
+fn supervisor() -> DirectSupervisor {
+    DirectSupervisor::with_agent(env!("CARGO_BIN_EXE_oblet-agent").into())
+}
+
+impl Place {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let host = Self::open(dir.path());
+        Self { dir, host }
+    }
+
+    /// As after a restart of the agent.
+    fn open(dir: &Path) -> Host {
+        let settings = HostSettings {
+            root_dir: dir.join("root"),
+            state_dir: dir.join("state"),
+            address: Some(std::net::Ipv4Addr::LOCALHOST.into()),
+            run_user: nix::unistd::User::from_uid(nix::unistd::geteuid()).unwrap().unwrap().name,
+            run_path: "/run/obproxy".into(),
+            rpm_scriptlets: false,
+            rpm_dependencies: false,
+            builtin_sys_password_file: None,
+            search_path: HostSettings::default_search_path(),
+        };
+        fs::create_dir_all(&settings.root_dir).unwrap();
+        Host::with_supervisor(settings, Box::new(supervisor())).unwrap()
+    }
+
+    fn context(&self, run_id: &str, identity: Option<String>) -> (StepContext, Arc<Identities>) {
+        let store = Arc::new(Identities(Mutex::new(identity.clone())));
+        let secrets = ["obproxy_sys_password", "observer_sys_password"]
+            .map(|name| (name.to_owned(), Zeroizing::new("not-to-be-seen".to_owned())));
+        let context = StepContext {
+            run_id: run_id.into(),
+            log: Arc::new(Log(self.dir.path().join("log"))),
+            cancel: Default::default(),
+            secrets: Secrets::from_iter(secrets),
+            timeout: Some(Duration::from_secs(60)),
+            identity,
+            identities: store.clone(),
+        };
+        (context, store)
+    }
+
+    async fn execute(&self, step: &AgentStep, run_id: &str, identity: Option<String>) -> Attempt {
+        let (context, store) = self.context(run_id, identity);
+        let result = self.host.execute(step, &context).await;
+        let effect = match &result {
+            Ok(done) => done.effect,
+            Err(error) => error.effect,
+        };
+        let identity = store.0.lock().unwrap().clone();
+        Attempt { result, undoes: Undoes { identity, effect } }
+    }
+
+    async fn undo(&self, step: &AgentStep, run_id: &str, undoes: &[Undoes]) -> Effect {
+        let (context, _) = self.context(run_id, None);
+        self.host.undo(step, &context, undoes).await.unwrap().effect
+    }
+
+    fn put(&self, name: &str, script: &str) -> AgentStep {
+        let package: oblet::steps::values::PackageRef = name.parse().unwrap();
+        let mut bytes = Vec::new();
+        rpm::PackageBuilder::new(package.name(), package.version(), "Apache-2.0", package.architecture(), "stand-in")
+            .using_config(rpm::BuildConfig::v4().compression(rpm::CompressionType::None))
+            .release(package.release())
+            .with_file_contents(script, rpm::FileOptions::new("/home/admin/obproxy-1.0/bin/obproxy").permissions(0o755))
+            .unwrap()
+            .build()
+            .unwrap()
+            .write(&mut bytes)
+            .unwrap();
+        let digest: String = Sha256::digest(&bytes).iter().map(|byte| format!("{byte:02x}")).collect();
+        let dir = self.dir.path().join("state/packages").join(&digest);
+        fs::create_dir_all(&dir).unwrap();
+        fs::write(dir.join(package.file_name()), bytes).unwrap();
+        AgentStep::InstallPackage(InstallPackage { package, sha256: digest.parse().unwrap() })
+    }
+
+    fn program(&self) -> PathBuf {
+        self.dir.path().join("root/home/admin/obproxy-1.0/bin/obproxy")
+    }
+}
+
+fn rpm_is_missing() -> bool {
+    let missing = !HostSettings::default_search_path().iter().any(|dir| dir.join("rpm").exists());
+    if missing {
+        eprintln!("SKIPPED: this test needs rpm");
+    }
+    missing
+}
+
+fn free_port() -> Port {
+    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    i64::from(port).try_into().unwrap()
+}
+
+fn start_step() -> StartObproxy {
+    StartObproxy {
+        package: PACKAGE.parse().unwrap(),
+        app_name: "odp".parse().unwrap(),
+        sql_port: free_port(),
+        exporter_port: free_port(),
+        work_mode: WorkMode::ConfigUrl { url: "http://127.0.0.1/?".into() },
+        startup_parameters: Vec::new(),
+    }
+}
+
+async fn until(what: &str, condition: impl Fn() -> bool) {
+    let end = Instant::now() + Duration::from_secs(20);
+    while !condition() {
+        assert!(Instant::now() < end, "{what} did not come");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+fn launch(dir: &Path, script: &str) -> Launch {
+    Launch {
+        program: "/bin/sh".into(),
+        arguments: vec!["-c".into(), script.into()],
+        environment: vec![("PATH".into(), "/usr/bin:/bin".into()), ("SECRET".into(), "not-to-be-seen".into())],
+        directory: dir.into(),
+        user: None,
+        log: dir.join("log"),
+    }
+}
+
+#[tokio::test]
+async fn a_run_is_found_followed_and_its_outcome_kept() {
+    let dir = tempfile::tempdir().unwrap();
+    let run = dir.path().join("run");
+    let supervisor = supervisor();
+    supervisor.start(&run, &launch(dir.path(), "echo $SECRET; exit 3")).await.unwrap();
+    until("the outcome", || supervisor.outcome(&run).unwrap().is_some()).await;
+    assert_eq!(supervisor.outcome(&run).unwrap(), Some(RunOutcome::ExitCode(3)));
+    assert_eq!(fs::read_to_string(dir.path().join("log")).unwrap(), "not-to-be-seen\n");
+    for file in fs::read_dir(&run).unwrap() {
+        assert!(!fs::read_to_string(file.unwrap().path()).unwrap().contains("not-to-be-seen"));
+    }
+    assert!(supervisor.start(&run, &launch(dir.path(), "touch again")).await.is_ok());
+    assert!(!dir.path().join("again").exists(), "a run starts once");
+}
+
+#[tokio::test]
+async fn stopping_ends_the_whole_session_even_if_it_does_not_listen() {
+    let dir = tempfile::tempdir().unwrap();
+    let run = dir.path().join("run");
+    let supervisor = supervisor();
+    let script = "trap '' TERM; sleep 600 & echo $! > child; wait; wait";
+    supervisor.start(&run, &launch(dir.path(), script)).await.unwrap();
+    until("the child", || fs::read_to_string(dir.path().join("child")).is_ok_and(|text| text.ends_with('\n'))).await;
+    let RunState::Running(program) = supervisor.find(&run).unwrap() else { panic!("it does not run") };
+    supervisor.stop(&run, Duration::from_millis(200)).await.unwrap();
+    assert!(!program.is_alive());
+    assert!(matches!(supervisor.find(&run).unwrap(), RunState::Ended(RunOutcome::Signal(9) | RunOutcome::ExitCode(_))));
+    supervisor.stop(&run, Duration::ZERO).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_late_shim_cannot_start_what_recovery_gave_up() {
+    let dir = tempfile::tempdir().unwrap();
+    let run = dir.path().join("run");
+    fs::create_dir(&run).unwrap();
+    let supervisor = supervisor();
+    assert_eq!(supervisor.find(&run).unwrap(), RunState::Nothing);
+    assert!(supervisor.start(&run, &launch(dir.path(), "touch started")).await.is_err());
+    assert!(!dir.path().join("started").exists());
+    assert_eq!(supervisor.find(&run).unwrap(), RunState::Nothing);
+}
+
+#[tokio::test]
+async fn a_program_that_cannot_be_started_says_why() {
+    let dir = tempfile::tempdir().unwrap();
+    let run = dir.path().join("run");
+    let supervisor = supervisor();
+    let missing = Launch { program: "/nowhere/program".into(), ..launch(dir.path(), "") };
+    supervisor.start(&run, &missing).await.unwrap();
+    assert!(matches!(supervisor.outcome(&run).unwrap(), Some(RunOutcome::NotStarted(why)) if why.contains("No such")));
+}
+
+#[tokio::test]
+async fn a_package_is_installed_once_and_erased_only_by_its_installer() {
+    if rpm_is_missing() {
+        return;
+    }
+    let place = Place::new();
+    let step = place.put(PACKAGE, "#!/bin/sh\n");
+    let first = place.execute(&step, "r1", None).await;
+    let done = first.result.unwrap();
+    assert_eq!(done.effect, Effect::Done);
+    let home = place.dir.path().join("root/home/admin/obproxy-1.0").display().to_string();
+    assert_eq!(done.output, [("home".to_owned(), home)]);
+    assert!(place.program().exists());
+
+    let second = place.execute(&step, "r2", None).await;
+    assert_eq!(second.undoes.effect, Effect::None);
+    assert_eq!(place.undo(&step, "u2", &[second.undoes]).await, Effect::None);
+    assert!(place.program().exists());
+
+    let again = place.execute(&step, "r1", first.undoes.identity.clone()).await;
+    assert_eq!(again.undoes.effect, Effect::Done, "after a crash the attempt still knows that it installed it");
+
+    let newer = place.put("obproxy-2.0-1.el7.noarch", "#!/bin/sh\n");
+    let refused = place.execute(&newer, "r3", None).await.result.unwrap_err();
+    assert_eq!(refused.reason, "OTHER_VERSION");
+    assert!(refused.message.contains(PACKAGE), "{}", refused.message);
+
+    let unknown = Undoes { effect: Effect::Unknown, ..first.undoes };
+    assert_eq!(place.undo(&step, "u1", std::slice::from_ref(&unknown)).await, Effect::Done);
+    assert!(!place.program().exists());
+    assert_eq!(place.undo(&step, "u1-again", &[unknown]).await, Effect::None);
+}
+
+#[tokio::test]
+async fn a_refusal_of_rpm_carries_its_words() {
+    if rpm_is_missing() {
+        return;
+    }
+    let place = Place::new();
+    let step = place.put(PACKAGE, "#!/bin/sh\n");
+    // Where a directory has to be, there is a file.
+    fs::write(place.dir.path().join("root/home"), "").unwrap();
+    let attempt = place.execute(&step, "r1", None).await;
+    let error = attempt.result.unwrap_err();
+    assert_eq!((error.reason, error.effect), ("RPM_FAILED", Effect::None), "{}", error.message);
+    assert!(error.exit_code.is_some_and(|code| code != 0));
+    assert_eq!(place.undo(&step, "u1", &[attempt.undoes]).await, Effect::None);
+}
+
+#[tokio::test]
+async fn a_proxy_that_dies_at_once_is_reported_with_its_last_words() {
+    if rpm_is_missing() {
+        return;
+    }
+    let place = Place::new();
+    place.execute(&place.put(PACKAGE, "#!/bin/sh\necho no room for $observer_sys_password\nexit 3\n"), "i", None).await;
+    let start = start_step();
+    let dir = place.dir.path().join("root/run/obproxy").join(start.sql_port.to_string());
+    let step = AgentStep::StartObproxy(start);
+    let attempt = place.execute(&step, "r1", None).await;
+    let error = attempt.result.unwrap_err();
+    assert_eq!((error.reason, error.exit_code), ("DEAD_ON_ARRIVAL", Some(3)));
+    assert!(error.message.contains("no room for"), "{}", error.message);
+    assert!(!error.message.contains("not-to-be-seen"));
+    assert!(dir.join(".oblet.json").exists());
+    assert_eq!(place.undo(&step, "u1", std::slice::from_ref(&attempt.undoes)).await, Effect::Done);
+    assert!(!dir.exists());
+    assert_eq!(place.undo(&step, "u2", &[attempt.undoes]).await, Effect::None);
+}
+
+#[tokio::test]
+async fn a_proxy_outlives_the_agent_is_adopted_and_stopped() {
+    if rpm_is_missing() {
+        return;
+    }
+    let mut place = Place::new();
+    place.execute(&place.put(PACKAGE, "#!/bin/sh\necho \"$@\" > arguments\nexec sleep 600\n"), "i", None).await;
+    let start = start_step();
+    let dir = place.dir.path().join("root/run/obproxy").join(start.sql_port.to_string());
+    let step = AgentStep::StartObproxy(start.clone());
+
+    // The agent dies while it waits for the ports.
+    let (context, store) = place.context("r1", None);
+    {
+        let running = place.host.execute(&step, &context);
+        tokio::pin!(running);
+        tokio::select! {
+            _ = &mut running => panic!("a sleeping proxy does not serve"),
+            () = until("the program", || dir.join("arguments").exists()) => {}
+        }
+    }
+    let identity = store.0.lock().unwrap().clone();
+    let named: serde_json::Value = serde_json::from_str(identity.as_deref().unwrap()).unwrap();
+    let run = place.dir.path().join("state/runs").join(named["run"].as_str().unwrap());
+    place.host = Place::open(place.dir.path());
+    let RunState::Running(before) = supervisor().find(&run).unwrap() else { panic!("it does not run") };
+
+    let other = AgentStep::StartObproxy(StartObproxy { app_name: "other".parse().unwrap(), ..start });
+    let refused = place.execute(&other, "r2", None).await.result.unwrap_err();
+    assert_eq!(refused.reason, "PORT_TAKEN");
+    assert!(refused.message.contains(&format!("pid {}", before.pid)), "{}", refused.message);
+
+    // Adopted, it still does not serve; a cancel stops it.
+    let (context, _) = place.context("r1", identity.clone());
+    let cancel = context.cancel.clone();
+    let log = place.dir.path().join("log");
+    let adopted = async {
+        until("the adoption", || {
+            fs::read_to_string(&log).is_ok_and(|text| text.contains("before the agent's restart"))
+        })
+        .await;
+        assert!(before.is_alive());
+        cancel.cancel();
+    };
+    let (result, ()) = tokio::join!(place.host.execute(&step, &context), adopted);
+    assert_eq!(result.unwrap_err().reason, "CANCELED");
+    assert!(!before.is_alive());
+    let undoes = [Undoes { identity, effect: Effect::Unknown }];
+    assert_eq!(place.undo(&step, "u1", &undoes).await, Effect::Done);
+    assert!(!dir.exists());
+    assert_eq!(place.undo(&step, "u2", &undoes).await, Effect::None);
+}
+
+#[tokio::test]
+async fn strangers_on_the_port_and_in_the_directory_are_left_alone() {
+    if rpm_is_missing() {
+        return;
+    }
+    let place = Place::new();
+    place.execute(&place.put(PACKAGE, "#!/bin/sh\nexit 0\n"), "i", None).await;
+    let start = start_step();
+    let step = AgentStep::StartObproxy(start.clone());
+    let listener = TcpListener::bind(("127.0.0.1", start.sql_port.get())).unwrap();
+    let taken = place.execute(&step, "r1", None).await.result.unwrap_err();
+    assert_eq!(taken.reason, "PORT_TAKEN");
+    assert!(taken.message.contains(&format!("pid {}", std::process::id())), "{}", taken.message);
+    drop(listener);
+
+    let dir = place.dir.path().join("root/run/obproxy").join(start.sql_port.to_string());
+    fs::create_dir_all(dir.join("etc")).unwrap();
+    let attempt = place.execute(&step, "r2", None).await;
+    assert_eq!(attempt.result.unwrap_err().reason, "DIRECTORY_TAKEN");
+    assert_eq!(place.undo(&step, "u2", &[attempt.undoes]).await, Effect::None);
+    assert!(dir.join("etc").exists());
+}

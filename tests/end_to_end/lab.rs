@@ -1,0 +1,319 @@
+//! Hosts on loopback addresses: each an agent with its own root directory and rpm database, under one coordinator.
+
+use oblet::tls;
+use serde_json::{Value, json};
+use std::{
+    fs,
+    net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    sync::atomic::{AtomicU8, Ordering},
+    time::{Duration, Instant},
+};
+
+pub(crate) const PACKAGE: &str = "obproxy-1.9.1.1-1919579.el7.x86_64";
+const AGENT_PORT: u16 = 62898;
+const METRICS_PORT: u16 = 62899;
+const REST_PORT: u16 = 8443;
+pub(crate) const SQL_PORT: u16 = 2883;
+pub(crate) const EXPORTER_PORT: u16 = 2884;
+pub(crate) const SYS_PASSWORD: &str = "aaBB22__proxysys";
+const PATIENCE: Duration = Duration::from_secs(90);
+
+/// True where the tests of this file can run; says loudly where they cannot.
+pub(crate) fn possible() -> bool {
+    let possible = Command::new("rpm").arg("--version").output().is_ok();
+    if !possible {
+        println!("SKIPPED: there is no rpm on this machine");
+    }
+    possible
+}
+
+/// A child that is killed with its test.
+pub(crate) struct Process(Child);
+
+impl Process {
+    fn spawn(command: &mut Command, log: &Path) -> Self {
+        let log = fs::OpenOptions::new().create(true).append(true).open(log).unwrap();
+        command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
+        Self(command.spawn().unwrap())
+    }
+
+    /// SIGKILL, as `kill -9`.
+    pub(crate) fn kill(&mut self) {
+        self.0.kill().unwrap();
+        self.0.wait().unwrap();
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+pub(crate) struct Host {
+    pub(crate) address: Ipv4Addr,
+    pub(crate) directory: PathBuf,
+    pub(crate) agent: Option<Process>,
+}
+
+impl Host {
+    pub(crate) fn root(&self) -> PathBuf {
+        self.directory.join("root")
+    }
+
+    pub(crate) fn start_agent(&mut self) {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_oblet-agent"));
+        command.arg("--config").arg(self.directory.join("agent.toml"));
+        self.agent = Some(Process::spawn(&mut command, &self.directory.join("agent.log")));
+    }
+
+    /// What the real rpm database has.
+    pub(crate) fn packages(&self) -> String {
+        let database = self.root().join("var/lib/rpm");
+        let output = Command::new("rpm").arg("--dbpath").arg(database).args(["-qa"]).output().unwrap();
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    /// Processes whose program lies in this host's root.
+    pub(crate) fn processes(&self) -> Vec<u32> {
+        let inside =
+            |pid: &u32| fs::read_link(format!("/proc/{pid}/exe")).is_ok_and(|program| program.starts_with(self.root()));
+        let pid = |entry: fs::DirEntry| entry.file_name().to_str()?.parse::<u32>().ok();
+        fs::read_dir("/proc").unwrap().flatten().filter_map(pid).filter(inside).collect()
+    }
+
+    /// How often a file below the agent's logs holds `text`.
+    pub(crate) fn count_in_logs(&self, text: &str) -> usize {
+        let mut count = 0;
+        let mut directories = vec![self.directory.join("state")];
+        while let Some(directory) = directories.pop() {
+            for entry in fs::read_dir(directory).unwrap().flatten() {
+                if entry.file_type().unwrap().is_dir() {
+                    directories.push(entry.path());
+                } else if entry.path().components().any(|part| part.as_os_str() == "logs") {
+                    count += String::from_utf8_lossy(&fs::read(entry.path()).unwrap()).matches(text).count();
+                }
+            }
+        }
+        count
+    }
+}
+
+impl Drop for Host {
+    fn drop(&mut self) {
+        self.agent = None;
+        for pid in self.processes() {
+            let pid = nix::unistd::Pid::from_raw(pid.cast_signed());
+            let _ = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL);
+        }
+    }
+}
+
+pub(crate) struct Lab {
+    pub(crate) hosts: Vec<Host>,
+    pub(crate) coordinator: Option<Process>,
+    pub(crate) directory: tempfile::TempDir,
+    rest: SocketAddr,
+    http: Option<(reqwest::Client, String)>,
+}
+
+/// A network of its own for each test, so that all of them can use OceanBase's ports at the same time.
+fn network() -> [u8; 3] {
+    static TESTS: AtomicU8 = AtomicU8::new(0);
+    let [_, _, high, low] = std::process::id().to_be_bytes();
+    [127, high | 128, low.wrapping_add(TESTS.fetch_add(97, Ordering::Relaxed))]
+}
+
+impl Lab {
+    /// Certificates, directories and configuration; nothing runs yet.
+    pub(crate) fn prepare(hosts: u8) -> Self {
+        tls::install_crypto_provider();
+        let directory = tempfile::tempdir().unwrap();
+        let [a, b, c] = network();
+        let rest = SocketAddr::from((Ipv4Addr::new(a, b, c, 1), REST_PORT));
+        let path = directory.path();
+        fs::create_dir(path.join("coordinator")).unwrap();
+        let config = format!(
+            "listen = '{rest}'\nstate_dir = '{0}/coordinator/state'\ninitial_password_file = '{0}/password'\n",
+            path.display()
+        );
+        fs::write(path.join("coordinator/coordinator.toml"), config).unwrap();
+        let mut lab = Self { hosts: Vec::new(), coordinator: None, directory, rest, http: None };
+        for number in 0..hosts {
+            lab.add_host(Ipv4Addr::new(a, b, c, 10 + number));
+        }
+        lab
+    }
+
+    fn add_host(&mut self, address: Ipv4Addr) {
+        let directory = self.directory.path().join(address.to_string());
+        fs::create_dir_all(directory.join("root")).unwrap();
+        let issued = Command::new(env!("CARGO_BIN_EXE_oblet-coordinator"))
+            .arg("certificate")
+            .arg("--config")
+            .arg(self.coordinator_config())
+            .args(["--role", "agent", "--name", "host", "--address", &address.to_string(), "--out"])
+            .arg(directory.join("tls"))
+            .output()
+            .unwrap();
+        assert!(issued.status.success(), "{}", String::from_utf8_lossy(&issued.stderr));
+        let config = format!(
+            "listen = '{address}:{AGENT_PORT}'\nmetrics_listen = '{address}:{METRICS_PORT}'\naddress = '{address}'\n\
+             state_dir = '{0}/state'\nroot_dir = '{0}/root'\nrun_user = '{1}'\nrpm_scriptlets = true\n\
+             tls_ca = '{0}/tls/ca.pem'\ntls_certificate = '{0}/tls/agent.pem'\ntls_key = '{0}/tls/agent.key'\n",
+            directory.display(),
+            nix::unistd::User::from_uid(nix::unistd::Uid::current()).unwrap().unwrap().name,
+        );
+        fs::write(directory.join("agent.toml"), config).unwrap();
+        self.hosts.push(Host { address, directory, agent: None });
+    }
+
+    fn coordinator_config(&self) -> PathBuf {
+        self.directory.path().join("coordinator/coordinator.toml")
+    }
+
+    pub(crate) fn start_coordinator(&mut self) {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_oblet-coordinator"));
+        command.arg("--config").arg(self.coordinator_config());
+        let log = self.directory.path().join("coordinator/coordinator.log");
+        self.coordinator = Some(Process::spawn(&mut command, &log));
+    }
+
+    /// Everything runs and answers.
+    pub(crate) async fn start(hosts: u8) -> Self {
+        let mut lab = Self::prepare(hosts);
+        lab.hosts.iter_mut().for_each(Host::start_agent);
+        lab.start_coordinator();
+        lab.connect().await;
+        lab
+    }
+
+    /// Waits until coordinator and agents answer.
+    pub(crate) async fn connect(&mut self) {
+        let path = self.directory.path().to_owned();
+        wait_for("the coordinator", || TcpStream::connect(self.rest).is_ok()).await;
+        for host in &self.hosts {
+            wait_for("an agent", || TcpStream::connect((host.address, AGENT_PORT)).is_ok()).await;
+        }
+        let ca = reqwest::Certificate::from_pem(&fs::read(path.join("coordinator/state/tls/ca.pem")).unwrap()).unwrap();
+        let client = reqwest::Client::builder().tls_certs_only([ca]).timeout(Duration::from_secs(30)).build().unwrap();
+        self.http = Some((client, fs::read_to_string(path.join("password")).unwrap().trim().to_owned()));
+    }
+
+    pub(crate) async fn get(&self, path: &str) -> Result<Value, reqwest::Error> {
+        let (client, password) = self.http.as_ref().unwrap();
+        let request = client.get(format!("https://{}{path}", self.rest)).basic_auth("admin", Some(password));
+        request.send().await?.json().await
+    }
+
+    /// Answers status and body.
+    pub(crate) async fn post(&self, path: &str, body: &Value) -> (u16, Value) {
+        let (client, password) = self.http.as_ref().unwrap();
+        let request = client.post(format!("https://{}{path}", self.rest)).basic_auth("admin", Some(password));
+        let response = request.json(body).send().await.unwrap();
+        (response.status().as_u16(), response.json().await.unwrap())
+    }
+
+    async fn must_post(&self, path: &str, body: &Value) -> Value {
+        let (status, answer) = self.post(path, body).await;
+        assert_eq!(status, 200, "{path}: {answer}");
+        answer["data"].clone()
+    }
+
+    /// Uploads the package, registers the hosts and creates a proxy cluster; answers the cluster's id.
+    pub(crate) async fn set_up(&self, cluster: Value) -> i64 {
+        let (client, password) = self.http.as_ref().unwrap();
+        let file = self.build_package();
+        let form = reqwest::multipart::Form::new().file("file", &file).await.unwrap();
+        let upload = client.post(format!("https://{}/api/v2/software-packages", self.rest));
+        let answer = upload.basic_auth("admin", Some(password)).multipart(form).send().await.unwrap();
+        assert_eq!(answer.status(), 200, "{}", answer.text().await.unwrap());
+
+        let list: Vec<Value> =
+            self.hosts.iter().map(|host| json!({"innerIpAddress": host.address.to_string()})).collect();
+        self.must_post("/api/v2/compute/hosts/batchCreate", &json!({"hostBasicDataList": list})).await;
+        let mut body = json!({
+            "name": "test", "workMode": "RS_LIST", "password": SYS_PASSWORD,
+            "obLinks": [{"clusterName": "ob1", "obClusterId": 1, "username": "proxyro"}],
+            "startupParameters": [{"name": "rootservice_list", "value": "127.0.0.1:2881"}],
+        });
+        body.as_object_mut().unwrap().extend(cluster.as_object().unwrap().clone());
+        let task = self.must_post("/api/v2/obproxy/clusters", &body).await;
+        self.finished(task["id"].as_i64().unwrap()).await;
+        let clusters = self.get("/api/v2/obproxy/clusters").await.unwrap();
+        clusters["data"]["contents"][0]["id"].as_i64().unwrap()
+    }
+
+    pub(crate) fn build_package(&self) -> PathBuf {
+        let binary = oblet_standins::program("obproxy").unwrap();
+        let mut options = oblet_standins::package::Options::new(binary, self.directory.path());
+        options.scriptlet = Some("echo scriptlet ran once".into());
+        oblet_standins::package::build(&options).unwrap()
+    }
+
+    /// The request of the sample, for all hosts; answers the ids of the tasks.
+    pub(crate) async fn batch_add(&self, cluster_id: i64) -> Vec<i64> {
+        let host_ids: Vec<usize> = (1..=self.hosts.len()).collect();
+        let body = json!({
+            "hostIds": host_ids, "sqlPort": SQL_PORT, "exporterPort": EXPORTER_PORT, "version": format!("{PACKAGE}.rpm"),
+        });
+        let data = self.must_post(&format!("/api/v2/obproxy/clusters/{cluster_id}/obproxies/batchAdd"), &body).await;
+        data["contents"].as_array().unwrap().iter().map(|task| task["id"].as_i64().unwrap()).collect()
+    }
+
+    /// Waits until the task came to rest.
+    pub(crate) async fn finished(&self, id: i64) -> Value {
+        let deadline = Instant::now() + PATIENCE;
+        let mut last = Value::Null;
+        while Instant::now() < deadline {
+            // The coordinator may be down at the moment.
+            if let Ok(answer) = self.get(&format!("/api/v2/tasks/instances/{id}")).await {
+                last = answer["data"].clone();
+                if last["status"] != "RUNNING" {
+                    return last;
+                }
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        panic!("task {id} does not come to rest: {last:#}");
+    }
+
+    pub(crate) async fn log(&self, task: &Value, subtask: &str) -> String {
+        let subtasks = task["subtasks"].as_array().unwrap();
+        let id = &subtasks.iter().find(|candidate| candidate["name"] == subtask).unwrap()["id"];
+        let path = format!("/api/v2/tasks/instances/{}/subtasks/{id}/log", task["id"]);
+        self.get(&path).await.unwrap()["data"]["log"].as_str().unwrap().to_owned()
+    }
+
+    /// No file that oblet wrote holds the text in clear.
+    pub(crate) fn assert_nowhere(&self, secret: &str) {
+        let mut directories = vec![self.directory.path().to_owned()];
+        while let Some(directory) = directories.pop() {
+            for entry in fs::read_dir(directory).unwrap().flatten() {
+                if entry.file_type().unwrap().is_dir() {
+                    directories.push(entry.path());
+                } else if let Ok(content) = fs::read(entry.path()) {
+                    let found = content.windows(secret.len()).any(|window| window == secret.as_bytes());
+                    assert!(!found, "{} holds a secret", entry.path().display());
+                }
+            }
+        }
+    }
+}
+
+/// Waits for a condition, bounded.
+pub(crate) async fn wait_for(what: &str, condition: impl Fn() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !condition() {
+        assert!(Instant::now() < deadline, "waited in vain for {what}");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+/// Holds a port, as a stranger would.
+pub(crate) fn occupy(address: Ipv4Addr, port: u16) -> TcpListener {
+    TcpListener::bind((address, port)).unwrap()
+}

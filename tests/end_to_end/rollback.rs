@@ -26,6 +26,8 @@ async fn a_rollback_leaves_the_host_as_it_was() {
     let id = lab.batch_add(cluster).await[0];
     let task = lab.finished(id).await;
     assert_eq!(task["status"], "FAILED", "{task:#}");
+    let log = lab.log(&task, "Sync obproxy parameter").await;
+    assert!(log.contains("no_such_parameter"), "{log}");
     assert_eq!(lab.hosts[0].packages().trim(), PACKAGE);
     assert_eq!(lab.hosts[0].processes().len(), 1);
 

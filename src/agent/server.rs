@@ -182,7 +182,10 @@ async fn serve(
     let ended = tokio::select! {
         () = shutdown.cancelled() => Ok(()),
         ended = &mut server => ended.map_err(AgentError::from).and(Err(AgentError::Ended("the gRPC server"))),
-        ended = &mut writer => return Err(journal_ended(ended)),
+        ended = &mut writer => {
+            runner.abandon();
+            return Err(journal_ended(ended));
+        }
         () = &mut collector => Err(AgentError::Ended("the collector")),
     };
     tracing::info!(grace_seconds = settings.grace.as_secs(), "the agent stops");

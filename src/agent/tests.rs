@@ -1,9 +1,9 @@
 //! The whole agent over mutual TLS, on a simulated host.
 
 use super::{
-    Agent, Settings,
+    Agent, AgentError, Settings,
     operation::{Key, Order, Phase},
-    runner::simulated::{Behaviour, PASSWORD, Simulated, check, install, order, refresh, sync_parameters},
+    runner::simulated::{Behaviour, PASSWORD, Simulated, check, damage, install, order, refresh, sync_parameters},
     start,
 };
 use crate::{
@@ -245,6 +245,17 @@ async fn refusals_carry_their_reason() {
     let canceled = running.client.cancel(cancel).await.unwrap().into_inner().operation.unwrap();
     assert_eq!(canceled.outcome.unwrap().result(), v1::Result::Canceled);
     running.stop().await;
+}
+
+#[tokio::test]
+async fn an_agent_whose_journal_failed_stops_and_says_unknown() {
+    let lab = Lab::new(Behaviour::Succeed);
+    let mut running = lab.start().await;
+    damage(&lab.directory.path().join("state"), "DROP TABLE events").await;
+    let status = running.client.submit(request(&order(install()))).await.unwrap_err();
+    assert_eq!(status.code(), Code::Unavailable, "{status:?}");
+    assert!(matches!(running.agent.wait().await, Err(AgentError::Journal(_))));
+    assert!(lab.carrier.calls().is_empty());
 }
 
 #[tokio::test]

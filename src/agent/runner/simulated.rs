@@ -235,3 +235,12 @@ pub(crate) async fn reached(runner: &Runner, key: Key, phase: Phase) -> Record {
     };
     tokio::time::timeout(Duration::from_secs(60), wait).await.expect("the phase is reached")
 }
+
+/// Changes the journal behind the agent's back.
+pub(crate) async fn damage(state_dir: &std::path::Path, sql: &'static str) {
+    use sqlx::ConnectOptions as _;
+    let options = sqlx::sqlite::SqliteConnectOptions::new().filename(state_dir.join("journal.db"));
+    let mut connection = options.connect().await.unwrap();
+    sqlx::raw_sql(sql).execute(&mut connection).await.unwrap();
+    sqlx::Connection::close(connection).await.unwrap();
+}

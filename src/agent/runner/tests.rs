@@ -220,6 +220,28 @@ async fn after_a_crash_in_any_phase_the_operation_has_one_effect() {
 }
 
 #[tokio::test]
+async fn an_unreadable_record_costs_its_operation_only() {
+    let lab = Lab::new(Behaviour::HoldAt(Phase::Running));
+    let started = lab.start().await;
+    let (damaged, good) = (order(install()), order(refresh()));
+    for order in [&damaged, &good] {
+        started.runner.submit(order.clone()).await.unwrap();
+        reached(&started.runner, order.key, Phase::Running).await;
+    }
+    started.crash().await;
+    simulated::damage(lab.path(), "UPDATE operations SET step = '{' WHERE position = 1").await;
+    lab.carrier.behave(Behaviour::Succeed);
+    let Started { runner, .. } = lab.start().await;
+    let record = runner.get(damaged.key).await.unwrap();
+    assert!(matches!(record.outcome, Some(Outcome::Interrupted(_))), "{record:?}");
+    assert_eq!((failure(&record).reason.as_str(), failure(&record).effect), ("UNREADABLE_RECORD", Effect::Unknown));
+    let record = reached(&runner, good.key, Phase::Finished).await;
+    assert!(matches!(record.outcome, Some(Outcome::Succeeded { .. })), "{record:?}");
+    // Its lock is free again.
+    runner.submit(order(install())).await.unwrap();
+}
+
+#[tokio::test]
 async fn secrets_survive_a_restart_and_are_nowhere_in_clear() {
     let lab = Lab::new(Behaviour::HoldAt(Phase::Running));
     let started = lab.start().await;

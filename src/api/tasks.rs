@@ -1,7 +1,7 @@
 //! `/api/v2/tasks/instances`
 
 use super::{
-    envelope::{Contents, Envelope, Page, Reply},
+    envelope::{Envelope, Page, Reply},
     error::ApiError,
     extract::{Params, PathOf},
     frame::TraceId,
@@ -143,9 +143,6 @@ async fn log(
     let missing = || ApiError::not_found("TSK10001", format_args!("the task {id} has no subtask {subtask_id}"));
     Ok(Reply(SubtaskLog { log: log.ok_or_else(missing)? }))
 }
-
-/// Several tasks that one request made.
-pub(super) type Tasks = Contents<TaskInstance>;
 
 /// Tells the engine of tasks whose transaction is committed.
 pub(super) fn wake(state: &ApiState, records: &[TaskRecord]) {

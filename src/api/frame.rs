@@ -31,7 +31,7 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
 pub(super) struct TraceId(Arc<str>);
 
 impl TraceId {
-    fn random() -> Self {
+    pub(super) fn random() -> Self {
         let (_, low) = uuid::Uuid::now_v7().as_u64_pair();
         Self(format!("{low:016x}").into())
     }

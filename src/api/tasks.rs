@@ -67,7 +67,7 @@ fn absent(id: i64) -> ApiError {
         ("hostId" = Option<i64>, Query),
         ("page" = Option<i64>, Query), ("size" = Option<i64>, Query), ("sort" = Option<String>, Query),
     ),
-    responses((status = 200, body = Envelope<Page<BasicTaskInstance>>)),
+    responses((status = 200, description = "Done.", body = Envelope<Page<BasicTaskInstance>>)),
 )]
 async fn list(State(state): State<ApiState>, params: Params) -> Result<Reply<Page<BasicTaskInstance>>, ApiError> {
     let paging = params.paging()?;
@@ -76,7 +76,7 @@ async fn list(State(state): State<ApiState>, params: Params) -> Result<Reply<Pag
         statuses: params.list("status")?,
         host_id: params.parsed("hostId")?,
         cluster_id: params.parsed("clusterId")?,
-        ascending: !params.descending(true)?,
+        ascending: !params.newest_first()?,
     };
     if params.text("type").is_some_and(|kind| kind != "MANUAL") {
         return Ok(Reply(paging.page(Vec::new(), 0)));
@@ -101,7 +101,7 @@ async fn list(State(state): State<ApiState>, params: Params) -> Result<Reply<Pag
 #[utoipa::path(
     get, path = "/api/v2/tasks/instances/{id}", tag = "tasks", operation_id = "getTask",
     params(("id" = i64, Path)),
-    responses((status = 200, body = Envelope<TaskInstance>), (status = 404, body = super::envelope::ErrorEnvelope)),
+    responses((status = 200, description = "Done.", body = Envelope<TaskInstance>), (status = 404, description = "There is no such thing.", body = super::envelope::ErrorEnvelope)),
 )]
 async fn get(State(state): State<ApiState>, PathOf(id): PathOf<i64>) -> Result<Reply<TaskInstance>, ApiError> {
     let mut connection = state.store().readers().acquire().await.map_err(StoreError::from)?;
@@ -132,7 +132,7 @@ struct SubtaskLog {
 #[utoipa::path(
     get, path = "/api/v2/tasks/instances/{id}/subtasks/{subtaskId}/log", tag = "tasks", operation_id = "getSubtaskLog",
     params(("id" = i64, Path), ("subtaskId" = i64, Path)),
-    responses((status = 200, body = Envelope<SubtaskLog>), (status = 404, body = super::envelope::ErrorEnvelope)),
+    responses((status = 200, description = "Done.", body = Envelope<SubtaskLog>), (status = 404, description = "There is no such thing.", body = super::envelope::ErrorEnvelope)),
 )]
 async fn log(
     State(state): State<ApiState>,

@@ -21,6 +21,13 @@ async fn the_description_is_served_without_a_password() {
     let request = axum::http::Request::get("/api/openapi.json").body(axum::body::Body::empty()).unwrap();
     let described: Value = lab.send(request).await.json();
     let paths = described["paths"].as_object().unwrap();
+    for (path, operations) in paths {
+        for (method, operation) in operations.as_object().unwrap() {
+            for (status, response) in operation["responses"].as_object().unwrap() {
+                assert!(response["description"].is_string(), "{method} {path} {status} has no description");
+            }
+        }
+    }
     for path in ["/api/v2/obproxy/clusters/{id}/obproxies/batchAdd", "/api/v2/software-packages", "/metrics"] {
         assert!(paths.contains_key(path), "{path}");
     }

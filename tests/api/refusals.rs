@@ -145,6 +145,7 @@ async fn hosts_are_added_all_or_none() {
     assert_refused(&lab.add_hosts(&["192.0.2.7", "192.0.2.7"]).await, 409, "CMP07001");
     assert_refused(&lab.add_hosts(&["192.0.2.7", "192.0.2.1"]).await, 409, "CMP07001");
     assert_refused(&lab.add_hosts(&["192.0.2.7", "no address"]).await, 400, "COM10001");
+    assert_refused(&lab.add_hosts(&["0.0.0.0"]).await, 400, "COM10001");
     assert_refused(&lab.add_hosts(&[]).await, 400, "COM10001");
     let unreachable = lab.add_hosts(&["192.0.2.7", "203.0.113.1"]).await;
     assert_refused(&unreachable, 502, "CMP07002");

@@ -69,6 +69,7 @@ pub(crate) struct Lab {
     pub(crate) engine: Arc<NotingEngine>,
     pub(crate) directory: TempDir,
     router: Router,
+    config_service: Router,
 }
 
 pub(crate) struct Answer {
@@ -109,7 +110,8 @@ impl Lab {
             registry: prometheus::Registry::new(),
         })
         .unwrap();
-        Self { store, engine, directory, router: oblet::api::router(state) }
+        let config_service = oblet::api::config_service_router(state.clone());
+        Self { store, engine, directory, router: oblet::api::router(state), config_service }
     }
 
     /// A lab with the cluster "test" (1), two hosts (1 and 2) and the samples' package.
@@ -126,11 +128,13 @@ impl Lab {
     }
 
     pub(crate) async fn send(&self, request: Request<Body>) -> Answer {
-        let response = self.router.clone().oneshot(request).await.unwrap();
-        let (parts, body) = response.into_parts();
-        let bytes = to_bytes(body, 64 << 20).await.unwrap();
-        let text = String::from_utf8(bytes.to_vec()).unwrap();
-        Answer { status: parts.status, headers: parts.headers, text }
+        answer_of(&self.router, request).await
+    }
+
+    /// Asks the config service, as obproxy does.
+    pub(crate) async fn config(&self, query: &str) -> Answer {
+        let request = Request::get(format!("/services?{query}")).body(Body::empty()).unwrap();
+        answer_of(&self.config_service, request).await
     }
 
     pub(crate) async fn get(&self, path: &str) -> Answer {
@@ -168,6 +172,14 @@ impl Lab {
             .header(header::CONTENT_TYPE, format!("multipart/form-data; boundary={boundary}"));
         self.send(request.body(Body::from(body)).unwrap()).await
     }
+}
+
+async fn answer_of(router: &Router, request: Request<Body>) -> Answer {
+    let response = router.clone().oneshot(request).await.unwrap();
+    let (parts, body) = response.into_parts();
+    let bytes = to_bytes(body, 64 << 20).await.unwrap();
+    let text = String::from_utf8(bytes.to_vec()).unwrap();
+    Answer { status: parts.status, headers: parts.headers, text }
 }
 
 fn signed(method: &str, path: &str) -> axum::http::request::Builder {

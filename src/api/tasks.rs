@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     coordinator::store::{
-        StoreError, hosts,
+        StoreError, clusters, hosts,
         tasks::{self, Origin, TaskFilter, TaskId, TaskRecord},
         users,
     },
@@ -64,6 +64,9 @@ fn absent(id: i64) -> ApiError {
         ("status" = Option<Vec<String>>, Query, description = "RUNNING, FAILED or SUCCESSFUL."),
         ("type" = Option<String>, Query, description = "All tasks are MANUAL, so any other type lists nothing."),
         ("clusterId" = Option<i64>, Query, description = "Id of a proxy cluster."),
+        ("cluterName" = Option<String>, Query, description = "Name of a proxy cluster; also understood without the slip."),
+        ("tenantId" = Option<i64>, Query, description = "No task belongs to a tenant, so any lists nothing."),
+        ("tenantName" = Option<String>, Query, description = "As tenantId."),
         ("hostId" = Option<i64>, Query),
         ("page" = Option<i64>, Query), ("size" = Option<i64>, Query), ("sort" = Option<String>, Query),
     ),
@@ -71,17 +74,26 @@ fn absent(id: i64) -> ApiError {
 )]
 async fn list(State(state): State<ApiState>, params: Params) -> Result<Reply<Page<BasicTaskInstance>>, ApiError> {
     let paging = params.paging()?;
-    let filter = TaskFilter {
+    let mut filter = TaskFilter {
         name: params.text("name").map(ToOwned::to_owned),
         statuses: params.list("status")?,
         host_id: params.parsed("hostId")?,
         cluster_id: params.parsed("clusterId")?,
         ascending: !params.newest_first()?,
     };
-    if params.text("type").is_some_and(|kind| kind != "MANUAL") {
-        return Ok(Reply(paging.page(Vec::new(), 0)));
+    let nothing = || Ok(Reply(paging.page(Vec::new(), 0)));
+    let of_tenant = ["tenantId", "tenantName"].iter().any(|name| params.text(name).is_some());
+    if of_tenant || params.text("type").is_some_and(|kind| kind != "MANUAL") {
+        return nothing();
     }
     let mut connection = state.store().readers().acquire().await.map_err(StoreError::from)?;
+    if let Some(name) = params.text("cluterName").or_else(|| params.text("clusterName")) {
+        let Some(cluster) = clusters::by_name(&mut connection, name).await? else { return nothing() };
+        if filter.cluster_id.is_some_and(|id| id != cluster.id) {
+            return nothing();
+        }
+        filter.cluster_id = Some(cluster.id);
+    }
     let (records, total) = tasks::list(&mut connection, &filter, paging.size, paging.offset()).await?;
     let mut creators = HashMap::new();
     for record in &records {

@@ -1,6 +1,6 @@
 //! Bad input: each gets its status and its code in the envelope, and nothing is stored.
 
-use crate::support::{Answer, Lab, OBPROXY, package};
+use crate::support::{Answer, Lab, MAX_PACKAGE_BYTES, OBPROXY, package};
 use axum::{
     body::Body,
     http::{Request, StatusCode, header},
@@ -121,7 +121,7 @@ async fn bad_packages_are_refused_and_leave_no_file() {
     let good = package("obproxy", "1.9.1.1", "1919579.el7", "x86_64");
     let mut flipped = good.clone();
     *flipped.last_mut().unwrap() ^= 1;
-    let cases: [(&str, &[u8], u16, &str); 9] = [
+    let cases: [(&str, &[u8], u16, &str); 8] = [
         (OBPROXY, &good[..good.len() - 1], 400, "PKG10006"),
         (OBPROXY, &good[..200], 400, "PKG10006"),
         (OBPROXY, &flipped, 400, "PKG10006"),
@@ -130,11 +130,13 @@ async fn bad_packages_are_refused_and_leave_no_file() {
         ("obproxy.zip", &good, 400, "PKG10003"),
         ("../../obproxy-1.9.1.1-1919579.el7.x86_64.rpm", &good, 400, "PKG10016"),
         ("obproxy;reboot-1-1.x86_64.rpm", &good, 400, "PKG10016"),
-        (OBPROXY, &vec![0; 2 << 20], 413, "COM10003"),
     ];
     for (name, content, status, code) in cases {
         assert_refused(&lab.upload(name, content).await, status, code);
     }
+    let long = lab.upload(OBPROXY, &vec![0; 3 << 20]).await;
+    assert_refused(&long, 413, "COM10003");
+    assert!(long.text.contains(&MAX_PACKAGE_BYTES.to_string()), "{}", long.text);
     assert_eq!(lab.get("/api/v2/software-packages").await.data()["page"]["totalElements"], 0);
     assert_eq!(std::fs::read_dir(lab.packages_dir()).unwrap().count(), 0);
 }
@@ -172,6 +174,13 @@ async fn what_is_no_proper_request_is_answered_in_the_envelope() {
         .header(header::AUTHORIZATION, "Basic YWRtaW46YWFBQTExLl8=")
         .header(header::CONTENT_TYPE, "text/plain");
     assert_refused(&lab.send(plain.body(Body::from(request)).unwrap()).await, 415, "COM10003");
+}
+
+#[tokio::test]
+async fn a_defect_costs_one_request() {
+    let lab = Lab::new().await;
+    assert_refused(&lab.add_hosts(&["192.0.2.13"]).await, 500, "COM10999");
+    lab.add_hosts(&["192.0.2.14"]).await.data();
 }
 
 #[tokio::test]

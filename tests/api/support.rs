@@ -23,9 +23,10 @@ use tempfile::TempDir;
 use tower::ServiceExt as _;
 
 pub(crate) const OBPROXY: &str = "obproxy-1.9.1.1-1919579.el7.x86_64.rpm";
+pub(crate) const MAX_PACKAGE_BYTES: u64 = 2 << 20;
 const PASSWORD: &str = "aaAA11._";
 
-/// Takes notes. Hosts in 198.51.100.0/24 are ARM machines, those in 203.0.113.0/24 do not answer.
+/// Takes notes. Hosts in 198.51.100.0/24 are ARM machines, those in 203.0.113.0/24 do not answer, 192.0.2.13 is a defect.
 #[derive(Default)]
 pub(crate) struct NotingEngine {
     pub(crate) woken: Mutex<Vec<i64>>,
@@ -42,6 +43,7 @@ impl TaskEngine for NotingEngine {
 
     fn describe_host<'a>(&'a self, address: IpAddr, _port: u16) -> BoxFuture<'a, Result<DescribeHostResponse, String>> {
         let text = address.to_string();
+        assert!(text != "192.0.2.13", "a defect");
         let answer = if text.starts_with("203.0.113.") {
             Err("connection refused".to_owned())
         } else {
@@ -103,7 +105,7 @@ impl Lab {
             store: store.clone(),
             vault: Arc::new(Vault::load_or_create(&directory.path().join("key")).unwrap()),
             packages_dir,
-            max_package_bytes: 1 << 20,
+            max_package_bytes: MAX_PACKAGE_BYTES,
             address: "192.0.2.250".into(),
             config_url_base: "http://192.0.2.250:8080".into(),
             engine: engine.clone(),

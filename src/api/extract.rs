@@ -96,20 +96,27 @@ impl Params {
         Ok(Paging { number, size })
     }
 
-    /// Whether `sort` asks for the newest first. Lists are sorted by id only.
-    pub(super) fn descending(&self, default: bool) -> Result<bool, ApiError> {
+    /// Whether `sort` asks for the newest first, which is the default. Lists are sorted by id only.
+    pub(super) fn newest_first(&self) -> Result<bool, ApiError> {
         match self.text("sort") {
-            None => Ok(default),
+            None | Some("id,desc") => Ok(true),
             Some("id" | "id,asc") => Ok(false),
-            Some("id,desc") => Ok(true),
-            Some(other) => Err(ApiError::new(
-                StatusCode::BAD_REQUEST,
-                code::NOT_SORTABLE,
-                format_args!("sort: {other:?} is not possible; only id,asc and id,desc are"),
-            )
-            .about("sort")),
+            Some(other) => Err(not_sortable(other, "id,asc and id,desc are")),
         }
     }
+
+    /// For lists that have one order, the oldest first.
+    pub(super) fn oldest_first(&self) -> Result<(), ApiError> {
+        match self.text("sort") {
+            None | Some("id" | "id,asc") => Ok(()),
+            Some(other) => Err(not_sortable(other, "id,asc is")),
+        }
+    }
+}
+
+fn not_sortable(asked: &str, possible: &str) -> ApiError {
+    let text = format_args!("sort: {asked:?} is not possible; only {possible}");
+    ApiError::new(StatusCode::BAD_REQUEST, code::NOT_SORTABLE, text).about("sort")
 }
 
 /// Which part of a list is wanted.

@@ -31,7 +31,7 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
 pub(super) struct TraceId(Arc<str>);
 
 impl TraceId {
-    fn random() -> Self {
+    pub(super) fn random() -> Self {
         let (_, low) = uuid::Uuid::now_v7().as_u64_pair();
         Self(format!("{low:016x}").into())
     }
@@ -93,6 +93,8 @@ pub(super) async fn frame(
     // An upload may take long; it has a deadline per chunk instead.
     let limit = if method == Method::POST && route == UPLOAD_ROUTE { Duration::MAX } else { REQUEST_TIMEOUT };
 
+    let reads = matches!(method, Method::GET | Method::HEAD);
+
     let response = async {
         let answer = AssertUnwindSafe(next.run(request)).catch_unwind();
         let response = match tokio::time::timeout(limit, answer).await {
@@ -111,7 +113,13 @@ pub(super) async fn frame(
             .advise("ask whether it took effect before you send it again")
             .into_response(),
         };
-        tracing::info!(status = response.status().as_u16(), elapsed_ms = millis(started), "answered");
+        let (status, elapsed_ms) = (response.status().as_u16(), millis(started));
+        // Pollers ask all day: what they are told stands in the metrics.
+        if reads && response.status().is_success() {
+            tracing::debug!(status, elapsed_ms, "answered");
+        } else {
+            tracing::info!(status, elapsed_ms, "answered");
+        }
         response
     }
     .instrument(span)

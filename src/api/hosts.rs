@@ -122,11 +122,11 @@ pub(super) fn absent(id: i64) -> ApiError {
         ("keyword" = Option<String>, Query, description = "Part of the address, the alias or the name."),
         ("status" = Option<Vec<String>>, Query), ("page" = Option<i64>, Query), ("size" = Option<i64>, Query),
     ),
-    responses((status = 200, body = Envelope<Page<HostView>>)),
+    responses((status = 200, description = "Done.", body = Envelope<Page<HostView>>)),
 )]
 async fn list(State(state): State<ApiState>, params: Params) -> Result<Reply<Page<HostView>>, ApiError> {
     let paging = params.paging()?;
-    params.descending(false)?;
+    params.oldest_first()?;
     let filter =
         HostFilter { keyword: params.text("keyword").map(ToOwned::to_owned), statuses: params.list("status")? };
     let mut connection = state.store().readers().acquire().await.map_err(StoreError::from)?;
@@ -141,7 +141,7 @@ async fn list(State(state): State<ApiState>, params: Params) -> Result<Reply<Pag
 /// Answers one host.
 #[utoipa::path(
     get, path = "/api/v2/compute/hosts/{id}", tag = "hosts", operation_id = "getHost", params(("id" = i64, Path)),
-    responses((status = 200, body = Envelope<HostView>), (status = 404, body = ErrorEnvelope)),
+    responses((status = 200, description = "Done.", body = Envelope<HostView>), (status = 404, description = "There is no such thing.", body = ErrorEnvelope)),
 )]
 async fn get(State(state): State<ApiState>, PathOf(id): PathOf<i64>) -> Result<Reply<HostView>, ApiError> {
     let mut connection = state.store().readers().acquire().await.map_err(StoreError::from)?;
@@ -188,7 +188,7 @@ struct HostBasicData {
     post, path = "/api/v2/compute/hosts/batchCreate", tag = "hosts", operation_id = "createHosts",
     request_body = BatchCreate,
     responses(
-        (status = 200, body = Envelope<Contents<HostView>>),
+        (status = 200, description = "Done.", body = Envelope<Contents<HostView>>),
         (status = 409, description = "A host is known already, or stands in the list twice.", body = ErrorEnvelope),
         (status = 502, description = "An agent did not answer, or is not that of the host.", body = ErrorEnvelope),
     ),
@@ -201,11 +201,17 @@ async fn create(
         let why = format_args!("1 to {MAX_HOSTS} hosts are added at a time");
         return Err(ApiError::invalid("hostBasicDataList", why));
     }
+    if body.mgragent_port == Some(0) || body.monagent_port == Some(0) {
+        return Err(ApiError::invalid("mgragentPort, monagentPort", "a port lies between 1 and 65535"));
+    }
     let known = |ip: IpAddr| ApiError::conflict("CMP07001", format_args!("the host {ip} exists or is named twice"));
     let mut seen = HashSet::new();
     let mut connection = state.store().readers().acquire().await.map_err(StoreError::from)?;
     for host in &body.host_basic_data_list {
         let ip = host.inner_ip_address;
+        if ip.is_unspecified() || ip.is_multicast() {
+            return Err(ApiError::invalid("innerIpAddress", format_args!("{ip} is no address of a host")));
+        }
         if !seen.insert(ip) || hosts::by_ip(&mut connection, ip).await?.is_some() {
             return Err(known(ip));
         }
@@ -281,7 +287,7 @@ async fn describe(state: &ApiState, body: &BatchCreate, host: &HostBasicData) ->
     params(("id" = i64, Path)),
     responses(
         (status = 200, description = "No data."),
-        (status = 404, body = ErrorEnvelope),
+        (status = 404, description = "There is no such thing.", body = ErrorEnvelope),
         (status = 409, description = "A proxy or a running task is on it.", body = ErrorEnvelope),
     ),
 )]
@@ -299,7 +305,7 @@ struct BatchDelete {
 #[utoipa::path(
     post, path = "/api/v2/compute/hosts/batchDelete", tag = "hosts", operation_id = "deleteHosts",
     request_body = BatchDelete,
-    responses((status = 200, description = "No data."), (status = 409, body = ErrorEnvelope)),
+    responses((status = 200, description = "No data."), (status = 409, description = "It conflicts with what is there.", body = ErrorEnvelope)),
 )]
 async fn batch_delete(
     State(state): State<ApiState>,

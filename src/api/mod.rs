@@ -1,6 +1,7 @@
 //! The REST API, in the wire format of OCP v2. One file per resource; what is on the wire is defined here only.
 
 mod auth;
+mod config_service;
 mod envelope;
 mod error;
 mod extract;
@@ -18,6 +19,7 @@ mod task_view;
 mod tasks;
 mod upload;
 
+pub use config_service::config_service_router;
 pub use state::{ApiSettings, ApiState, BoxFuture, TaskEngine};
 pub use upload::clean_uploads;
 

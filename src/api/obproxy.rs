@@ -43,11 +43,11 @@ fn absent(id: i64) -> ApiError {
 #[utoipa::path(
     get, path = "/api/v2/obproxy/clusters", tag = "obproxy", operation_id = "listObproxyClusters",
     params(("page" = Option<i64>, Query), ("size" = Option<i64>, Query)),
-    responses((status = 200, body = Envelope<Page<ObproxyClusterView>>)),
+    responses((status = 200, description = "Done.", body = Envelope<Page<ObproxyClusterView>>)),
 )]
 async fn list(State(state): State<ApiState>, params: Params) -> Result<Reply<Page<ObproxyClusterView>>, ApiError> {
     let paging = params.paging()?;
-    params.descending(false)?;
+    params.oldest_first()?;
     let mut connection = state.store().readers().acquire().await.map_err(StoreError::from)?;
     let (found, total) = clusters::list(&mut connection, paging.size, paging.offset()).await?;
     let mut views = Vec::with_capacity(found.len());
@@ -61,7 +61,7 @@ async fn list(State(state): State<ApiState>, params: Params) -> Result<Reply<Pag
 #[utoipa::path(
     get, path = "/api/v2/obproxy/clusters/{id}", tag = "obproxy", operation_id = "getObproxyCluster",
     params(("id" = i64, Path)),
-    responses((status = 200, body = Envelope<ObproxyClusterView>), (status = 404, body = ErrorEnvelope)),
+    responses((status = 200, description = "Done.", body = Envelope<ObproxyClusterView>), (status = 404, description = "There is no such thing.", body = ErrorEnvelope)),
 )]
 async fn get(State(state): State<ApiState>, PathOf(id): PathOf<i64>) -> Result<Reply<ObproxyClusterView>, ApiError> {
     let mut connection = state.store().readers().acquire().await.map_err(StoreError::from)?;
@@ -154,7 +154,7 @@ impl Password {
     post, path = "/api/v2/obproxy/clusters", tag = "obproxy", operation_id = "createObproxyCluster",
     request_body = CreateCluster,
     responses(
-        (status = 200, body = Envelope<TaskInstance>), (status = 400, body = ErrorEnvelope),
+        (status = 200, description = "Done.", body = Envelope<TaskInstance>), (status = 400, description = "A field is missing or wrong.", body = ErrorEnvelope),
         (status = 404, description = "A host or the package does not exist.", body = ErrorEnvelope),
         (status = 409, description = "The name or a port is taken, or the package does not fit.", body = ErrorEnvelope),
     ),
@@ -176,8 +176,8 @@ async fn create(
         id,
         secrets: seal(&state, id, body.password.as_ref(), body.proxyro_password.as_ref())?,
         name: body.name,
-        address: body.address.filter(|address| !address.is_empty()),
-        port: body.port,
+        address: address(body.address)?,
+        port: body.port.filter(|port| *port > 0),
         work_mode: body.work_mode.unwrap_or(ClusterMode::ConfigUrl),
         ob_links: links(body.ob_links)?,
         startup_parameters: parameters("startupParameters", body.startup_parameters)?,
@@ -209,6 +209,15 @@ async fn create(
     transaction.commit().await.map_err(StoreError::from)?;
     tasks::wake(&state, std::slice::from_ref(&record));
     Ok(Reply(task_view::created(&record)))
+}
+
+fn address(given: Option<String>) -> Result<Option<String>, ApiError> {
+    match given.filter(|address| !address.is_empty()) {
+        Some(long) if long.len() > 255 || long.chars().any(|c| c.is_control() || c.is_whitespace()) => {
+            Err(ApiError::invalid("address", "an address has at most 255 characters and no white space"))
+        }
+        address => Ok(address),
+    }
 }
 
 fn seal(
@@ -267,7 +276,7 @@ fn parameters(field: &str, list: Vec<ParameterParam>) -> Result<Vec<Parameter>, 
     post, path = "/api/v2/obproxy/clusters/{id}/obproxies/batchAdd", tag = "obproxy", operation_id = "addObproxies",
     params(("id" = i64, Path)), request_body = InstallParam,
     responses(
-        (status = 200, body = Envelope<Contents<TaskInstance>>), (status = 400, body = ErrorEnvelope),
+        (status = 200, description = "Done.", body = Envelope<Contents<TaskInstance>>), (status = 400, description = "A field is missing or wrong.", body = ErrorEnvelope),
         (status = 404, description = "The cluster, a host or the package does not exist.", body = ErrorEnvelope),
         (status = 409, description = "A port is taken, or the package does not fit a host.", body = ErrorEnvelope),
     ),

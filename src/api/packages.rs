@@ -19,7 +19,7 @@ use axum::{
     http::{StatusCode, header},
 };
 use serde::Serialize;
-use std::{fs, io};
+use std::io;
 use utoipa::ToSchema;
 use utoipa_axum::{
     router::{OpenApiRouter, UtoipaMethodRouterExt as _},
@@ -100,11 +100,11 @@ fn kind_of(name: &str) -> Option<&'static str> {
         ("operatingSystem" = Option<Vec<String>>, Query), ("architecture" = Option<Vec<String>>, Query),
         ("page" = Option<i64>, Query), ("size" = Option<i64>, Query), ("sort" = Option<String>, Query),
     ),
-    responses((status = 200, body = Envelope<Page<PackageView>>)),
+    responses((status = 200, description = "Done.", body = Envelope<Page<PackageView>>)),
 )]
 async fn list(State(state): State<ApiState>, params: Params) -> Result<Reply<Page<PackageView>>, ApiError> {
     let paging = params.paging()?;
-    let descending = params.descending(true)?;
+    let descending = params.newest_first()?;
     let wanted = |name: &str| params.list::<String>(name);
     let filters = [wanted("type")?, wanted("version")?, wanted("operatingSystem")?, wanted("architecture")?];
     let mut connection = state.store().readers().acquire().await.map_err(StoreError::from)?;
@@ -136,15 +136,16 @@ struct UploadForm {
     post, path = "/api/v2/software-packages", tag = "packages", operation_id = "uploadPackage",
     request_body(content = UploadForm, content_type = "multipart/form-data"),
     responses(
-        (status = 200, body = Envelope<PackageView>),
+        (status = 200, description = "Done.", body = Envelope<PackageView>),
         (status = 400, description = "Not a package, truncated, or wrongly named.", body = ErrorEnvelope),
         (status = 409, description = "Another file of this name is there.", body = ErrorEnvelope),
-        (status = 413, body = ErrorEnvelope), (status = 507, body = ErrorEnvelope),
+        (status = 413, description = "The body is too long.", body = ErrorEnvelope), (status = 507, description = "The disk of the packages is full.", body = ErrorEnvelope),
     ),
 )]
 async fn upload_package(State(state): State<ApiState>, request: Request) -> Result<Reply<PackageView>, ApiError> {
     let length = request.headers().get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
-    upload::check_space(&state.settings.packages_dir, length)?;
+    let limit = state.settings.max_package_bytes;
+    upload::check_space(&state.settings.packages_dir, length.map(|length: u64| length.min(limit)))?;
     let mut form = Multipart::from_request(request, &state).await.map_err(|rejection| {
         let text = format_args!("the body has to be multipart/form-data: {}", rejection.body_text());
         ApiError::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, code::INVALID_REQUEST, text)
@@ -164,7 +165,6 @@ async fn upload_package(State(state): State<ApiState>, request: Request) -> Resu
     file_name
         .parse::<crate::steps::values::PackageRef>()
         .map_err(|error| ApiError::new(StatusCode::BAD_REQUEST, "PKG10016", error).about("file"))?;
-    let limit = state.settings.max_package_bytes;
     let received = upload::receive(&mut field, &state.settings.packages_dir, limit).await?;
     let package = take_in(&state, received, file_name).await?;
     tracing::info!(package = %package.package, sha256 = %package.sha256, "package uploaded");
@@ -218,7 +218,7 @@ async fn take_in(state: &ApiState, received: Received, file_name: String) -> Res
     delete, path = "/api/v2/software-packages/{id}", tag = "packages", operation_id = "deletePackage",
     params(("id" = i64, Path)),
     responses(
-        (status = 200, description = "No data."), (status = 404, body = ErrorEnvelope),
+        (status = 200, description = "No data."), (status = 404, description = "There is no such thing.", body = ErrorEnvelope),
         (status = 409, description = "A proxy uses it.", body = ErrorEnvelope),
     ),
 )]
@@ -233,11 +233,27 @@ async fn delete(State(state): State<ApiState>, PathOf(id): PathOf<i64>) -> Resul
     }
     packages::delete(&mut transaction, id).await?;
     transaction.commit().await.map_err(StoreError::from)?;
-    match fs::remove_file(packages::path(&state.settings.packages_dir, &package)) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            tracing::warn!(package = %package.package, %error, "the file of a deleted package is still there");
-        }
-        _ => {}
-    }
+    remove_file(&state, &package).await?;
     Ok(NoData)
+}
+
+/// Removes the file of a deleted package, unless it was uploaded again meanwhile; holding the writer keeps it so.
+async fn remove_file(state: &ApiState, package: &Package) -> Result<(), StoreError> {
+    let mut transaction = state.store().begin().await?;
+    if packages::by_file_name(&mut transaction, &package.package.file_name()).await?.is_some() {
+        return Ok(());
+    }
+    let path = packages::path(&state.settings.packages_dir, package);
+    match tokio::fs::remove_file(&path).await {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            tracing::warn!(path = %path.display(), %error, "the file of a deleted package is still there");
+        }
+        _ => {
+            if let Some(directory) = path.parent() {
+                // A leftover empty directory does no harm.
+                let _ = tokio::fs::remove_dir(directory).await;
+            }
+        }
+    }
+    Ok(())
 }

@@ -41,7 +41,7 @@ struct Info {
 /// Answers name and version of the program.
 #[utoipa::path(
     get, path = "/api/v2/info", tag = "system", operation_id = "getInfo",
-    responses((status = 200, body = Envelope<Info>)),
+    responses((status = 200, description = "Done.", body = Envelope<Info>)),
 )]
 async fn info() -> Reply<Info> {
     Reply(Info { product: env!("CARGO_PKG_NAME"), build_version: env!("CARGO_PKG_VERSION") })
@@ -50,7 +50,7 @@ async fn info() -> Reply<Info> {
 /// Answers the coordinator's clock.
 #[utoipa::path(
     get, path = "/api/v2/time", tag = "system", operation_id = "getTime", security(),
-    responses((status = 200, body = String, content_type = "text/plain")),
+    responses((status = 200, description = "Done.", body = String, content_type = "text/plain")),
 )]
 async fn time() -> String {
     ocp_time(now_micros())
@@ -59,7 +59,7 @@ async fn time() -> String {
 /// The process answers.
 #[utoipa::path(
     get, path = "/-/healthy", tag = "system", operation_id = "healthy", security(),
-    responses((status = 200, body = String, content_type = "text/plain")),
+    responses((status = 200, description = "Done.", body = String, content_type = "text/plain")),
 )]
 async fn healthy() -> &'static str {
     "healthy\n"
@@ -69,8 +69,8 @@ async fn healthy() -> &'static str {
 #[utoipa::path(
     get, path = "/-/ready", tag = "system", operation_id = "ready", security(),
     responses(
-        (status = 200, body = String, content_type = "text/plain"),
-        (status = 503, body = String, content_type = "text/plain"),
+        (status = 200, description = "Done.", body = String, content_type = "text/plain"),
+        (status = 503, description = "Not yet, or not any more.", body = String, content_type = "text/plain"),
     ),
 )]
 async fn ready(State(state): State<ApiState>) -> (StatusCode, &'static str) {
@@ -84,7 +84,7 @@ async fn ready(State(state): State<ApiState>) -> (StatusCode, &'static str) {
 /// Metrics of the coordinator in Prometheus' text format.
 #[utoipa::path(
     get, path = "/metrics", tag = "system", operation_id = "metrics", security(),
-    responses((status = 200, body = String, content_type = "text/plain; version=0.0.4")),
+    responses((status = 200, description = "Done.", body = String, content_type = "text/plain; version=0.0.4")),
 )]
 async fn metrics(State(state): State<ApiState>) -> Response {
     match TextEncoder::new().encode_to_string(&state.settings.registry.gather()) {

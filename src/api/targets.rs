@@ -33,7 +33,7 @@ struct TargetGroup {
 #[utoipa::path(
     get, path = "/api/v2/prometheus/targets", tag = "monitoring", operation_id = "listPrometheusTargets",
     params(("job" = Option<String>, Query, description = "obproxy or oblet-agent; both if absent.")),
-    responses((status = 200, body = Vec<TargetGroup>)),
+    responses((status = 200, description = "Done.", body = Vec<TargetGroup>)),
 )]
 async fn targets(State(state): State<ApiState>, params: Params) -> Result<Json<Vec<TargetGroup>>, ApiError> {
     let job = params.text("job");

@@ -1,7 +1,7 @@
 //! `/api/v2/tasks/instances`
 
 use super::{
-    envelope::{Contents, Envelope, Page, Reply},
+    envelope::{Envelope, Page, Reply},
     error::ApiError,
     extract::{Params, PathOf},
     frame::TraceId,
@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     coordinator::store::{
-        StoreError, hosts,
+        StoreError, clusters, hosts,
         tasks::{self, Origin, TaskFilter, TaskId, TaskRecord},
         users,
     },
@@ -64,24 +64,36 @@ fn absent(id: i64) -> ApiError {
         ("status" = Option<Vec<String>>, Query, description = "RUNNING, FAILED or SUCCESSFUL."),
         ("type" = Option<String>, Query, description = "All tasks are MANUAL, so any other type lists nothing."),
         ("clusterId" = Option<i64>, Query, description = "Id of a proxy cluster."),
+        ("cluterName" = Option<String>, Query, description = "Name of a proxy cluster; also understood without the slip."),
+        ("tenantId" = Option<i64>, Query, description = "No task belongs to a tenant, so any lists nothing."),
+        ("tenantName" = Option<String>, Query, description = "As tenantId."),
         ("hostId" = Option<i64>, Query),
         ("page" = Option<i64>, Query), ("size" = Option<i64>, Query), ("sort" = Option<String>, Query),
     ),
-    responses((status = 200, body = Envelope<Page<BasicTaskInstance>>)),
+    responses((status = 200, description = "Done.", body = Envelope<Page<BasicTaskInstance>>)),
 )]
 async fn list(State(state): State<ApiState>, params: Params) -> Result<Reply<Page<BasicTaskInstance>>, ApiError> {
     let paging = params.paging()?;
-    let filter = TaskFilter {
+    let mut filter = TaskFilter {
         name: params.text("name").map(ToOwned::to_owned),
         statuses: params.list("status")?,
         host_id: params.parsed("hostId")?,
         cluster_id: params.parsed("clusterId")?,
-        ascending: !params.descending(true)?,
+        ascending: !params.newest_first()?,
     };
-    if params.text("type").is_some_and(|kind| kind != "MANUAL") {
-        return Ok(Reply(paging.page(Vec::new(), 0)));
+    let nothing = || Ok(Reply(paging.page(Vec::new(), 0)));
+    let of_tenant = ["tenantId", "tenantName"].iter().any(|name| params.text(name).is_some());
+    if of_tenant || params.text("type").is_some_and(|kind| kind != "MANUAL") {
+        return nothing();
     }
     let mut connection = state.store().readers().acquire().await.map_err(StoreError::from)?;
+    if let Some(name) = params.text("cluterName").or_else(|| params.text("clusterName")) {
+        let Some(cluster) = clusters::by_name(&mut connection, name).await? else { return nothing() };
+        if filter.cluster_id.is_some_and(|id| id != cluster.id) {
+            return nothing();
+        }
+        filter.cluster_id = Some(cluster.id);
+    }
     let (records, total) = tasks::list(&mut connection, &filter, paging.size, paging.offset()).await?;
     let mut creators = HashMap::new();
     for record in &records {
@@ -101,7 +113,7 @@ async fn list(State(state): State<ApiState>, params: Params) -> Result<Reply<Pag
 #[utoipa::path(
     get, path = "/api/v2/tasks/instances/{id}", tag = "tasks", operation_id = "getTask",
     params(("id" = i64, Path)),
-    responses((status = 200, body = Envelope<TaskInstance>), (status = 404, body = super::envelope::ErrorEnvelope)),
+    responses((status = 200, description = "Done.", body = Envelope<TaskInstance>), (status = 404, description = "There is no such thing.", body = super::envelope::ErrorEnvelope)),
 )]
 async fn get(State(state): State<ApiState>, PathOf(id): PathOf<i64>) -> Result<Reply<TaskInstance>, ApiError> {
     let mut connection = state.store().readers().acquire().await.map_err(StoreError::from)?;
@@ -132,7 +144,7 @@ struct SubtaskLog {
 #[utoipa::path(
     get, path = "/api/v2/tasks/instances/{id}/subtasks/{subtaskId}/log", tag = "tasks", operation_id = "getSubtaskLog",
     params(("id" = i64, Path), ("subtaskId" = i64, Path)),
-    responses((status = 200, body = Envelope<SubtaskLog>), (status = 404, body = super::envelope::ErrorEnvelope)),
+    responses((status = 200, description = "Done.", body = Envelope<SubtaskLog>), (status = 404, description = "There is no such thing.", body = super::envelope::ErrorEnvelope)),
 )]
 async fn log(
     State(state): State<ApiState>,
@@ -143,9 +155,6 @@ async fn log(
     let missing = || ApiError::not_found("TSK10001", format_args!("the task {id} has no subtask {subtask_id}"));
     Ok(Reply(SubtaskLog { log: log.ok_or_else(missing)? }))
 }
-
-/// Several tasks that one request made.
-pub(super) type Tasks = Contents<TaskInstance>;
 
 /// Tells the engine of tasks whose transaction is committed.
 pub(super) fn wake(state: &ApiState, records: &[TaskRecord]) {

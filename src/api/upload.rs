@@ -120,7 +120,7 @@ pub(super) fn check(file: &mut fs::File, size_bytes: u64, file_name: &str) -> Re
             .signature
             .get_entry_data_as_u64(IndexSignatureTag::RPMSIGTAG_LONGSIZE)
             .or_else(|_| metadata.signature.get_entry_data_as_u32(IndexSignatureTag::RPMSIGTAG_SIZE).map(u64::from));
-        if stated.is_ok_and(|stated| size_bytes != start.saturating_add(stated)) {
+        if !stated.is_ok_and(|stated| size_bytes == start.saturating_add(stated)) {
             return Err(wrong(&"its size is not what its header says"));
         }
     }

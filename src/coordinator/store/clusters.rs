@@ -325,7 +325,7 @@ mod tests {
         };
         let proxy = insert_proxy(&mut transaction, new.clone()).await.unwrap();
         assert!(insert_proxy(&mut transaction, new).await.unwrap_err().is_conflict());
-        assert_eq!(proxies_on_host(&mut transaction, 7).await.unwrap(), [proxy.clone()]);
+        assert_eq!(proxies_on_host(&mut transaction, 7).await.unwrap(), std::slice::from_ref(&proxy));
         set_proxy_status(&mut transaction, proxy.id, ObproxyStatus::Running).await.unwrap();
         assert_eq!(proxies(&mut transaction, 1).await.unwrap()[0].status, ObproxyStatus::Running);
         assert!(delete_proxy(&mut transaction, proxy.id).await.unwrap());

@@ -136,7 +136,7 @@ mod tests {
         let other = insert(&mut transaction, new("obproxy-1.9.1.1-1919579.el7.aarch64.rpm")).await.unwrap();
         assert!(insert(&mut transaction, new(name)).await.unwrap_err().is_conflict());
         assert_eq!(by_file_name(&mut transaction, name).await.unwrap().as_ref(), Some(&package));
-        assert_eq!(by_name(&mut transaction, name).await.unwrap(), [package.clone()]);
+        assert_eq!(by_name(&mut transaction, name).await.unwrap(), std::slice::from_ref(&package));
         let both = by_name(&mut transaction, "obproxy-1.9.1.1-1919579").await.unwrap();
         assert_eq!(both, [other, package.clone()]);
         let path = path(Path::new("/p"), &package);

@@ -1,0 +1,12 @@
+//! The REST API without a network: the whole router over a real store, with an engine that only takes notes.
+
+#[cfg(test)]
+mod openapi;
+#[cfg(test)]
+mod refusals;
+#[cfg(test)]
+mod resources;
+#[cfg(test)]
+mod seeds;
+#[cfg(test)]
+mod support;

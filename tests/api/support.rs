@@ -1,0 +1,204 @@
+use axum::{
+    Router,
+    body::{Body, to_bytes},
+    http::{HeaderMap, Request, StatusCode, header},
+};
+use base64::{Engine as _, prelude::BASE64_STANDARD};
+use oblet::{
+    api::{ApiSettings, ApiState, BoxFuture, TaskEngine},
+    coordinator::{
+        secrets::Vault,
+        store::{Store, tasks::TaskId, users},
+    },
+    rpc::v1::DescribeHostResponse,
+};
+use rpm::{BuildConfig, CompressionType, FileOptions, PackageBuilder};
+use serde_json::{Value, json};
+use std::{
+    net::IpAddr,
+    path::PathBuf,
+    sync::{Arc, Mutex},
+};
+use tempfile::TempDir;
+use tower::ServiceExt as _;
+
+pub(crate) const OBPROXY: &str = "obproxy-1.9.1.1-1919579.el7.x86_64.rpm";
+pub(crate) const MAX_PACKAGE_BYTES: u64 = 2 << 20;
+const PASSWORD: &str = "aaAA11._";
+
+/// Takes notes. Hosts in 198.51.100.0/24 are ARM machines, those in 203.0.113.0/24 do not answer, 192.0.2.13 is a defect.
+#[derive(Default)]
+pub(crate) struct NotingEngine {
+    pub(crate) woken: Mutex<Vec<i64>>,
+}
+
+impl TaskEngine for NotingEngine {
+    fn epoch(&self) -> i64 {
+        1
+    }
+
+    fn wake(&self, id: TaskId) {
+        self.woken.lock().unwrap().push(id.0);
+    }
+
+    fn describe_host<'a>(&'a self, address: IpAddr, _port: u16) -> BoxFuture<'a, Result<DescribeHostResponse, String>> {
+        let text = address.to_string();
+        assert!(text != "192.0.2.13", "a defect");
+        let answer = if text.starts_with("203.0.113.") {
+            Err("connection refused".to_owned())
+        } else {
+            let architecture = if text.starts_with("198.51.100.") { "aarch64" } else { "x86_64" };
+            Ok(DescribeHostResponse {
+                agent_version: "0.1.0".into(),
+                hostname: format!("host-{text}"),
+                operating_system: "Debian GNU/Linux 12".into(),
+                kernel_release: "6.1.0".into(),
+                architecture: architecture.into(),
+                metrics_port: 9100,
+                ..DescribeHostResponse::default()
+            })
+        };
+        Box::pin(async move { answer })
+    }
+
+    fn is_ready(&self) -> bool {
+        true
+    }
+}
+
+pub(crate) struct Lab {
+    pub(crate) store: Store,
+    pub(crate) engine: Arc<NotingEngine>,
+    pub(crate) directory: TempDir,
+    router: Router,
+    config_service: Router,
+}
+
+pub(crate) struct Answer {
+    pub(crate) status: StatusCode,
+    pub(crate) headers: HeaderMap,
+    pub(crate) text: String,
+}
+
+impl Answer {
+    pub(crate) fn json(&self) -> Value {
+        serde_json::from_str(&self.text).unwrap_or_else(|error| panic!("{error}: {}", self.text))
+    }
+
+    pub(crate) fn data(&self) -> Value {
+        assert_eq!(self.status, StatusCode::OK, "{}", self.text);
+        self.json()["data"].clone()
+    }
+}
+
+impl Lab {
+    pub(crate) async fn new() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let store = Store::open(&directory.path().join("store.db")).await.unwrap();
+        let mut transaction = store.begin().await.unwrap();
+        users::create(&mut transaction, "admin", &PASSWORD.into()).await.unwrap();
+        transaction.commit().await.unwrap();
+        let packages_dir = directory.path().join("packages");
+        std::fs::create_dir(&packages_dir).unwrap();
+        let engine = Arc::new(NotingEngine::default());
+        let state = ApiState::new(ApiSettings {
+            store: store.clone(),
+            vault: Arc::new(Vault::load_or_create(&directory.path().join("key")).unwrap()),
+            packages_dir,
+            max_package_bytes: MAX_PACKAGE_BYTES,
+            address: "192.0.2.250".into(),
+            config_url_base: "http://192.0.2.250:8080".into(),
+            engine: engine.clone(),
+            registry: prometheus::Registry::new(),
+        })
+        .unwrap();
+        let config_service = oblet::api::config_service_router(state.clone());
+        Self { store, engine, directory, router: oblet::api::router(state), config_service }
+    }
+
+    /// A lab with the cluster "test" (1), two hosts (1 and 2) and the samples' package.
+    pub(crate) async fn furnished() -> Self {
+        let lab = Self::new().await;
+        lab.post("/api/v2/obproxy/clusters", json!({"name": "test", "obLinks": []})).await.data();
+        lab.add_hosts(&["192.0.2.1", "192.0.2.2"]).await.data();
+        lab.upload(OBPROXY, &package("obproxy", "1.9.1.1", "1919579.el7", "x86_64")).await.data();
+        lab
+    }
+
+    pub(crate) fn packages_dir(&self) -> PathBuf {
+        self.directory.path().join("packages")
+    }
+
+    pub(crate) async fn send(&self, request: Request<Body>) -> Answer {
+        answer_of(&self.router, request).await
+    }
+
+    /// Asks the config service, as obproxy does.
+    pub(crate) async fn config(&self, query: &str) -> Answer {
+        let request = Request::get(format!("/services?{query}")).body(Body::empty()).unwrap();
+        answer_of(&self.config_service, request).await
+    }
+
+    pub(crate) async fn get(&self, path: &str) -> Answer {
+        self.send(signed("GET", path).body(Body::empty()).unwrap()).await
+    }
+
+    pub(crate) async fn delete(&self, path: &str) -> Answer {
+        self.send(signed("DELETE", path).body(Body::empty()).unwrap()).await
+    }
+
+    pub(crate) async fn post(&self, path: &str, body: Value) -> Answer {
+        self.post_text(path, body.to_string()).await
+    }
+
+    pub(crate) async fn post_text(&self, path: &str, body: String) -> Answer {
+        let request = signed("POST", path).header(header::CONTENT_TYPE, "application/json");
+        self.send(request.body(Body::from(body)).unwrap()).await
+    }
+
+    pub(crate) async fn add_hosts(&self, addresses: &[&str]) -> Answer {
+        let list: Vec<Value> = addresses.iter().map(|address| json!({"innerIpAddress": address})).collect();
+        self.post("/api/v2/compute/hosts/batchCreate", json!({"hostBasicDataList": list, "sshPort": 22})).await
+    }
+
+    pub(crate) async fn upload(&self, name: &str, content: &[u8]) -> Answer {
+        let boundary = "part-of-a-form";
+        let mut body = format!(
+            "--{boundary}\r\nContent-Disposition: form-data; name=\"file\"; filename=\"{name}\"\r\n\
+             Content-Type: application/x-rpm\r\n\r\n"
+        )
+        .into_bytes();
+        body.extend_from_slice(content);
+        body.extend_from_slice(format!("\r\n--{boundary}--\r\n").as_bytes());
+        let request = signed("POST", "/api/v2/software-packages")
+            .header(header::CONTENT_TYPE, format!("multipart/form-data; boundary={boundary}"));
+        self.send(request.body(Body::from(body)).unwrap()).await
+    }
+}
+
+async fn answer_of(router: &Router, request: Request<Body>) -> Answer {
+    let response = router.clone().oneshot(request).await.unwrap();
+    let (parts, body) = response.into_parts();
+    let bytes = to_bytes(body, 64 << 20).await.unwrap();
+    let text = String::from_utf8(bytes.to_vec()).unwrap();
+    Answer { status: parts.status, headers: parts.headers, text }
+}
+
+fn signed(method: &str, path: &str) -> axum::http::request::Builder {
+    let credentials = BASE64_STANDARD.encode(format!("admin:{PASSWORD}"));
+    Request::builder().method(method).uri(path).header(header::AUTHORIZATION, format!("Basic {credentials}"))
+}
+
+pub(crate) fn package(name: &str, version: &str, release: &str, architecture: &str) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    PackageBuilder::new(name, version, "Apache-2.0", architecture, "A package for tests")
+        .using_config(BuildConfig::v4().compression(CompressionType::None))
+        .release(release)
+        .with_file_contents("#!/bin/sh\n", FileOptions::new(format!("/opt/{name}/run")))
+        .unwrap()
+        .build()
+        .unwrap()
+        .write(&mut bytes)
+        .unwrap();
+    bytes
+}

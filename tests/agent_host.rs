@@ -9,11 +9,16 @@
 
 use oblet::{
     agent::{
+        HostView,
         host::{DirectSupervisor, Host, HostSettings, Launch, RunOutcome, RunState, Supervisor},
         step::{BoxFuture, Carrier, Done, IdentityStore, Secrets, StepContext, StepError, StepLog, Undoes},
     },
     graph::Effect,
-    steps::{AgentStep, InstallPackage, StartObproxy, WorkMode, values::Port},
+    steps::{
+        AgentStep, CheckProcesses, ExposeExporter, InstallPackage, Instance, InstanceKind, RefreshConfig,
+        SetObproxyPasswords, StartObproxy, SyncObproxyParameters, WorkMode,
+        values::{PackageRef, Parameter, Port},
+    },
 };
 use sha2::{Digest as _, Sha256};
 use std::{
@@ -134,7 +139,7 @@ impl Place {
     }
 
     fn put(&self, name: &str, script: &str) -> AgentStep {
-        let package: oblet::steps::values::PackageRef = name.parse().unwrap();
+        let package: PackageRef = name.parse().unwrap();
         let mut bytes = Vec::new();
         rpm::PackageBuilder::new(package.name(), package.version(), "Apache-2.0", package.architecture(), "stand-in")
             .using_config(rpm::BuildConfig::v4().compression(rpm::CompressionType::None))
@@ -145,7 +150,11 @@ impl Place {
             .unwrap()
             .write(&mut bytes)
             .unwrap();
-        let digest: String = Sha256::digest(&bytes).iter().map(|byte| format!("{byte:02x}")).collect();
+        self.put_file(package, &bytes)
+    }
+
+    fn put_file(&self, package: PackageRef, bytes: &[u8]) -> AgentStep {
+        let digest: String = Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect();
         let dir = self.dir.path().join("state/packages").join(&digest);
         fs::create_dir_all(&dir).unwrap();
         fs::write(dir.join(package.file_name()), bytes).unwrap();
@@ -397,4 +406,94 @@ async fn strangers_on_the_port_and_in_the_directory_are_left_alone() {
     assert_eq!(attempt.result.unwrap_err().reason, "DIRECTORY_TAKEN");
     assert_eq!(place.undo(&step, "u2", &[attempt.undoes]).await, Effect::None);
     assert!(dir.join("etc").exists());
+}
+
+/// Every step of the operation "install obproxy" after the checks.
+fn steps_of_an_installation(place: &Place) -> Vec<AgentStep> {
+    let binary = oblet_standins::program("obproxy").unwrap();
+    let path =
+        oblet_standins::package::build(&oblet_standins::package::Options::new(binary, place.dir.path())).unwrap();
+    let package: PackageRef = path.file_name().unwrap().to_str().unwrap().parse().unwrap();
+    let install = place.put_file(package.clone(), &fs::read(path).unwrap());
+    let start = StartObproxy { package, ..start_step() };
+    let sql_port = start.sql_port;
+    let parameter = |name: &str, value: &str| Parameter { name: name.parse().unwrap(), value: value.parse().unwrap() };
+    let instance = Instance {
+        kind: InstanceKind::Obproxy,
+        sql_port,
+        exporter_port: start.exporter_port,
+        cluster_name: "odp".parse().unwrap(),
+        cluster_id: 7,
+        server_id: 8,
+    };
+    vec![
+        install,
+        AgentStep::StartObproxy(start),
+        AgentStep::SyncObproxyParameters(SyncObproxyParameters {
+            sql_port,
+            parameters: vec![parameter("proxy_mem_limited", "4G"), parameter("syslog_level", "INFO")],
+        }),
+        AgentStep::SetObproxyPasswords(SetObproxyPasswords { sql_port }),
+        AgentStep::RefreshConfig(RefreshConfig { instance: instance.clone() }),
+        AgentStep::ExposeExporter(ExposeExporter { instance }),
+    ]
+}
+
+#[tokio::test]
+async fn every_step_has_one_effect_and_every_undo_is_quiet_the_second_time() {
+    if rpm_is_missing() {
+        return;
+    }
+    let mut place = Place::new();
+    let steps = steps_of_an_installation(&place);
+    let mut attempts = Vec::new();
+    for (number, step) in steps.iter().enumerate() {
+        let first = place.execute(step, &format!("first-{number}"), None).await;
+        assert_eq!(first.result.unwrap().effect, Effect::Done, "{}", step.kind());
+        let second = place.execute(step, &format!("second-{number}"), None).await;
+        assert_eq!(second.result.unwrap().effect, Effect::None, "{}", step.kind());
+        assert_eq!(place.undo(step, &format!("quiet-{number}"), &[second.undoes]).await, Effect::None);
+        attempts.push(first.undoes);
+    }
+    assert_eq!(place.host.config_generation(), 2);
+    // The agent restarts, the instance does not.
+    let before = place.host.instances();
+    place.host = Place::open(place.dir.path());
+    assert!(before[0].alive);
+    assert_eq!(place.host.instances(), before);
+    let keyword = AgentStep::CheckProcesses(CheckProcesses { keywords: vec!["obproxy".parse().unwrap()] });
+    let found = place.execute(&keyword, "check", None).await.result.unwrap_err();
+    assert!(found.message.contains(&format!("pid {}", before[0].pid)), "{}", found.message);
+
+    let log = fs::read_to_string(place.dir.path().join("log")).unwrap();
+    assert!(!log.contains("not-to-be-seen"));
+    for (number, (step, undoes)) in steps.iter().zip(attempts).enumerate().rev() {
+        let changes = !matches!(step, AgentStep::SyncObproxyParameters(_) | AgentStep::SetObproxyPasswords(_));
+        let expected = if changes { Effect::Done } else { Effect::None };
+        let undoes = [undoes];
+        assert_eq!(place.undo(step, &format!("undo-{number}"), &undoes).await, expected, "{}", step.kind());
+        assert_eq!(place.undo(step, &format!("again-{number}"), &undoes).await, Effect::None, "{}", step.kind());
+    }
+    assert!(place.host.instances().is_empty());
+    place.execute(&keyword, "check", None).await.result.unwrap();
+}
+
+#[tokio::test]
+async fn a_wrong_parameter_names_itself() {
+    if rpm_is_missing() {
+        return;
+    }
+    let place = Place::new();
+    let steps = steps_of_an_installation(&place);
+    let [install, start, ..] = steps.as_slice() else { panic!("two steps at least") };
+    place.execute(install, "i", None).await.result.unwrap();
+    let started = place.execute(start, "s", None).await;
+    started.result.unwrap();
+    let AgentStep::StartObproxy(StartObproxy { sql_port, .. }) = start else { panic!("the second step starts") };
+    let parameters = vec![Parameter { name: "no_such_item".parse().unwrap(), value: "1".parse().unwrap() }];
+    let sync = AgentStep::SyncObproxyParameters(SyncObproxyParameters { sql_port: *sql_port, parameters });
+    let error = place.execute(&sync, "p", None).await.result.unwrap_err();
+    assert_eq!(error.reason, "PARAMETER_UNKNOWN");
+    assert!(error.message.contains("no_such_item") && !error.next_move.is_empty());
+    assert_eq!(place.undo(start, "u", &[started.undoes]).await, Effect::Done);
 }

@@ -67,10 +67,10 @@ fn operating_system() -> String {
 
 fn disk(path: &PathBuf) -> Option<v1::Disk> {
     let space = nix::sys::statvfs::statvfs(path).ok()?;
-    let unit = u64::from(space.fragment_size());
+    let unit = space.fragment_size();
     Some(v1::Disk {
         path: path.display().to_string(),
-        total_bytes: u64::from(space.blocks()) * unit,
-        available_bytes: u64::from(space.blocks_available()) * unit,
+        total_bytes: space.blocks() * unit,
+        available_bytes: space.blocks_available() * unit,
     })
 }

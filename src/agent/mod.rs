@@ -14,6 +14,8 @@ pub mod runner;
 mod server;
 mod service;
 pub mod step;
+#[cfg(test)]
+mod tests;
 mod watch;
 mod wire;
 

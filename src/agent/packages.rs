@@ -109,7 +109,7 @@ impl PackageStore {
     fn check_room(&self, missing: u64) -> Result<(), Refused> {
         let space = nix::sys::statvfs::statvfs(&self.directory)
             .map_err(|error| failed(&self.directory, &io::Error::from(error)))?;
-        let available = u64::from(space.blocks_available()) * u64::from(space.fragment_size());
+        let available = space.blocks_available() * space.fragment_size();
         if available < missing.saturating_add(RESERVE_BYTES) {
             return Err(Refused::DiskFull(format!(
                 "{} has {available} bytes left; the package needs {missing} and {RESERVE_BYTES} stay reserved",

@@ -93,6 +93,8 @@ const KEEPALIVE: Duration = Duration::from_secs(30);
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
 const CALLS_PER_CONNECTION: usize = 256;
 const MAX_MESSAGE_BYTES: usize = 4 << 20;
+/// How long the journal may take to close.
+const CLOSE: Duration = Duration::from_secs(5);
 const COLLECT_EVERY: Duration = Duration::from_secs(3600);
 
 /// Opens the journal, takes up what was under way, and serves until `shutdown`.
@@ -174,8 +176,8 @@ async fn serve(
             TcpIncoming::from(listener).with_nodelay(Some(true)).with_keepalive(Some(KEEPALIVE)),
             stopping.clone().cancelled_owned(),
         );
-    let mut server = std::pin::pin!(server);
-    let mut collector = std::pin::pin!(collect(&runner, settings.retention));
+    let mut server = Box::pin(server);
+    let mut collector = Box::pin(collect(&runner, settings.retention));
     let ended = tokio::select! {
         () = shutdown.cancelled() => Ok(()),
         ended = &mut server => ended.map_err(AgentError::from).and(Err(AgentError::Ended("the gRPC server"))),
@@ -190,6 +192,12 @@ async fn serve(
         tracing::warn!("calls were cut off: they did not end in the grace time");
     }
     runner.abandon();
+    // The writer ends with the last handle, so that the next agent finds a journal that was closed.
+    drop((server, collector));
+    drop(runner);
+    if tokio::time::timeout(CLOSE, writer).await.is_err() {
+        tracing::warn!("the journal was not closed; the next start recovers it");
+    }
     ended
 }
 

@@ -1,1 +1,88 @@
+//! The REST API, in the wire format of OCP v2. One file per resource; what is on the wire is defined here only.
 
+mod auth;
+mod envelope;
+mod error;
+mod extract;
+mod frame;
+mod hosts;
+mod install;
+mod obproxy;
+mod obproxy_view;
+mod packages;
+pub mod serve;
+mod state;
+mod system;
+mod targets;
+mod task_view;
+mod tasks;
+mod upload;
+
+pub use state::{ApiSettings, ApiState, BoxFuture, TaskEngine};
+pub use upload::clean_uploads;
+
+use axum::{Router, extract::DefaultBodyLimit, http::StatusCode, middleware::from_fn_with_state};
+use error::{ApiError, code};
+use utoipa::openapi::{
+    ComponentsBuilder, InfoBuilder, LicenseBuilder, OpenApi, OpenApiBuilder,
+    security::{HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme},
+};
+use utoipa_axum::router::OpenApiRouter;
+
+const MAX_BODY_BYTES: usize = 1 << 20;
+
+/// All routes. Serve it with `into_make_service_with_connect_info::<SocketAddr>()`, or failed logins are counted
+/// without regard to where they come from.
+pub fn router(state: ApiState) -> Router {
+    let guarded = guarded_router().route_layer(from_fn_with_state(state.clone(), auth::authenticate));
+    let (router, _) = guarded.merge(system::public_router()).split_for_parts();
+    router
+        .fallback(|| async {
+            ApiError::new(StatusCode::NOT_FOUND, code::NOT_IMPLEMENTED, "there is nothing under this path")
+        })
+        .method_not_allowed_fallback(|| async {
+            let text = "the path does not support this method";
+            ApiError::new(StatusCode::METHOD_NOT_ALLOWED, code::METHOD_NOT_SUPPORTED, text)
+        })
+        .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
+        .layer(from_fn_with_state(state.clone(), frame::frame))
+        .with_state(state)
+}
+
+/// The description of all routes.
+pub fn openapi() -> OpenApi {
+    let (_, described) = guarded_router().merge(system::public_router()).split_for_parts();
+    described
+}
+
+fn guarded_router() -> OpenApiRouter<ApiState> {
+    OpenApiRouter::with_openapi(base())
+        .merge(hosts::router())
+        .merge(packages::router())
+        .merge(obproxy::router())
+        .merge(tasks::router())
+        .merge(targets::router())
+        .merge(system::router())
+}
+
+fn base() -> OpenApi {
+    let basic = SecurityScheme::Http(HttpBuilder::new().scheme(HttpAuthScheme::Basic).build());
+    OpenApiBuilder::new()
+        .info(
+            InfoBuilder::new()
+                .title("oblet coordinator")
+                .version(env!("CARGO_PKG_VERSION"))
+                .description(Some(DESCRIPTION))
+                .license(Some(LicenseBuilder::new().name("Apache-2.0").identifier(Some("Apache-2.0")).build()))
+                .build(),
+        )
+        .components(Some(ComponentsBuilder::new().security_scheme("basic", basic).build()))
+        .security(Some([SecurityRequirement::new("basic", Vec::<String>::new())]))
+        .build()
+}
+
+const DESCRIPTION: &str = "\
+OceanBase hosts and proxies, in the wire format of the OceanBase Cloud Platform (OCP) v2 API.
+
+Differences from OCP: hosts are added at once and answered themselves, because their agents run already; \
+a failed subtask says why and what to do next; errors carry `nextMove`.";

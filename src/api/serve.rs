@@ -1,6 +1,6 @@
 //! Puts the coordinator together and serves it.
 
-use super::{ApiState, TaskEngine, clean_uploads, router};
+use super::{ApiSettings, ApiState, TaskEngine, clean_uploads, router};
 use crate::{
     agent::step::BoxFuture,
     config::StateDirectory,
@@ -29,7 +29,7 @@ use tokio_util::sync::CancellationToken;
 /// Name of the first user, as OCP's.
 const FIRST_USER: &str = "admin";
 /// Connections that may wait to be accepted.
-const BACKLOG: i32 = 1024;
+const BACKLOG: u32 = 1024;
 
 /// Why the coordinator did not start.
 #[derive(Debug, thiserror::Error)]
@@ -98,15 +98,18 @@ pub async fn start(config: &Config) -> Result<Coordinator, StartError> {
     })
     .await?;
     let address = config.advertise_addresses.first().map(ToString::to_string).unwrap_or_default();
-    let state = ApiState::new(
-        store.clone(),
+    let registry = prometheus::Registry::new();
+    registry.register(Box::new(prometheus::process_collector::ProcessCollector::for_self()))?;
+    let state = ApiState::new(ApiSettings {
+        store: store.clone(),
         vault,
         packages_dir,
+        max_package_bytes: ApiSettings::DEFAULT_MAX_PACKAGE_BYTES,
         address,
-        config.config_url_base.clone(),
-        Arc::new(Ready { engine: engine.clone(), fatal: fatal.clone() }),
-        prometheus::default_registry().clone(),
-    )?;
+        config_url_base: config.config_url_base.clone(),
+        engine: Arc::new(Ready { engine: engine.clone(), fatal: fatal.clone() }),
+        registry,
+    })?;
     let listen_error = |source| StartError::Listen { address: config.listen, source };
     let listener = listen(config.listen).map_err(listen_error)?;
     let address = listener.local_addr().map_err(listen_error)?;
@@ -131,6 +134,10 @@ pub async fn start(config: &Config) -> Result<Coordinator, StartError> {
 }
 
 impl Coordinator {
+    pub fn engine(&self) -> &Engine {
+        &self.engine
+    }
+
     /// Ends if the server does, which it never should.
     pub async fn served(&mut self) -> String {
         match (&mut self.server).await {
@@ -159,7 +166,7 @@ fn listen(address: SocketAddr) -> io::Result<std::net::TcpListener> {
     let socket = if address.is_ipv4() { tokio::net::TcpSocket::new_v4()? } else { tokio::net::TcpSocket::new_v6()? };
     socket.set_reuseaddr(true)?;
     socket.bind(address)?;
-    socket.listen(BACKLOG.unsigned_abs())?.into_std()
+    socket.listen(BACKLOG)?.into_std()
 }
 
 /// Fresh at every start, so it never expires in a process that is restarted once a year.

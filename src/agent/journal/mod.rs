@@ -44,6 +44,8 @@ pub enum JournalError {
     DiskFull,
     #[error("the journal has stopped after a failed write")]
     Stopped,
+    #[error("the operation cannot be put into words for the journal")]
+    Encode(#[source] Box<dyn std::error::Error + Send + Sync>),
     #[error("the journal cannot be read")]
     Read(#[source] sqlx::Error),
 }
@@ -52,7 +54,7 @@ impl From<JournalError> for io::Error {
     fn from(error: JournalError) -> Self {
         match &error {
             JournalError::DiskFull => Self::new(io::ErrorKind::StorageFull, error),
-            JournalError::Stopped | JournalError::Read(_) => Self::other(error),
+            JournalError::Stopped | JournalError::Encode(_) | JournalError::Read(_) => Self::other(error),
         }
     }
 }

@@ -85,8 +85,8 @@ impl Journal {
     /// Takes the operation and its lock, unless something speaks against it.
     pub async fn accept(&self, order: &Order) -> Result<Accepted, JournalError> {
         let order = order.clone();
-        let step = serde_json::to_string(&order.step).map_err(|_| JournalError::Stopped)?;
-        let sealed = self.sealer.seal(&order.key, &order.secrets).map_err(|_| JournalError::Stopped)?;
+        let step = serde_json::to_string(&order.step).map_err(encode)?;
+        let sealed = self.sealer.seal(&order.key, &order.secrets).map_err(encode)?;
         self.write(move |connection| {
             Box::pin(async move {
                 if let Some(highest) = claim(connection, order.epoch).await? {
@@ -129,7 +129,7 @@ impl Journal {
 
     /// Notes the outcome, gives the lock back and wipes the secrets. A second outcome is not taken.
     pub async fn finish(&self, position: i64, outcome: &Outcome) -> Result<bool, JournalError> {
-        let outcome = serde_json::to_string(outcome).map_err(|_| JournalError::Stopped)?;
+        let outcome = serde_json::to_string(outcome).map_err(encode)?;
         self.write(move |connection| {
             Box::pin(async move {
                 let sequence: Option<i64> = sqlx::query_scalar(
@@ -492,6 +492,10 @@ fn word_effect(word: Option<&str>) -> Effect {
         Some("done") => Effect::Done,
         _ => Effect::Unknown,
     }
+}
+
+fn encode(error: impl std::error::Error + Send + Sync + 'static) -> JournalError {
+    JournalError::Encode(Box::new(error))
 }
 
 fn decode(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> sqlx::Error {

@@ -1,1 +1,124 @@
+use super::{Accepted, Journal, JournalError, OpenError, Unfinished};
+use crate::agent::{
+    operation::{Order, Phase},
+    runner::simulated::{install, order, refresh, sync_parameters},
+};
+use futures_util::future::join_all;
+use sqlx::AssertSqlSafe;
+use std::{fs, os::unix::fs::PermissionsExt as _};
 
+async fn run(journal: &Journal, sql: &str) {
+    let sql = sql.to_owned();
+    journal
+        .write(|connection| {
+            Box::pin(async move { sqlx::raw_sql(AssertSqlSafe(sql)).execute(connection).await.map(drop) })
+        })
+        .await
+        .unwrap();
+}
+
+#[tokio::test]
+async fn files_are_for_the_owner_only() {
+    let directory = tempfile::tempdir().unwrap();
+    let state = directory.path().join("state");
+    let (journal, _writer) = Journal::open(&state).await.unwrap();
+    journal.accept(&order(install())).await.unwrap();
+    assert_eq!(fs::metadata(&state).unwrap().permissions().mode() & 0o777, 0o700);
+    let names: Vec<_> = fs::read_dir(&state).unwrap().map(|entry| entry.unwrap()).collect();
+    assert!(names.len() >= 3, "{names:?}");
+    for entry in names {
+        assert_eq!(entry.metadata().unwrap().permissions().mode() & 0o777, 0o600, "{entry:?}");
+    }
+}
+
+#[tokio::test]
+async fn waiting_changes_are_committed_together() {
+    let directory = tempfile::tempdir().unwrap();
+    let (journal, _writer) = Journal::open(directory.path()).await.unwrap();
+    let claims = join_all((1..=64).map(|epoch| journal.claim_epoch(epoch))).await;
+    assert!(claims.into_iter().all(|claim| claim.unwrap().is_none()));
+    assert_eq!(journal.highest_epoch().await.unwrap(), 64);
+    let commits = *journal.commits().borrow();
+    assert!(commits < 64, "{commits} commits for 64 changes");
+}
+
+#[tokio::test]
+async fn a_full_disk_undoes_the_change_and_the_journal_goes_on() {
+    let directory = tempfile::tempdir().unwrap();
+    let (journal, _writer) = Journal::open(directory.path()).await.unwrap();
+    // SQLite never lowers the limit below the size of the file.
+    run(&journal, "PRAGMA max_page_count = 1").await;
+    let mut accepted = Vec::new();
+    let refused = loop {
+        let order = Order { fingerprint: "f".repeat(4000), ..order(sync_parameters()) };
+        match journal.accept(&order).await {
+            Ok(Accepted::Fresh(record)) => {
+                journal.finish(record.position, &crate::agent::operation::Outcome::interrupted("X", "x")).await.ok();
+                accepted.push(order.key);
+            }
+            Ok(other) => panic!("{other:?}"),
+            Err(error) => break (error, order.key),
+        }
+        assert!(accepted.len() < 1000);
+    };
+    assert!(matches!(refused.0, JournalError::DiskFull), "{:?}", refused.0);
+    assert!(journal.get(refused.1).await.unwrap().is_none());
+    run(&journal, "PRAGMA max_page_count = 1000000").await;
+    assert!(matches!(journal.accept(&order(refresh())).await.unwrap(), Accepted::Fresh(_)));
+}
+
+#[tokio::test]
+async fn any_other_failure_stops_the_journal_for_good() {
+    let directory = tempfile::tempdir().unwrap();
+    let (journal, writer) = Journal::open(directory.path()).await.unwrap();
+    let kept = order(refresh());
+    journal.accept(&kept).await.unwrap();
+    let broken = journal.write(|connection| {
+        Box::pin(async move { sqlx::query("INSERT INTO nowhere VALUES (1)").execute(connection).await.map(drop) })
+    });
+    assert!(matches!(broken.await, Err(JournalError::Stopped)));
+    assert!(writer.await.unwrap().is_err());
+    assert!(matches!(journal.accept(&order(install())).await, Err(JournalError::Stopped)));
+    let (journal, _writer) = Journal::open(directory.path()).await.unwrap();
+    assert_eq!(journal.get(kept.key).await.unwrap().unwrap().phase, Phase::Accepted);
+}
+
+#[tokio::test]
+async fn an_unreadable_record_is_told_apart_from_the_others() {
+    let directory = tempfile::tempdir().unwrap();
+    let (journal, _writer) = Journal::open(directory.path()).await.unwrap();
+    let (damaged, sealed, good) = (order(install()), order(sync_parameters()), order(refresh()));
+    for order in [&damaged, &sealed, &good] {
+        assert!(matches!(journal.accept(order).await.unwrap(), Accepted::Fresh(_)));
+    }
+    run(&journal, "UPDATE operations SET step = '{\"kind\":\"unheard_of\"}' WHERE position = 1").await;
+    run(&journal, "UPDATE operations SET secrets = x'00112233445566778899aabbccddeeff00112233' WHERE position = 2")
+        .await;
+    let unfinished = journal.unfinished().await.unwrap();
+    assert!(matches!(unfinished[0], Unfinished::Unreadable { position: 1, .. }));
+    assert!(matches!(unfinished[1], Unfinished::Unreadable { position: 2, .. }));
+    assert!(matches!(&unfinished[2], Unfinished::Readable(resume) if resume.order.key == good.key));
+}
+
+#[tokio::test]
+async fn pages_follow_each_other() {
+    let directory = tempfile::tempdir().unwrap();
+    let (journal, _writer) = Journal::open(directory.path()).await.unwrap();
+    for step in [install(), sync_parameters(), refresh()] {
+        journal.accept(&order(step)).await.unwrap();
+    }
+    let first = journal.list(0, 2, true).await.unwrap();
+    assert_eq!((first.records.len(), first.next), (2, Some(2)));
+    let last = journal.list(2, 2, true).await.unwrap();
+    assert_eq!((last.records.len(), last.next), (1, None));
+}
+
+#[tokio::test]
+async fn a_journal_of_a_later_agent_is_left_alone() {
+    let directory = tempfile::tempdir().unwrap();
+    let (journal, writer) = Journal::open(directory.path()).await.unwrap();
+    run(&journal, "UPDATE meta SET value = 99 WHERE name = 'schema'").await;
+    drop(journal);
+    writer.await.unwrap().unwrap();
+    assert!(matches!(Journal::open(directory.path()).await, Err(OpenError::Newer { found: 99, .. })));
+}

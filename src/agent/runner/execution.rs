@@ -55,7 +55,7 @@ impl Runner {
             match self.journal.finish(position, &outcome).await {
                 Ok(_) => return,
                 Err(JournalError::DiskFull) => tokio::time::sleep(DISK_FULL_PAUSE).await,
-                Err(error @ (JournalError::Stopped | JournalError::Read(_))) => {
+                Err(error @ (JournalError::Stopped | JournalError::Encode(_) | JournalError::Read(_))) => {
                     tracing::error!(operation = %order.key, error = chain(&error), "the outcome is left to recovery");
                     return;
                 }

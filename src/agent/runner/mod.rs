@@ -252,6 +252,8 @@ impl Runner {
 pub(crate) fn refused(error: JournalError) -> Refused {
     match &error {
         JournalError::DiskFull => Refused::DiskFull(error.to_string()),
-        JournalError::Stopped | JournalError::Read(_) => Refused::Internal(chain(&error)),
+        // Whether the change is on disk is unknown, and that is what UNAVAILABLE tells.
+        JournalError::Stopped => Refused::Draining,
+        JournalError::Encode(_) | JournalError::Read(_) => Refused::Internal(chain(&error)),
     }
 }

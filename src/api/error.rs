@@ -1,0 +1,126 @@
+//! Errors as a client sees them: OCP's numeric code, a message that begins with OCP's code, and what to do next.
+
+use crate::{coordinator::store::StoreError, telemetry::chain};
+use axum::{
+    http::StatusCode,
+    response::{IntoResponse, Response},
+};
+use serde::Serialize;
+use std::error::Error;
+use utoipa::ToSchema;
+
+/// Codes of OCP's published table that fit more than one resource.
+pub(super) mod code {
+    pub(crate) const INVALID_PARAMETER: &str = "COM10001";
+    pub(crate) const INVALID_REQUEST: &str = "COM10003";
+    pub(crate) const TIMED_OUT: &str = "COM10004";
+    pub(crate) const NAME_TAKEN: &str = "COM10006";
+    pub(crate) const METHOD_NOT_SUPPORTED: &str = "COM10008";
+    pub(crate) const NOT_SORTABLE: &str = "COM10011";
+    pub(crate) const NOT_IMPLEMENTED: &str = "COM10998";
+    pub(crate) const UNKNOWN: &str = "COM10999";
+}
+
+/// An answer that is not a success.
+#[derive(Debug, Clone)]
+pub(super) struct ApiError {
+    pub(super) status: StatusCode,
+    pub(super) body: ErrorBody,
+}
+
+/// The member `error` of an envelope.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct ErrorBody {
+    /// Digits of the code that the message begins with.
+    code: i32,
+    message: String,
+    /// The field that the error is about.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    target: Option<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    sub_errors: Vec<SubError>,
+    /// What to do about it. Not part of OCP's answers.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    next_move: Option<String>,
+}
+
+/// One of several mistakes in a request.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct SubError {
+    pub(super) field: String,
+    pub(super) message: String,
+}
+
+impl ApiError {
+    pub(super) fn new(status: StatusCode, code: &str, message: impl std::fmt::Display) -> Self {
+        let digits = code.trim_start_matches(|c: char| c.is_ascii_uppercase());
+        let body = ErrorBody {
+            code: digits.parse().unwrap_or(0),
+            message: format!("{code}: {message}"),
+            target: None,
+            sub_errors: Vec::new(),
+            next_move: None,
+        };
+        Self { status, body }
+    }
+
+    /// 400 because of one field.
+    pub(super) fn invalid(field: &str, why: impl std::fmt::Display) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, code::INVALID_PARAMETER, format_args!("{field}: {why}")).about(field)
+    }
+
+    pub(super) fn not_found(code: &str, message: impl std::fmt::Display) -> Self {
+        Self::new(StatusCode::NOT_FOUND, code, message)
+    }
+
+    pub(super) fn conflict(code: &str, message: impl std::fmt::Display) -> Self {
+        Self::new(StatusCode::CONFLICT, code, message)
+    }
+
+    /// 500; the cause goes to the log, which the client finds by the trace id.
+    pub(super) fn internal(cause: &(dyn Error + 'static)) -> Self {
+        tracing::error!(error = chain(cause), "a request failed");
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, code::UNKNOWN, "the coordinator could not carry out the request")
+            .advise("look for the trace id in the coordinator's log")
+    }
+
+    pub(super) fn about(mut self, field: &str) -> Self {
+        self.body.target = Some(field.to_owned());
+        self
+    }
+
+    pub(super) fn advise(mut self, next_move: impl Into<String>) -> Self {
+        self.body.next_move = Some(next_move.into());
+        self
+    }
+
+    pub(super) fn with_sub_errors(mut self, sub_errors: Vec<SubError>) -> Self {
+        self.body.sub_errors = sub_errors;
+        self
+    }
+}
+
+impl From<StoreError> for ApiError {
+    fn from(error: StoreError) -> Self {
+        let failure = Self::internal(&error);
+        match error {
+            StoreError::DiskFull(_) => {
+                Self::new(StatusCode::INSUFFICIENT_STORAGE, code::UNKNOWN, "the store's disk is full")
+                    .advise("free space on the coordinator's host")
+            }
+            StoreError::Sql(_) | StoreError::Migrate(_) | StoreError::File { .. } | StoreError::Damaged { .. } => {
+                failure
+            }
+        }
+    }
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        let mut response = self.status.into_response();
+        response.extensions_mut().insert(super::envelope::Outcome::Error(self.body));
+        response
+    }
+}

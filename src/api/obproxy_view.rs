@@ -1,0 +1,161 @@
+//! Proxy clusters on the wire.
+
+use super::{envelope::ocp_time, install::config_url};
+use crate::coordinator::store::{
+    StoreError,
+    clusters::{self, Cluster, ClusterMode, Obproxy, ObproxyStatus},
+    hosts, users,
+};
+use crate::steps::values::Parameter;
+use serde::Serialize;
+use sqlx::AnyConnection;
+use std::collections::{BTreeMap, HashMap};
+use utoipa::ToSchema;
+
+/// OCP's obproxyCluster. Passwords are in no answer.
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct ObproxyClusterView {
+    id: i64,
+    name: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    address: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    port: Option<u16>,
+    /// CONFIG_URL or RS_LIST.
+    work_mode: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    config_url: Option<String>,
+    parameter_version: i64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    creator_id: Option<i64>,
+    creator_name: String,
+    create_time: String,
+    update_time: String,
+    ob_links: Vec<ObLinkView>,
+    startup_parameters: Vec<ParameterView>,
+    parameters: Vec<ParameterView>,
+    versions: Vec<VersionView>,
+    /// Proxies by data centre. Hosts have none here, so it is empty.
+    topo: Vec<TopoView>,
+    obproxies: Vec<ObproxyView>,
+}
+
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+struct ObLinkView {
+    cluster_name: String,
+    ob_cluster_id: i64,
+    username: String,
+}
+
+#[derive(Serialize, ToSchema)]
+struct ParameterView {
+    name: String,
+    value: String,
+}
+
+impl From<Parameter> for ParameterView {
+    fn from(parameter: Parameter) -> Self {
+        Self { name: parameter.name.into(), value: parameter.value.into() }
+    }
+}
+
+#[derive(Serialize, ToSchema)]
+struct VersionView {
+    version: String,
+    count: usize,
+}
+
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+struct TopoView {
+    idc_name: String,
+    count: usize,
+}
+
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+struct ObproxyView {
+    id: i64,
+    cluster_id: i64,
+    host_id: i64,
+    ip: String,
+    sql_port: u16,
+    exporter_port: u16,
+    #[schema(example = "1.9.1.1-1919579")]
+    version: String,
+    architecture: String,
+    /// CREATING, RUNNING, RESTARTING, UPGRADING, REFRESHING, DELETING or UNAVAILABLE.
+    status: &'static str,
+    /// OPERATING while a task changes the proxy, else NORMAL.
+    operate_status: &'static str,
+    parameter_version: i64,
+}
+
+pub(super) async fn view(
+    connection: &mut AnyConnection,
+    cluster: Cluster,
+    config_url_base: &str,
+) -> Result<ObproxyClusterView, StoreError> {
+    let proxies = clusters::proxies(connection, cluster.id).await?;
+    let creator = users::by_name(connection, &cluster.creator).await?;
+    let mut addresses = HashMap::new();
+    let mut versions: BTreeMap<String, usize> = BTreeMap::new();
+    for proxy in &proxies {
+        if let Some(host) = hosts::get(connection, proxy.host_id).await? {
+            addresses.insert(host.id, host.inner_ip.to_string());
+        }
+        *versions.entry(proxy.version.version_build()).or_default() += 1;
+    }
+    let link = |link: clusters::ObLink| ObLinkView {
+        cluster_name: link.cluster_name.into(),
+        ob_cluster_id: link.ob_cluster_id,
+        username: link.username,
+    };
+    Ok(ObproxyClusterView {
+        id: cluster.id,
+        config_url: match cluster.work_mode {
+            ClusterMode::ConfigUrl => Some(config_url(config_url_base, cluster.name.as_str())),
+            ClusterMode::RsList => None,
+        },
+        name: cluster.name.into(),
+        address: cluster.address,
+        port: cluster.port,
+        work_mode: cluster.work_mode.as_str(),
+        parameter_version: cluster.parameter_version,
+        creator_id: creator.map(|user| user.id),
+        creator_name: cluster.creator,
+        create_time: ocp_time(cluster.created_at),
+        update_time: ocp_time(cluster.updated_at),
+        ob_links: cluster.ob_links.into_iter().map(link).collect(),
+        startup_parameters: cluster.startup_parameters.into_iter().map(Into::into).collect(),
+        parameters: cluster.parameters.into_iter().map(Into::into).collect(),
+        versions: versions.into_iter().map(|(version, count)| VersionView { version, count }).collect(),
+        topo: Vec::new(),
+        obproxies: proxies.into_iter().map(|proxy| proxy_view(proxy, &addresses)).collect(),
+    })
+}
+
+fn proxy_view(proxy: Obproxy, addresses: &HashMap<i64, String>) -> ObproxyView {
+    ObproxyView {
+        id: proxy.id,
+        cluster_id: proxy.cluster_id,
+        host_id: proxy.host_id,
+        ip: addresses.get(&proxy.host_id).cloned().unwrap_or_default(),
+        sql_port: proxy.sql_port.get(),
+        exporter_port: proxy.exporter_port.get(),
+        version: proxy.version.version_build(),
+        architecture: proxy.architecture,
+        status: proxy.status.as_str(),
+        operate_status: match proxy.status {
+            ObproxyStatus::Running | ObproxyStatus::Unavailable => "NORMAL",
+            ObproxyStatus::Creating
+            | ObproxyStatus::Restarting
+            | ObproxyStatus::Upgrading
+            | ObproxyStatus::Refreshing
+            | ObproxyStatus::Deleting => "OPERATING",
+        },
+        parameter_version: proxy.parameter_version,
+    }
+}

@@ -1,0 +1,243 @@
+//! `/api/v2/software-packages`
+
+use super::{
+    envelope::{Envelope, ErrorEnvelope, NoData, Page, Reply, ocp_time},
+    error::{ApiError, code},
+    extract::{Params, PathOf},
+    state::ApiState,
+    upload::{self, Received},
+};
+use crate::{
+    coordinator::store::{
+        StoreError, clusters,
+        packages::{self, NewPackage, Package},
+    },
+    steps::values::Sha256,
+};
+use axum::{
+    extract::{DefaultBodyLimit, FromRequest as _, Multipart, Request, State},
+    http::{StatusCode, header},
+};
+use serde::Serialize;
+use std::{fs, io};
+use utoipa::ToSchema;
+use utoipa_axum::{
+    router::{OpenApiRouter, UtoipaMethodRouterExt as _},
+    routes,
+};
+
+/// The one route whose requests may be large and slow.
+pub(super) const UPLOAD_ROUTE: &str = "/api/v2/software-packages";
+/// OCP's type of the packages that install obproxy.
+pub(super) const OBPROXY_PACKAGE: &str = "OBPROXY_INSTALL_PACKAGE";
+
+pub(super) fn router() -> OpenApiRouter<ApiState> {
+    OpenApiRouter::new()
+        .routes(routes!(list, upload_package).layer(DefaultBodyLimit::disable()))
+        .routes(routes!(delete))
+}
+
+/// OCP's SoftwarePackageMeta.
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+struct PackageView {
+    id: i64,
+    name: String,
+    file_name: String,
+    extension: &'static str,
+    /// Bytes of the file.
+    size: i64,
+    sha1: String,
+    /// Not part of OCP's answers.
+    sha256: String,
+    r#type: String,
+    version: String,
+    build_number: String,
+    /// Distribution tag of the release, such as `el7`.
+    operating_system: String,
+    architecture: String,
+    create_time: String,
+}
+
+impl From<Package> for PackageView {
+    fn from(package: Package) -> Self {
+        let name = &package.package;
+        let system = name.release().strip_prefix(name.build_number()).unwrap_or_default();
+        Self {
+            id: package.id,
+            name: name.name().to_owned(),
+            file_name: name.file_name(),
+            extension: "rpm",
+            size: package.size_bytes,
+            sha1: package.sha1.clone(),
+            sha256: package.sha256.to_string(),
+            version: name.version().to_owned(),
+            build_number: name.build_number().to_owned(),
+            operating_system: system.trim_start_matches('.').to_owned(),
+            architecture: name.architecture().to_owned(),
+            create_time: ocp_time(package.created_at),
+            r#type: package.kind,
+        }
+    }
+}
+
+/// OCP's type of a package, by its name.
+fn kind_of(name: &str) -> Option<&'static str> {
+    match name {
+        "obproxy" | "obproxy-ce" => Some(OBPROXY_PACKAGE),
+        "oblet-agent" => Some("OCP_AGENT_INSTALL_PACKAGE"),
+        name if name.starts_with("oceanbase") => Some("OB_SERVER_INSTALL_PACKAGE"),
+        _ => None,
+    }
+}
+
+/// Lists packages, newest first.
+#[utoipa::path(
+    get, path = "/api/v2/software-packages", tag = "packages", operation_id = "listPackages",
+    params(
+        ("keyword" = Option<String>, Query, description = "Part of the file name."),
+        ("type" = Option<Vec<String>>, Query), ("version" = Option<Vec<String>>, Query),
+        ("operatingSystem" = Option<Vec<String>>, Query), ("architecture" = Option<Vec<String>>, Query),
+        ("page" = Option<i64>, Query), ("size" = Option<i64>, Query), ("sort" = Option<String>, Query),
+    ),
+    responses((status = 200, body = Envelope<Page<PackageView>>)),
+)]
+async fn list(State(state): State<ApiState>, params: Params) -> Result<Reply<Page<PackageView>>, ApiError> {
+    let paging = params.paging()?;
+    let descending = params.descending(true)?;
+    let wanted = |name: &str| params.list::<String>(name);
+    let filters = [wanted("type")?, wanted("version")?, wanted("operatingSystem")?, wanted("architecture")?];
+    let mut connection = state.store().readers().acquire().await.map_err(StoreError::from)?;
+    let mut views: Vec<PackageView> = packages::list(&mut connection).await?.into_iter().map(Into::into).collect();
+    views.retain(|view| {
+        let values = [&view.r#type, &view.version, &view.operating_system, &view.architecture];
+        let fits = |(filter, value): (&Vec<String>, &String)| filter.is_empty() || filter.contains(value);
+        filters.iter().zip(values).all(fits) && params.text("keyword").is_none_or(|word| view.file_name.contains(word))
+    });
+    if !descending {
+        views.reverse();
+    }
+    let total = i64::try_from(views.len()).unwrap_or(i64::MAX);
+    let skip = usize::try_from(paging.offset()).unwrap_or(usize::MAX);
+    let size = usize::try_from(paging.size).unwrap_or(usize::MAX);
+    Ok(Reply(paging.page(views.into_iter().skip(skip).take(size).collect(), total)))
+}
+
+/// The form of an upload.
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "describes the form; the handler reads the stream")]
+struct UploadForm {
+    #[schema(value_type = String, format = Binary)]
+    file: Vec<u8>,
+}
+
+/// Takes a package. Its file name has to be what its header says. The same file again is answered like the first time.
+#[utoipa::path(
+    post, path = "/api/v2/software-packages", tag = "packages", operation_id = "uploadPackage",
+    request_body(content = UploadForm, content_type = "multipart/form-data"),
+    responses(
+        (status = 200, body = Envelope<PackageView>),
+        (status = 400, description = "Not a package, truncated, or wrongly named.", body = ErrorEnvelope),
+        (status = 409, description = "Another file of this name is there.", body = ErrorEnvelope),
+        (status = 413, body = ErrorEnvelope), (status = 507, body = ErrorEnvelope),
+    ),
+)]
+async fn upload_package(State(state): State<ApiState>, request: Request) -> Result<Reply<PackageView>, ApiError> {
+    let length = request.headers().get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
+    upload::check_space(&state.settings.packages_dir, length)?;
+    let mut form = Multipart::from_request(request, &state).await.map_err(|rejection| {
+        let text = format_args!("the body has to be multipart/form-data: {}", rejection.body_text());
+        ApiError::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, code::INVALID_REQUEST, text)
+    })?;
+    let mut field = loop {
+        match form.next_field().await.map_err(|error| upload::broken(&error))? {
+            Some(field) if field.name() == Some("file") => break field,
+            Some(_) => {}
+            None => return Err(ApiError::invalid("file", "the form has no such part")),
+        }
+    };
+    let file_name = field.file_name().unwrap_or_default().to_owned();
+    if !file_name.ends_with(".rpm") {
+        let text = format_args!("{file_name:?} does not end in .rpm");
+        return Err(ApiError::new(StatusCode::BAD_REQUEST, "PKG10003", text).about("file"));
+    }
+    file_name
+        .parse::<crate::steps::values::PackageRef>()
+        .map_err(|error| ApiError::new(StatusCode::BAD_REQUEST, "PKG10016", error).about("file"))?;
+    let limit = state.settings.max_package_bytes;
+    let received = upload::receive(&mut field, &state.settings.packages_dir, limit).await?;
+    let package = take_in(&state, received, file_name).await?;
+    tracing::info!(package = %package.package, sha256 = %package.sha256, "package uploaded");
+    Ok(Reply(package.into()))
+}
+
+async fn take_in(state: &ApiState, received: Received, file_name: String) -> Result<Package, ApiError> {
+    let Received { file, size_bytes, sha1, sha256 } = received;
+    let check = move || {
+        let mut reader = file.reopen().map_err(|error| ApiError::internal(&error))?;
+        upload::check(&mut reader, size_bytes, &file_name).map(|checked| (file, checked))
+    };
+    // The parser reads what anyone may upload: should it panic, it costs this upload only.
+    let (file, checked) = tokio::task::spawn_blocking(check).await.map_err(|_panic| {
+        ApiError::new(StatusCode::BAD_REQUEST, "PKG10006", "the file cannot be read as a package")
+    })??;
+    let kind = kind_of(checked.package.name()).ok_or_else(|| {
+        let text = format_args!("{} is neither obproxy nor oceanbase", checked.package.name());
+        ApiError::new(StatusCode::BAD_REQUEST, "PKG10013", text)
+    })?;
+    let sha256: Sha256 = sha256.parse().map_err(|error| ApiError::internal(&error))?;
+    let name = checked.package.file_name();
+
+    let mut transaction = state.store().begin().await?;
+    if let Some(known) = packages::by_file_name(&mut transaction, &name).await? {
+        if known.sha256 == sha256 {
+            return Ok(known);
+        }
+        let text = format_args!("a package {name} with other content exists");
+        return Err(ApiError::conflict("PKG10002", text).advise("delete the old package first"));
+    }
+    let (directory, digest) = (state.settings.packages_dir.clone(), sha256.clone());
+    tokio::task::spawn_blocking(move || upload::place(file, &directory, &digest, &name))
+        .await
+        .map_err(|error| ApiError::internal(&error))??;
+    let new = NewPackage {
+        package: checked.package,
+        kind: kind.to_owned(),
+        size_bytes: i64::try_from(size_bytes).unwrap_or(i64::MAX),
+        installed_bytes: i64::try_from(checked.installed_bytes).unwrap_or(i64::MAX),
+        sha1,
+        sha256,
+    };
+    let package = packages::insert(&mut transaction, new).await?;
+    transaction.commit().await.map_err(StoreError::from)?;
+    Ok(package)
+}
+
+/// Deletes a package that no proxy uses.
+#[utoipa::path(
+    delete, path = "/api/v2/software-packages/{id}", tag = "packages", operation_id = "deletePackage",
+    params(("id" = i64, Path)),
+    responses(
+        (status = 200, description = "No data."), (status = 404, body = ErrorEnvelope),
+        (status = 409, description = "A proxy uses it.", body = ErrorEnvelope),
+    ),
+)]
+async fn delete(State(state): State<ApiState>, PathOf(id): PathOf<i64>) -> Result<NoData, ApiError> {
+    let mut transaction = state.store().begin().await?;
+    let absent = || ApiError::not_found("PKG10014", format_args!("the package {id} does not exist"));
+    let package = packages::get(&mut transaction, id).await?.ok_or_else(absent)?;
+    let proxies = clusters::all_proxies(&mut transaction).await?;
+    if let Some(proxy) = proxies.iter().find(|proxy| proxy.version == package.package) {
+        let text = format_args!("{} is in use by proxy {}", package.package, proxy.id);
+        return Err(ApiError::conflict("PKG10007", text));
+    }
+    packages::delete(&mut transaction, id).await?;
+    transaction.commit().await.map_err(StoreError::from)?;
+    match fs::remove_file(packages::path(&state.settings.packages_dir, &package)) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            tracing::warn!(package = %package.package, %error, "the file of a deleted package is still there");
+        }
+        _ => {}
+    }
+    Ok(NoData)
+}

@@ -1,0 +1,78 @@
+//! What the handlers work with.
+
+use super::{auth::Gate, frame::RequestMetrics};
+pub use crate::agent::step::BoxFuture;
+use crate::{
+    coordinator::{
+        secrets::Vault,
+        store::{Store, tasks::TaskId},
+    },
+    rpc::v1::DescribeHostResponse,
+};
+use prometheus::Registry;
+use std::{net::IpAddr, path::PathBuf, sync::Arc};
+
+/// Drives tasks and speaks with agents. Implemented by the coordinator.
+pub trait TaskEngine: Send + Sync {
+    /// Claim of this coordinator, under which new tasks are made.
+    fn epoch(&self) -> i64;
+
+    /// A task was committed and can be taken up.
+    fn wake(&self, id: TaskId);
+
+    /// Asks the agent at an address what its host is. The error says why it did not answer.
+    fn describe_host<'a>(
+        &'a self,
+        address: IpAddr,
+        agent_port: u16,
+    ) -> BoxFuture<'a, Result<DescribeHostResponse, String>>;
+
+    /// Unfinished tasks have been taken up again.
+    fn is_ready(&self) -> bool;
+}
+
+/// What the API is built from.
+pub struct ApiSettings {
+    pub store: Store,
+    pub vault: Arc<Vault>,
+    pub packages_dir: PathBuf,
+    pub max_package_bytes: u64,
+    /// Address of this coordinator, as tasks name their executor.
+    pub address: String,
+    /// What config URLs begin with, such as `http://192.0.2.1:8080`.
+    pub config_url_base: String,
+    pub engine: Arc<dyn TaskEngine>,
+    pub registry: Registry,
+}
+
+impl ApiSettings {
+    pub const DEFAULT_MAX_PACKAGE_BYTES: u64 = 4 << 30;
+}
+
+/// Shared by all requests; cheap to clone.
+#[derive(Clone)]
+pub struct ApiState {
+    pub(super) settings: Arc<ApiSettings>,
+    pub(super) gate: Arc<Gate>,
+    pub(super) metrics: RequestMetrics,
+    /// Short name of this host, which every answer carries.
+    pub(super) server: Arc<str>,
+}
+
+impl ApiState {
+    /// Registers the metrics of the API; fails if they are registered already.
+    pub fn new(settings: ApiSettings) -> Result<Self, prometheus::Error> {
+        let metrics = RequestMetrics::register(&settings.registry)?;
+        let host = nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok()).unwrap_or_default();
+        let server = host.split('.').next().unwrap_or_default().into();
+        Ok(Self { gate: Arc::new(Gate::new()), metrics, server, settings: Arc::new(settings) })
+    }
+
+    pub(super) fn store(&self) -> &Store {
+        &self.settings.store
+    }
+
+    pub(super) fn engine(&self) -> &dyn TaskEngine {
+        &*self.settings.engine
+    }
+}

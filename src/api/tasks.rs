@@ -1,0 +1,156 @@
+//! `/api/v2/tasks/instances`
+
+use super::{
+    envelope::{Contents, Envelope, Page, Reply},
+    error::ApiError,
+    extract::{Params, PathOf},
+    frame::TraceId,
+    state::ApiState,
+    task_view::{self, BasicTaskInstance, TaskInstance, UserName},
+};
+use crate::{
+    coordinator::store::{
+        StoreError, hosts,
+        tasks::{self, Origin, TaskFilter, TaskId, TaskRecord},
+        users,
+    },
+    graph::TaskState,
+    operations::TaskPlan,
+};
+use axum::extract::State;
+use serde::Serialize;
+use sqlx::AnyConnection;
+use std::collections::HashMap;
+use utoipa::ToSchema;
+use utoipa_axum::{router::OpenApiRouter, routes};
+
+pub(super) fn router() -> OpenApiRouter<ApiState> {
+    OpenApiRouter::new().routes(routes!(list)).routes(routes!(get)).routes(routes!(log))
+}
+
+/// Who makes a task, and under which trace id.
+pub(super) struct Request<'a> {
+    pub(super) creator: &'a str,
+    pub(super) trace: &'a TraceId,
+}
+
+/// Makes a task in the caller's transaction. The caller commits and then wakes the engine.
+pub(super) async fn create(
+    state: &ApiState,
+    connection: &mut AnyConnection,
+    plan: &TaskPlan,
+    request: &Request<'_>,
+) -> Result<TaskRecord, ApiError> {
+    let graph = plan.graph().map_err(|error| ApiError::internal(&error))?;
+    let origin = Origin {
+        creator: request.creator,
+        executor: &state.settings.address,
+        trace_id: request.trace.as_str(),
+        epoch: state.engine().epoch(),
+    };
+    let id = tasks::create(connection, plan, &TaskState::new(graph), &origin).await?;
+    tasks::get(connection, id).await?.ok_or_else(|| absent(id.0))
+}
+
+fn absent(id: i64) -> ApiError {
+    ApiError::not_found("TSK10001", format_args!("the task {id} does not exist"))
+}
+
+/// Lists tasks, newest first.
+#[utoipa::path(
+    get, path = "/api/v2/tasks/instances", tag = "tasks", operation_id = "listTasks",
+    params(
+        ("name" = Option<String>, Query, description = "Whole name of the task."),
+        ("status" = Option<Vec<String>>, Query, description = "RUNNING, FAILED or SUCCESSFUL."),
+        ("type" = Option<String>, Query, description = "All tasks are MANUAL, so any other type lists nothing."),
+        ("clusterId" = Option<i64>, Query, description = "Id of a proxy cluster."),
+        ("hostId" = Option<i64>, Query),
+        ("page" = Option<i64>, Query), ("size" = Option<i64>, Query), ("sort" = Option<String>, Query),
+    ),
+    responses((status = 200, body = Envelope<Page<BasicTaskInstance>>)),
+)]
+async fn list(State(state): State<ApiState>, params: Params) -> Result<Reply<Page<BasicTaskInstance>>, ApiError> {
+    let paging = params.paging()?;
+    let filter = TaskFilter {
+        name: params.text("name").map(ToOwned::to_owned),
+        statuses: params.list("status")?,
+        host_id: params.parsed("hostId")?,
+        cluster_id: params.parsed("clusterId")?,
+        ascending: !params.descending(true)?,
+    };
+    if params.text("type").is_some_and(|kind| kind != "MANUAL") {
+        return Ok(Reply(paging.page(Vec::new(), 0)));
+    }
+    let mut connection = state.store().readers().acquire().await.map_err(StoreError::from)?;
+    let (records, total) = tasks::list(&mut connection, &filter, paging.size, paging.offset()).await?;
+    let mut creators = HashMap::new();
+    for record in &records {
+        if !creators.contains_key(&record.creator) {
+            creators.insert(record.creator.clone(), user_name(&mut connection, &record.creator).await?);
+        }
+    }
+    let row = |record: &TaskRecord| {
+        let creator = creators.get(&record.creator).cloned();
+        let nameless = || UserName { id: None, name: record.creator.clone() };
+        task_view::basic(record, creator.unwrap_or_else(nameless))
+    };
+    Ok(Reply(paging.page(records.iter().map(row).collect(), total)))
+}
+
+/// Answers a task with its subtasks.
+#[utoipa::path(
+    get, path = "/api/v2/tasks/instances/{id}", tag = "tasks", operation_id = "getTask",
+    params(("id" = i64, Path)),
+    responses((status = 200, body = Envelope<TaskInstance>), (status = 404, body = super::envelope::ErrorEnvelope)),
+)]
+async fn get(State(state): State<ApiState>, PathOf(id): PathOf<i64>) -> Result<Reply<TaskInstance>, ApiError> {
+    let mut connection = state.store().readers().acquire().await.map_err(StoreError::from)?;
+    let record = tasks::get(&mut connection, TaskId(id)).await?.ok_or_else(|| absent(id))?;
+    let creator = user_name(&mut connection, &record.creator).await?;
+    let mut addresses = HashMap::new();
+    for host_id in record.plan.nodes.iter().filter_map(|node| node.host_id) {
+        if !addresses.contains_key(&host_id)
+            && let Some(host) = hosts::get(&mut connection, host_id).await?
+        {
+            addresses.insert(host_id, host.inner_ip.to_string());
+        }
+    }
+    Ok(Reply(task_view::wrapped(&record, creator, &addresses)))
+}
+
+async fn user_name(connection: &mut AnyConnection, name: &str) -> Result<UserName, StoreError> {
+    let id = users::by_name(connection, name).await?.map(|user| user.id);
+    Ok(UserName { id, name: name.to_owned() })
+}
+
+#[derive(Serialize, ToSchema)]
+struct SubtaskLog {
+    log: String,
+}
+
+/// Answers the log of all runs of a subtask.
+#[utoipa::path(
+    get, path = "/api/v2/tasks/instances/{id}/subtasks/{subtaskId}/log", tag = "tasks", operation_id = "getSubtaskLog",
+    params(("id" = i64, Path), ("subtaskId" = i64, Path)),
+    responses((status = 200, body = Envelope<SubtaskLog>), (status = 404, body = super::envelope::ErrorEnvelope)),
+)]
+async fn log(
+    State(state): State<ApiState>,
+    PathOf((id, subtask_id)): PathOf<(i64, i64)>,
+) -> Result<Reply<SubtaskLog>, ApiError> {
+    let mut connection = state.store().readers().acquire().await.map_err(StoreError::from)?;
+    let log = tasks::log(&mut connection, TaskId(id), subtask_id).await?;
+    let missing = || ApiError::not_found("TSK10001", format_args!("the task {id} has no subtask {subtask_id}"));
+    Ok(Reply(SubtaskLog { log: log.ok_or_else(missing)? }))
+}
+
+/// Several tasks that one request made.
+pub(super) type Tasks = Contents<TaskInstance>;
+
+/// Tells the engine of tasks whose transaction is committed.
+pub(super) fn wake(state: &ApiState, records: &[TaskRecord]) {
+    for record in records {
+        tracing::info!(task_id = record.id.0, name = record.plan.name, "task created");
+        state.engine().wake(record.id);
+    }
+}

@@ -72,6 +72,18 @@ struct Place {
     host: Host,
 }
 
+/// A test that fails leaves no process behind.
+impl Drop for Place {
+    fn drop(&mut self) {
+        for run in fs::read_dir(self.dir.path().join("state/runs")).into_iter().flatten() {
+            if let Ok(RunState::Running(process)) = supervisor().find(&run.unwrap().path()) {
+                let pid = nix::unistd::Pid::from_raw(process.pid);
+                let _ = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL);
+            }
+        }
+    }
+}
+
 /// One attempt: its result and what an undo is told of it.
 struct Attempt {
     result: Result<Done, StepError>,

@@ -184,8 +184,9 @@ async fn create_first_user(store: &Store, vault: &Vault, file: Option<&Path>) ->
     }
     let password = vault.generate_password()?;
     match file {
-        Some(path) => write_password(path, &password)
-            .map_err(|source| StartError::File { path: path.into(), source })?,
+        Some(path) => {
+            write_password(path, &password).map_err(|source| StartError::File { path: path.into(), source })?
+        }
         // Not through the log, which others may read.
         None => writeln!(io::stderr(), "the password of user {FIRST_USER} is {}", password.as_str())
             .map_err(|source| StartError::File { path: "stderr".into(), source })?,
@@ -217,7 +218,11 @@ impl TaskEngine for Ready {
         self.engine.wake(id);
     }
 
-    fn describe_host(&self, address: IpAddr, agent_port: u16) -> BoxFuture<'_, Result<v1::DescribeHostResponse, String>> {
+    fn describe_host(
+        &self,
+        address: IpAddr,
+        agent_port: u16,
+    ) -> BoxFuture<'_, Result<v1::DescribeHostResponse, String>> {
         let agent = self.engine.agents().agent(AgentAddress::new(address, agent_port));
         let describe = async move { agent?.describe_host().await };
         Box::pin(async move { describe.await.map_err(|error: CallError| error.to_string()) })

@@ -77,17 +77,20 @@ async fn bounded<T>(work: impl Future<Output = Result<T, sqlx::Error>>) -> Resul
 impl ProxySql {
     pub(super) async fn login(address: IpAddr, port: u16, password: &str) -> Result<Self, SqlError> {
         // Nothing is sent at connect: obproxy's own tenant knows none of the usual session variables.
-        let options = MySqlConnectOptions::new()
+        let mut options = MySqlConnectOptions::new()
             .host(&address.to_string())
             .port(port)
             .username(USER)
-            .password(password)
             .ssl_mode(MySqlSslMode::Disabled)
             .pipes_as_concat(false)
             .no_engine_substitution(false)
             .timezone(None)
             .set_names(false)
             .disable_statement_logging();
+        // An empty password is told by an empty answer, which is not the same as the scramble of an empty text.
+        if !password.is_empty() {
+            options = options.password(password);
+        }
         bounded(MySqlConnection::connect_with(&options)).await.map(Self)
     }
 

@@ -25,6 +25,7 @@ use std::{
     fs,
     io::Write as _,
     net::TcpListener,
+    os::unix::fs::{MetadataExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
     sync::{Arc, Mutex},
     time::{Duration, Instant},
@@ -96,18 +97,29 @@ fn supervisor() -> DirectSupervisor {
 
 impl Place {
     fn new() -> Self {
+        let user = nix::unistd::User::from_uid(nix::unistd::geteuid()).unwrap().unwrap();
+        Self::with_run_user(&user.name)
+    }
+
+    fn with_run_user(user: &str) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let host = Self::open(dir.path());
+        fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
+        let host = Self::open_as(dir.path(), user);
         Self { dir, host }
     }
 
     /// As after a restart of the agent.
     fn open(dir: &Path) -> Host {
+        let user = nix::unistd::User::from_uid(nix::unistd::geteuid()).unwrap().unwrap();
+        Self::open_as(dir, &user.name)
+    }
+
+    fn open_as(dir: &Path, run_user: &str) -> Host {
         let settings = HostSettings {
             root_dir: dir.join("root"),
             state_dir: dir.join("state"),
             address: Some(std::net::Ipv4Addr::LOCALHOST.into()),
-            run_user: nix::unistd::User::from_uid(nix::unistd::geteuid()).unwrap().unwrap().name,
+            run_user: run_user.into(),
             run_path: "/run/obproxy".into(),
             rpm_scriptlets: false,
             rpm_dependencies: false,
@@ -508,4 +520,35 @@ async fn a_wrong_parameter_names_itself() {
     assert_eq!(error.reason, "PARAMETER_UNKNOWN");
     assert!(error.message.contains("no_such_item") && !error.next_move.is_empty());
     assert_eq!(place.undo(start, "u", &[started.undoes]).await, Effect::Done);
+}
+
+#[tokio::test]
+async fn root_starts_the_proxy_as_the_run_user() {
+    if rpm_is_missing() {
+        return;
+    }
+    if !nix::unistd::geteuid().is_root() {
+        eprintln!("SKIPPED: this test needs root");
+        return;
+    }
+    let place = Place::with_run_user("nobody");
+    let steps = steps_of_an_installation(&place);
+    let [install, start, ..] = steps.as_slice() else { panic!("two steps at least") };
+    place.execute(install, "i", None).await.result.unwrap();
+    let attempt = place.execute(start, "s", None).await;
+    attempt.result.unwrap();
+    let identity: serde_json::Value = serde_json::from_str(attempt.undoes.identity.as_deref().unwrap()).unwrap();
+    let run = place.dir.path().join("state/runs").join(identity["run"].as_str().unwrap());
+    let RunState::Running(process) = supervisor().find(&run).unwrap() else { panic!("it does not run") };
+    let nobody = nix::unistd::User::from_name("nobody").unwrap().unwrap();
+    let status = fs::read_to_string(format!("/proc/{}/status", process.pid)).unwrap();
+    let line = |name: &str| status.lines().find_map(|line| line.strip_prefix(name)).unwrap().trim().to_owned();
+    let four = |id: u32| [id.to_string().as_str(); 4].join("\t");
+    assert_eq!(line("Uid:"), four(nobody.uid.as_raw()));
+    assert_eq!(line("Gid:"), four(nobody.gid.as_raw()));
+    assert_eq!(line("Groups:"), "", "no group of root is left");
+    let AgentStep::StartObproxy(StartObproxy { sql_port, .. }) = start else { panic!("the second step starts") };
+    let log = place.dir.path().join("root/run/obproxy").join(sql_port.to_string()).join("log/obproxy.out");
+    assert_eq!(fs::metadata(log).unwrap().uid(), nobody.uid.as_raw());
+    assert_eq!(place.undo(start, "u", &[attempt.undoes]).await, Effect::Done);
 }

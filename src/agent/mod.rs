@@ -5,6 +5,7 @@
 
 pub mod config;
 mod describe;
+mod exporter;
 pub mod host;
 pub mod journal;
 pub mod logs;
@@ -20,4 +21,5 @@ mod watch;
 mod wire;
 
 pub use describe::HostView;
-pub use server::{Agent, AgentError, Settings, start};
+pub use exporter::serve_metrics;
+pub use server::{Agent, AgentError, Settings, listen, start};

@@ -131,7 +131,8 @@ fn disks(root_dir: &Path, state_dir: &Path) -> Vec<PathBuf> {
     vec![root_dir.to_owned(), state_dir.to_owned()]
 }
 
-fn listen(address: SocketAddr) -> Result<TcpListener, AgentError> {
+/// Binds a socket with room for a storm of reconnecting clients.
+pub fn listen(address: SocketAddr) -> Result<TcpListener, AgentError> {
     let bind = || {
         let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
         socket.set_reuseaddr(true)?;

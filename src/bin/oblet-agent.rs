@@ -4,9 +4,9 @@ use anyhow::Context as _;
 use clap::Parser as _;
 use oblet::{
     agent::{
-        self, HostView,
+        self,
         config::{Config, Flags},
-        step::Carrier,
+        host::{Host, metrics},
     },
     config::{EXIT_CONFIG, EXIT_USAGE, StateDirectory},
     telemetry,
@@ -60,15 +60,26 @@ fn run(config: Config) -> anyhow::Result<()> {
     ended
 }
 
-async fn serve(config: Config) -> anyhow::Result<()> {
+async fn serve(mut config: Config) -> anyhow::Result<()> {
     let shutdown = CancellationToken::new();
     tokio::spawn(stop_on_signal(shutdown.clone())?);
-    let host = Arc::new(agent::host::Host::open(config.host)?);
-    let carrier: Arc<dyn Carrier> = host.clone();
-    let view: Arc<dyn HostView> = host;
-    let agent = agent::start(config.service, carrier, view, shutdown).await?;
-    agent.wait().await?;
-    Ok(())
+    let metrics = config.metrics_listen.map(agent::listen).transpose()?;
+    if let Some(listener) = &metrics {
+        config.service.metrics_port = listener.local_addr()?.port();
+    }
+    let host = Arc::new(Host::open(config.host)?);
+    let agent = agent::start(config.service, host.clone(), host.clone(), shutdown.clone()).await?;
+    let exporter = async {
+        if let Some(listener) = metrics {
+            agent::serve_metrics(listener, metrics::router(host), shutdown).await.context("the exporter failed")?;
+        }
+        // Without an exporter, and after its shutdown, the end of the agent decides.
+        std::future::pending().await
+    };
+    tokio::select! {
+        ended = agent.wait() => ended.map_err(Into::into),
+        failed = exporter => failed,
+    }
 }
 
 /// SIGTERM and SIGINT stop the agent; a SIGHUP is answered in the log, because settings are read at the start only.

@@ -10,6 +10,7 @@
 //!  5. Locks are rows: a lock is held by the unfinished operation that names it, and by nothing else.
 
 mod records;
+mod rows;
 mod schema;
 mod seal;
 #[cfg(test)]

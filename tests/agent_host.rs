@@ -127,6 +127,7 @@ impl Place {
             search_path: HostSettings::default_search_path(),
         };
         fs::create_dir_all(&settings.root_dir).unwrap();
+        fs::set_permissions(&settings.root_dir, fs::Permissions::from_mode(0o755)).unwrap();
         Host::with_supervisor(settings, Box::new(supervisor())).unwrap()
     }
 

@@ -9,17 +9,23 @@
 
 use oblet::{
     agent::{
+        HostView,
         host::{DirectSupervisor, Host, HostSettings, Launch, RunOutcome, RunState, Supervisor},
         step::{BoxFuture, Carrier, Done, IdentityStore, Secrets, StepContext, StepError, StepLog, Undoes},
     },
     graph::Effect,
-    steps::{AgentStep, InstallPackage, StartObproxy, WorkMode, values::Port},
+    steps::{
+        AgentStep, CheckProcesses, ExposeExporter, InstallPackage, Instance, InstanceKind, RefreshConfig,
+        SetObproxyPasswords, StartObproxy, SyncObproxyParameters, WorkMode,
+        values::{PackageRef, Parameter, Port},
+    },
 };
 use sha2::{Digest as _, Sha256};
 use std::{
     fs,
     io::Write as _,
     net::TcpListener,
+    os::unix::fs::{MetadataExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
     sync::{Arc, Mutex},
     time::{Duration, Instant},
@@ -67,6 +73,18 @@ struct Place {
     host: Host,
 }
 
+/// A test that fails leaves no process behind.
+impl Drop for Place {
+    fn drop(&mut self) {
+        for run in fs::read_dir(self.dir.path().join("state/runs")).into_iter().flatten() {
+            if let Ok(RunState::Running(process)) = supervisor().find(&run.unwrap().path()) {
+                let pid = nix::unistd::Pid::from_raw(process.pid);
+                let _ = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL);
+            }
+        }
+    }
+}
+
 /// One attempt: its result and what an undo is told of it.
 struct Attempt {
     result: Result<Done, StepError>,
@@ -79,18 +97,29 @@ fn supervisor() -> DirectSupervisor {
 
 impl Place {
     fn new() -> Self {
+        let user = nix::unistd::User::from_uid(nix::unistd::geteuid()).unwrap().unwrap();
+        Self::with_run_user(&user.name)
+    }
+
+    fn with_run_user(user: &str) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let host = Self::open(dir.path());
+        fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
+        let host = Self::open_as(dir.path(), user);
         Self { dir, host }
     }
 
     /// As after a restart of the agent.
     fn open(dir: &Path) -> Host {
+        let user = nix::unistd::User::from_uid(nix::unistd::geteuid()).unwrap().unwrap();
+        Self::open_as(dir, &user.name)
+    }
+
+    fn open_as(dir: &Path, run_user: &str) -> Host {
         let settings = HostSettings {
             root_dir: dir.join("root"),
             state_dir: dir.join("state"),
             address: Some(std::net::Ipv4Addr::LOCALHOST.into()),
-            run_user: nix::unistd::User::from_uid(nix::unistd::geteuid()).unwrap().unwrap().name,
+            run_user: run_user.into(),
             run_path: "/run/obproxy".into(),
             rpm_scriptlets: false,
             rpm_dependencies: false,
@@ -98,6 +127,7 @@ impl Place {
             search_path: HostSettings::default_search_path(),
         };
         fs::create_dir_all(&settings.root_dir).unwrap();
+        fs::set_permissions(&settings.root_dir, fs::Permissions::from_mode(0o755)).unwrap();
         Host::with_supervisor(settings, Box::new(supervisor())).unwrap()
     }
 
@@ -134,7 +164,7 @@ impl Place {
     }
 
     fn put(&self, name: &str, script: &str) -> AgentStep {
-        let package: oblet::steps::values::PackageRef = name.parse().unwrap();
+        let package: PackageRef = name.parse().unwrap();
         let mut bytes = Vec::new();
         rpm::PackageBuilder::new(package.name(), package.version(), "Apache-2.0", package.architecture(), "stand-in")
             .using_config(rpm::BuildConfig::v4().compression(rpm::CompressionType::None))
@@ -145,7 +175,11 @@ impl Place {
             .unwrap()
             .write(&mut bytes)
             .unwrap();
-        let digest: String = Sha256::digest(&bytes).iter().map(|byte| format!("{byte:02x}")).collect();
+        self.put_file(package, &bytes)
+    }
+
+    fn put_file(&self, package: PackageRef, bytes: &[u8]) -> AgentStep {
+        let digest: String = Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect();
         let dir = self.dir.path().join("state/packages").join(&digest);
         fs::create_dir_all(&dir).unwrap();
         fs::write(dir.join(package.file_name()), bytes).unwrap();
@@ -397,4 +431,125 @@ async fn strangers_on_the_port_and_in_the_directory_are_left_alone() {
     assert_eq!(attempt.result.unwrap_err().reason, "DIRECTORY_TAKEN");
     assert_eq!(place.undo(&step, "u2", &[attempt.undoes]).await, Effect::None);
     assert!(dir.join("etc").exists());
+}
+
+/// Every step of the operation "install obproxy" after the checks.
+fn steps_of_an_installation(place: &Place) -> Vec<AgentStep> {
+    let binary = oblet_standins::program("obproxy").unwrap();
+    let path =
+        oblet_standins::package::build(&oblet_standins::package::Options::new(binary, place.dir.path())).unwrap();
+    let package: PackageRef = path.file_name().unwrap().to_str().unwrap().parse().unwrap();
+    let install = place.put_file(package.clone(), &fs::read(path).unwrap());
+    let start = StartObproxy { package, ..start_step() };
+    let sql_port = start.sql_port;
+    let parameter = |name: &str, value: &str| Parameter { name: name.parse().unwrap(), value: value.parse().unwrap() };
+    let instance = Instance {
+        kind: InstanceKind::Obproxy,
+        sql_port,
+        exporter_port: start.exporter_port,
+        cluster_name: "odp".parse().unwrap(),
+        cluster_id: 7,
+        server_id: 8,
+    };
+    vec![
+        install,
+        AgentStep::StartObproxy(start),
+        AgentStep::SyncObproxyParameters(SyncObproxyParameters {
+            sql_port,
+            parameters: vec![parameter("proxy_mem_limited", "4G"), parameter("syslog_level", "INFO")],
+        }),
+        AgentStep::SetObproxyPasswords(SetObproxyPasswords { sql_port }),
+        AgentStep::RefreshConfig(RefreshConfig { instance: instance.clone() }),
+        AgentStep::ExposeExporter(ExposeExporter { instance }),
+    ]
+}
+
+#[tokio::test]
+async fn every_step_has_one_effect_and_every_undo_is_quiet_the_second_time() {
+    if rpm_is_missing() {
+        return;
+    }
+    let mut place = Place::new();
+    let steps = steps_of_an_installation(&place);
+    let mut attempts = Vec::new();
+    for (number, step) in steps.iter().enumerate() {
+        let first = place.execute(step, &format!("first-{number}"), None).await;
+        assert_eq!(first.result.unwrap().effect, Effect::Done, "{}", step.kind());
+        let second = place.execute(step, &format!("second-{number}"), None).await;
+        assert_eq!(second.result.unwrap().effect, Effect::None, "{}", step.kind());
+        assert_eq!(place.undo(step, &format!("quiet-{number}"), &[second.undoes]).await, Effect::None);
+        attempts.push(first.undoes);
+    }
+    assert_eq!(place.host.config_generation(), 2);
+    // The agent restarts, the instance does not.
+    let before = place.host.instances();
+    place.host = Place::open(place.dir.path());
+    assert!(before[0].alive);
+    assert_eq!(place.host.instances(), before);
+    let keyword = AgentStep::CheckProcesses(CheckProcesses { keywords: vec!["obproxy".parse().unwrap()] });
+    let found = place.execute(&keyword, "check", None).await.result.unwrap_err();
+    assert!(found.message.contains(&format!("pid {}", before[0].pid)), "{}", found.message);
+
+    let log = fs::read_to_string(place.dir.path().join("log")).unwrap();
+    assert!(!log.contains("not-to-be-seen"));
+    for (number, (step, undoes)) in steps.iter().zip(attempts).enumerate().rev() {
+        let changes = !matches!(step, AgentStep::SyncObproxyParameters(_) | AgentStep::SetObproxyPasswords(_));
+        let expected = if changes { Effect::Done } else { Effect::None };
+        let undoes = [undoes];
+        assert_eq!(place.undo(step, &format!("undo-{number}"), &undoes).await, expected, "{}", step.kind());
+        assert_eq!(place.undo(step, &format!("again-{number}"), &undoes).await, Effect::None, "{}", step.kind());
+    }
+    assert!(place.host.instances().is_empty());
+    place.execute(&keyword, "check", None).await.result.unwrap();
+}
+
+#[tokio::test]
+async fn a_wrong_parameter_names_itself() {
+    if rpm_is_missing() {
+        return;
+    }
+    let place = Place::new();
+    let steps = steps_of_an_installation(&place);
+    let [install, start, ..] = steps.as_slice() else { panic!("two steps at least") };
+    place.execute(install, "i", None).await.result.unwrap();
+    let started = place.execute(start, "s", None).await;
+    started.result.unwrap();
+    let AgentStep::StartObproxy(StartObproxy { sql_port, .. }) = start else { panic!("the second step starts") };
+    let parameters = vec![Parameter { name: "no_such_item".parse().unwrap(), value: "1".parse().unwrap() }];
+    let sync = AgentStep::SyncObproxyParameters(SyncObproxyParameters { sql_port: *sql_port, parameters });
+    let error = place.execute(&sync, "p", None).await.result.unwrap_err();
+    assert_eq!(error.reason, "PARAMETER_UNKNOWN");
+    assert!(error.message.contains("no_such_item") && !error.next_move.is_empty());
+    assert_eq!(place.undo(start, "u", &[started.undoes]).await, Effect::Done);
+}
+
+#[tokio::test]
+async fn root_starts_the_proxy_as_the_run_user() {
+    if rpm_is_missing() {
+        return;
+    }
+    if !nix::unistd::geteuid().is_root() {
+        eprintln!("SKIPPED: this test needs root");
+        return;
+    }
+    let place = Place::with_run_user("nobody");
+    let steps = steps_of_an_installation(&place);
+    let [install, start, ..] = steps.as_slice() else { panic!("two steps at least") };
+    place.execute(install, "i", None).await.result.unwrap();
+    let attempt = place.execute(start, "s", None).await;
+    attempt.result.unwrap();
+    let identity: serde_json::Value = serde_json::from_str(attempt.undoes.identity.as_deref().unwrap()).unwrap();
+    let run = place.dir.path().join("state/runs").join(identity["run"].as_str().unwrap());
+    let RunState::Running(process) = supervisor().find(&run).unwrap() else { panic!("it does not run") };
+    let nobody = nix::unistd::User::from_name("nobody").unwrap().unwrap();
+    let status = fs::read_to_string(format!("/proc/{}/status", process.pid)).unwrap();
+    let line = |name: &str| status.lines().find_map(|line| line.strip_prefix(name)).unwrap().trim().to_owned();
+    let four = |id: u32| [id.to_string().as_str(); 4].join("\t");
+    assert_eq!(line("Uid:"), four(nobody.uid.as_raw()));
+    assert_eq!(line("Gid:"), four(nobody.gid.as_raw()));
+    assert_eq!(line("Groups:"), "", "no group of root is left");
+    let AgentStep::StartObproxy(StartObproxy { sql_port, .. }) = start else { panic!("the second step starts") };
+    let log = place.dir.path().join("root/run/obproxy").join(sql_port.to_string()).join("log/obproxy.out");
+    assert_eq!(fs::metadata(log).unwrap().uid(), nobody.uid.as_raw());
+    assert_eq!(place.undo(start, "u", &[attempt.undoes]).await, Effect::Done);
 }

@@ -110,8 +110,6 @@ pub(crate) struct HostAdd {
     pub(crate) alias: Option<String>,
     #[arg(long)]
     pub(crate) description: Option<String>,
-    #[command(flatten)]
-    pub(crate) run: Run,
 }
 
 #[derive(Debug, Subcommand)]

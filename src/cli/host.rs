@@ -4,7 +4,6 @@ use super::{
     Context,
     args::{Host as Command, HostAdd},
     error::CliError,
-    follow,
     output::Column,
 };
 
@@ -41,7 +40,8 @@ pub(crate) async fn run(context: &Context<'_>, command: &Command) -> Result<(), 
     match command {
         Command::Add(args) => {
             let path = format!("{HOSTS}/batchCreate");
-            follow::start(context, &args.run, "add the hosts", &path, &creation(args)).await
+            let data = context.client.post("add the hosts", &path, &[], Some(&creation(args))).await?;
+            context.output.list(&data, COLUMNS, "/id")
         }
         Command::List => {
             let data = context.client.list("list the hosts", HOSTS).await?;

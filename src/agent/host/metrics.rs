@@ -1,6 +1,6 @@
 //! The agent's own exporter: itself, its host under node_exporter's names, and each managed instance.
 
-use super::{super::HostView as _, Host, managed::List, sockets::listener_pid};
+use super::{super::HostView as _, Host, managed::List};
 use axum::{
     Router,
     extract::State,
@@ -43,16 +43,21 @@ async fn serve(State(host): State<Arc<Host>>) -> Response {
     }
 }
 
-/// Ports of the managed instances that accept a connection.
+/// Ports of the managed instances and exporters that accept a connection.
 async fn probe_ports(host: &Host) -> HashSet<u16> {
     let address = host.settings.reach();
     let instances = host.managed.all(List::Instances);
-    let ports = instances.iter().flat_map(|instance| [instance.sql_port.get(), instance.exporter_port.get()]);
+    let exporters = host.managed.all(List::Exporters);
+    let ports: HashSet<u16> = instances
+        .iter()
+        .flat_map(|instance| [instance.sql_port.get(), instance.exporter_port.get()])
+        .chain(exporters.iter().map(|exporter| exporter.exporter_port.get()))
+        .collect();
     let probe = |port: u16| async move {
         let connect = tokio::net::TcpStream::connect(SocketAddr::new(address, port));
         matches!(tokio::time::timeout(PROBE_DEADLINE, connect).await, Ok(Ok(_))).then_some(port)
     };
-    futures_util::future::join_all(ports.map(probe)).await.into_iter().flatten().collect()
+    futures_util::future::join_all(ports.into_iter().map(probe)).await.into_iter().flatten().collect()
 }
 
 /// Families of one scrape; nothing is kept between scrapes, so what is gone is gone from the text.
@@ -129,9 +134,9 @@ fn instances(page: &Page, host: &Host, answers: &HashSet<u16>) -> prometheus::Re
         }
     }
     let registered =
-        page.gauge("oblet_exporter_up", "1 if somebody listens on a registered exporter port.", &labels)?;
+        page.gauge("oblet_exporter_up", "1 if the registered exporter port accepts a connection.", &labels)?;
     for exporter in host.managed.all(List::Exporters) {
-        let listens = listener_pid(host.settings.reach(), exporter.exporter_port.get()).is_some();
+        let listens = answers.contains(&exporter.exporter_port.get());
         let port = exporter.exporter_port.to_string();
         let values = [exporter.kind.as_str(), exporter.cluster_name.as_str(), &port];
         registered.with_label_values(&values).set(f64::from(u8::from(listens)));

@@ -13,6 +13,7 @@ use crate::{
 use serde::{Deserialize, Serialize};
 use std::{
     fs, io,
+    os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
 };
 
@@ -64,8 +65,11 @@ pub(super) fn run_user(settings: &HostSettings) -> Result<Option<(u32, u32)>, St
 
 /// Makes the directory and what obproxy expects in it.
 pub(super) fn make_directory(dir: &Path, user: Option<(u32, u32)>) -> io::Result<()> {
-    if let Some(parent) = dir.parent() {
-        fs::create_dir_all(parent)?;
+    let missing: Vec<&Path> = dir.ancestors().skip(1).take_while(|parent| !parent.exists()).collect();
+    for parent in missing.into_iter().rev() {
+        fs::create_dir(parent)?;
+        // The run user has to pass, whatever the agent's umask.
+        fs::set_permissions(parent, fs::Permissions::from_mode(0o755))?;
     }
     let own = |path: &Path| {
         match fs::create_dir(path) {

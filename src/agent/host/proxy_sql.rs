@@ -87,7 +87,7 @@ impl ProxySql {
             .timezone(None)
             .set_names(false)
             .disable_statement_logging();
-        // In the protocol the answer of an empty password is empty; sqlx would send the scramble of an empty text.
+        // An empty password is told by an empty answer, which is not the same as the scramble of an empty text.
         if !password.is_empty() {
             options = options.password(password);
         }

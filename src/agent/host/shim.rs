@@ -15,6 +15,7 @@ use super::{
     process::ProcessId,
     supervisor::{Launch, RunOutcome},
 };
+use nix::sys::stat::Mode;
 use serde::{Deserialize, Serialize};
 use std::{
     env,
@@ -80,6 +81,8 @@ pub fn main() -> ExitCode {
 
 fn run(run_dir: &Path) -> io::Result<()> {
     nix::unistd::setsid()?;
+    // The agent keeps its files private; rpm and the database programs expect the usual mask.
+    nix::sys::stat::umask(Mode::from_bits_truncate(0o022));
     let me = ProcessId::of(nix::unistd::getpid().as_raw())?;
     if !claim_json(&run_dir.join(CLAIM), &Claim::Shim(me))? {
         return Err(io::Error::other("the run belongs to somebody else, nothing was started"));

@@ -1,6 +1,6 @@
 //! Puts the coordinator together and serves it.
 
-use super::{ApiSettings, ApiState, TaskEngine, clean_uploads, router};
+use super::{ApiSettings, ApiState, TaskEngine, clean_uploads, config_service_router, router};
 use crate::{
     agent::step::BoxFuture,
     config::StateDirectory,
@@ -24,6 +24,7 @@ use std::{
     path::{Path, PathBuf},
     sync::Arc,
 };
+use tokio::{net::TcpSocket, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 
 /// Name of the first user, as OCP's.
@@ -69,7 +70,7 @@ pub struct Coordinator {
     engine: Engine,
     store: Store,
     handle: axum_server::Handle<SocketAddr>,
-    server: tokio::task::JoinHandle<io::Result<()>>,
+    servers: JoinSet<(&'static str, io::Result<()>)>,
     shutdown: CancellationToken,
     grace: std::time::Duration,
     _lock: StateDirectory,
@@ -110,27 +111,23 @@ pub async fn start(config: &Config) -> Result<Coordinator, StartError> {
         engine: Arc::new(Ready { engine: engine.clone(), fatal: fatal.clone() }),
         registry,
     })?;
+    let rest_listener = listen(config.listen)?;
+    let config_listener = listen(config.config_service_listen)?;
     let listen_error = |source| StartError::Listen { address: config.listen, source };
-    let listener = listen(config.listen).map_err(listen_error)?;
-    let address = listener.local_addr().map_err(listen_error)?;
+    let address = rest_listener.local_addr().map_err(listen_error)?;
     let rest = authority.issue(Role::Rest, "oblet-coordinator", &config.advertise_addresses)?;
     let tls = RustlsConfig::from_pem(rest.certificate_pem.into_bytes(), rest.key_pem.as_bytes().to_vec());
     let handle = axum_server::Handle::new();
-    let server = axum_server::from_tcp_rustls(listener, tls.await.map_err(listen_error)?)
+    let https = axum_server::from_tcp_rustls(rest_listener, tls.await.map_err(listen_error)?)
         .map_err(listen_error)?
-        .handle(handle.clone())
-        .serve(router(state).into_make_service_with_connect_info::<SocketAddr>());
-    Ok(Coordinator {
-        address,
-        fatal,
-        engine,
-        store,
-        handle,
-        server: tokio::spawn(server),
-        shutdown,
-        grace: config.grace,
-        _lock: lock,
-    })
+        .handle(handle.clone());
+    let http = axum_server::from_tcp(config_listener).map_err(listen_error)?.handle(handle.clone());
+    let mut servers = JoinSet::new();
+    let rest_service = router(state.clone()).into_make_service_with_connect_info::<SocketAddr>();
+    servers.spawn(async move { ("the HTTPS server", https.serve(rest_service).await) });
+    let config_service = config_service_router(state).into_make_service();
+    servers.spawn(async move { ("the config service", http.serve(config_service).await) });
+    Ok(Coordinator { address, fatal, engine, store, handle, servers, shutdown, grace: config.grace, _lock: lock })
 }
 
 impl Coordinator {
@@ -138,23 +135,25 @@ impl Coordinator {
         &self.engine
     }
 
-    /// Ends if the server does, which it never should.
+    /// Ends if a server does, which none ever should; says which.
     pub async fn served(&mut self) -> String {
-        match (&mut self.server).await {
-            Ok(Ok(())) => "the HTTPS server ended".into(),
-            Ok(Err(error)) => format!("the HTTPS server ended: {error}"),
-            Err(error) => format!("the HTTPS server broke off: {error}"),
+        match self.servers.join_next().await {
+            Some(Ok((name, Ok(())))) => format!("{name} ended"),
+            Some(Ok((name, Err(error)))) => format!("{name} ended: {error}"),
+            Some(Err(error)) => format!("a server broke off: {error}"),
+            None => "no server runs".into(),
         }
     }
 
     /// Stops accepting, lets requests and drivers end, at most the grace time. What was handed out goes on on the hosts.
-    pub async fn stop(self) {
+    pub async fn stop(mut self) {
         self.handle.graceful_shutdown(Some(self.grace));
         self.shutdown.cancel();
         if tokio::time::timeout(self.grace, self.engine.stopped()).await.is_err() {
             tracing::warn!("drivers did not stop within the grace time");
         }
-        if !self.server.is_finished() && tokio::time::timeout(self.grace, self.server).await.is_err() {
+        let ended = async { while self.servers.join_next().await.is_some() {} };
+        if tokio::time::timeout(self.grace, ended).await.is_err() {
             tracing::warn!("requests did not end within the grace time");
         }
         self.store.close().await;
@@ -162,11 +161,14 @@ impl Coordinator {
 }
 
 /// With a long enough queue: the default of 128 stalls when a fleet comes back at once.
-fn listen(address: SocketAddr) -> io::Result<std::net::TcpListener> {
-    let socket = if address.is_ipv4() { tokio::net::TcpSocket::new_v4()? } else { tokio::net::TcpSocket::new_v6()? };
-    socket.set_reuseaddr(true)?;
-    socket.bind(address)?;
-    socket.listen(BACKLOG)?.into_std()
+fn listen(address: SocketAddr) -> Result<std::net::TcpListener, StartError> {
+    let bind = || -> io::Result<std::net::TcpListener> {
+        let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+        socket.set_reuseaddr(true)?;
+        socket.bind(address)?;
+        socket.listen(BACKLOG)?.into_std()
+    };
+    bind().map_err(|source| StartError::Listen { address, source })
 }
 
 /// Fresh at every start, so it never expires in a process that is restarted once a year.

@@ -47,7 +47,10 @@ pub struct SettingFlags {
     /// Where the password of the first user is written, readable by this user only [default: it is printed once].
     #[arg(long, env = "OBLET_COORDINATOR_INITIAL_PASSWORD_FILE")]
     pub initial_password_file: Option<PathBuf>,
-    /// Base of the config service's URL that proxies get [default: http://<first advertised address>:8080].
+    /// Address of the config service for proxies, which speak plain HTTP only [default: 0.0.0.0:8080].
+    #[arg(long, env = "OBLET_COORDINATOR_CONFIG_SERVICE_LISTEN")]
+    pub config_service_listen: Option<String>,
+    /// Base of the config service's URL that proxies get [default: http://<first advertised address>:<its port>].
     #[arg(long, env = "OBLET_COORDINATOR_CONFIG_URL_BASE")]
     pub config_url_base: Option<String>,
     /// What is logged, such as "info" or "oblet=debug,info" [default: info].
@@ -87,6 +90,7 @@ pub struct Config {
     /// At least one.
     pub advertise_addresses: Vec<IpAddr>,
     pub initial_password_file: Option<PathBuf>,
+    pub config_service_listen: SocketAddr,
     pub config_url_base: String,
     pub log_filter: String,
     pub log_format: LogFormat,
@@ -94,6 +98,8 @@ pub struct Config {
 }
 
 const LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 8443);
+/// OCP's own port.
+const CONFIG_SERVICE_LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 8080);
 
 impl Config {
     /// Reads all layers; opens no port and changes nothing.
@@ -110,7 +116,11 @@ impl Config {
         if !state_dir.is_absolute() {
             layers.mistake("state_dir", format!("{} is not an absolute path", state_dir.display()));
         }
-        let default_base = format!("http://{}", SocketAddr::new(first, 8080));
+        let config_service_listen = layers.or("config_service_listen", CONFIG_SERVICE_LISTEN);
+        if config_service_listen == listen {
+            layers.mistake("config_service_listen", "is the address of listen");
+        }
+        let default_base = format!("http://{}", SocketAddr::new(first, config_service_listen.port()));
         let config_url_base: String = layers.or("config_url_base", default_base);
         if !config_url_base.starts_with("http://") || config_url_base.ends_with('/') {
             layers.mistake("config_url_base", "has to begin with http:// and must not end with a slash");
@@ -124,6 +134,7 @@ impl Config {
             state_dir,
             advertise_addresses,
             initial_password_file: layers.optional("initial_password_file"),
+            config_service_listen,
             config_url_base,
             log_filter,
             log_format: layers.or("log_format", LogFormat::default()),

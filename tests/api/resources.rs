@@ -151,7 +151,7 @@ async fn a_failed_subtask_says_why_and_what_to_do() {
     let mut transaction = lab.store.begin().await.unwrap();
     let append = Append { task, epoch: 1, sequence: next_sequence, events, state, at: now_micros() };
     tasks::append(&mut transaction, &append).await.unwrap();
-    tasks::append_log(&mut transaction, (task, second, 1), &mut LogPosition::default(), "one line\n").await.unwrap();
+    tasks::append_log(&mut transaction, (task, second, 1), LogPosition::default(), "one line\n").await.unwrap();
     transaction.commit().await.unwrap();
 
     let read = lab.get(&format!("/api/v2/tasks/instances/{task}")).await.data();

@@ -72,6 +72,7 @@ start_coordinator() {
   mkdir -p "$directory"
   cat >"$directory/coordinator.toml" <<TOML
 listen = "127.0.0.1:$port"
+config_service_listen = "127.0.0.1:$(free_port 127.0.0.1)"
 state_dir = "$directory/state"
 initial_password_file = "$directory/initial-password"
 advertise_addresses = ["127.0.0.1"]

@@ -137,8 +137,10 @@ impl Lab {
         let path = directory.path();
         fs::create_dir(path.join("coordinator")).unwrap();
         let config = format!(
-            "listen = '{rest}'\nstate_dir = '{0}/coordinator/state'\ninitial_password_file = '{0}/password'\n",
-            path.display()
+            "listen = '{rest}'\nconfig_service_listen = '{1}:8080'\nstate_dir = '{0}/coordinator/state'\n\
+             advertise_addresses = ['{1}']\ninitial_password_file = '{0}/password'\n",
+            path.display(),
+            rest.ip(),
         );
         fs::write(path.join("coordinator/coordinator.toml"), config).unwrap();
         let mut lab = Self { hosts: Vec::new(), coordinator: None, directory, rest, http: None };

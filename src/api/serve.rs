@@ -187,7 +187,7 @@ async fn create_first_user(store: &Store, vault: &Vault, file: Option<&Path>) ->
     let password = vault.generate_password()?;
     match file {
         Some(path) => {
-            write_password(path, &password).map_err(|source| StartError::File { path: path.into(), source })?
+            write_password(path, &password).map_err(|source| StartError::File { path: path.into(), source })?;
         }
         // Not through the log, which others may read.
         None => writeln!(io::stderr(), "the password of user {FIRST_USER} is {}", password.as_str())

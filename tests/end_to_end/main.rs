@@ -1,6 +1,14 @@
 //! The whole system on real parts: real programs, real mutual TLS, the real `rpm` with a database of its own, and a
 //! stand-in for obproxy that is really installed, started, logged in to and scraped.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::print_stdout,
+    reason = "a panic is how a test fails, and what it prints is shown then"
+)]
+
 mod crashes;
 mod install;
 mod lab;

@@ -138,9 +138,7 @@ impl Engine {
     /// Starts to drive a task that was committed to the store; harmless if it is driven already.
     pub fn wake(&self, id: TaskId) {
         let mut drivers = self.drivers.lock().unwrap_or_else(PoisonError::into_inner);
-        if !drivers.contains_key(&id) {
-            drivers.insert(id, self.spawn_driver(id));
-        }
+        drivers.entry(id).or_insert_with(|| self.spawn_driver(id));
     }
 
     /// Carries out an operator's decision; returns once it is in the journal.

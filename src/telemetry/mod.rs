@@ -1,6 +1,6 @@
 //! Logs of the daemons, and the words in which errors are told.
 
-use std::error::Error;
+use std::{error::Error, io::IsTerminal as _};
 use tracing_subscriber::EnvFilter;
 
 /// How log lines look.
@@ -14,7 +14,10 @@ pub enum LogFormat {
 
 /// Sends log lines to stderr. `filter` is in the syntax of `RUST_LOG`, such as "info" or "oblet=debug,info".
 pub fn init(filter: &str, format: LogFormat) -> Result<(), Box<dyn Error + Send + Sync>> {
-    let builder = tracing_subscriber::fmt().with_env_filter(EnvFilter::try_new(filter)?).with_writer(std::io::stderr);
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(EnvFilter::try_new(filter)?)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal());
     match format {
         LogFormat::Text => builder.try_init(),
         LogFormat::Json => builder.json().flatten_event(true).try_init(),

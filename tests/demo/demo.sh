@@ -128,7 +128,8 @@ deploy() {
   local answer address user request
   local -a ids=()
   for user in proxysys proxyro; do
-    (umask 077 && head -c 18 /dev/urandom | base64 | tr -d '/+=' >"$state/$user-password")
+    # OCP's rule: 8 to 32 characters, two of each kind.
+    (umask 077 && printf 'Ab.%sCd_12\n' "$(head -c 12 /dev/urandom | od -An -tx1 | tr -d ' \n')" >"$state/$user-password")
   done
 
   say "upload the package, add the hosts, create the proxy cluster"

@@ -7,7 +7,7 @@ fn moments(seed: u64) -> impl Iterator<Item = Duration> {
     let mut state = seed;
     std::iter::from_fn(move || {
         state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        Some(Duration::from_millis((state >> 33) % 900))
+        Some(Duration::from_millis((state >> 33) % 1200))
     })
 }
 

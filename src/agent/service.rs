@@ -96,7 +96,7 @@ impl v1::agent_service_server::AgentService for AgentApi {
         let mut description = tokio::task::spawn_blocking(move || super::describe::describe(&disks, view.as_ref()))
             .await
             .map_err(|error| Refused::Internal(error.to_string()))?;
-        description.epoch = self.runner.journal().highest_epoch().await.map_err(refused)?;
+        description.epoch = self.runner.journal().highest_epoch();
         description.metrics_port = self.metrics_port.into();
         Ok(Response::new(description))
     }

@@ -22,6 +22,7 @@ use tokio::time::{Instant, sleep};
 const SHIM_DEADLINE: Duration = Duration::from_secs(15);
 /// The kernel needs this long at most to end what was killed.
 const KILL_DEADLINE: Duration = Duration::from_secs(20);
+const START_POLL: Duration = Duration::from_millis(1);
 const POLL: Duration = Duration::from_millis(10);
 
 pub struct DirectSupervisor {
@@ -64,7 +65,7 @@ impl DirectSupervisor {
                 self.stop(run_dir, Duration::ZERO).await?;
                 return Err(io::Error::other("the shim did not start the program in time"));
             }
-            sleep(POLL).await;
+            sleep(START_POLL).await;
         }
         // Reaps the shim; the run itself is followed through its files.
         tokio::spawn(async move { shim.wait().await });

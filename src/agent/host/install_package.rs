@@ -10,7 +10,7 @@ use super::{
 use crate::{
     agent::step::{Done, StepContext, StepError, Undoes},
     graph::Effect,
-    steps::{InstallPackage, values::PackageRef},
+    steps::InstallPackage,
 };
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
@@ -49,14 +49,13 @@ pub(super) fn home(program: &Path) -> Option<&Path> {
     program.parent()?.parent()
 }
 
-async fn with_home(database: &RpmDatabase<'_>, package: &PackageRef, done: Done) -> Result<Done, StepError> {
-    let files = database.files(package).await?;
+fn with_home(files: &[PathBuf], done: Done) -> Done {
     let first = files.iter().find(|path| path.parent().is_some_and(|dir| dir.ends_with("bin"))).cloned();
-    let program = find_program(&files, &["obproxy", "observer"]).or(first);
-    Ok(match program.as_deref().and_then(home) {
+    let program = find_program(files, &["obproxy", "observer"]).or(first);
+    match program.as_deref().and_then(home) {
         Some(home) => done.with("home", home.display()),
         None => done,
-    })
+    }
 }
 
 pub(super) async fn execute(host: &Host, step: &InstallPackage, context: &StepContext) -> Result<Done, StepError> {
@@ -73,7 +72,8 @@ pub(super) async fn execute(host: &Host, step: &InstallPackage, context: &StepCo
     let others = database.installed(step.package.name()).await?;
     if others.contains(&step.package) {
         context.log.line(&format!("{} is installed", step.package));
-        return with_home(&database, &step.package, if ours { Done::made() } else { Done::already() }).await;
+        let files = database.files(&step.package).await?;
+        return Ok(with_home(&files, if ours { Done::made() } else { Done::already() }));
     }
     if !others.is_empty() {
         let names: Vec<String> = others.iter().map(ToString::to_string).collect();
@@ -93,21 +93,17 @@ pub(super) async fn execute(host: &Host, step: &InstallPackage, context: &StepCo
     let run = choose(host, context, false).await?;
     let arguments = database.install_arguments(&checked);
     let outcome = database.transact(&*host.supervisor, &run, arguments, context).await;
-    let installed = database.has(&step.package).await;
-    let left = match installed {
+    // rpm ends with 0 only after its database has the package, so there is no need to ask it again.
+    if let Ok(RunOutcome::ExitCode(0)) = outcome {
+        return Ok(with_home(&checked.files, Done::made()));
+    }
+    let left = match database.has(&step.package).await {
         Ok(true) => Effect::Done,
-        // rpm may have left files of an interrupted transaction.
         Ok(false) => Effect::None,
         Err(_) => Effect::Unknown,
     };
     let outcome = outcome.map_err(|error| error.leaving(left))?;
-    match (outcome, installed?) {
-        (RunOutcome::ExitCode(0), true) => with_home(&database, &step.package, Done::made()).await,
-        (outcome, _) => {
-            Err(rpm_failed(&format!("the installation of {}", step.package), &outcome, context, &run, host)
-                .leaving(left))
-        }
-    }
+    Err(rpm_failed(&format!("the installation of {}", step.package), &outcome, context, &run, host).leaving(left))
 }
 
 fn rpm_failed(what: &str, outcome: &RunOutcome, context: &StepContext, run: &str, host: &Host) -> StepError {

@@ -17,6 +17,8 @@ use tokio_util::sync::CancellationToken;
 #[derive(Debug)]
 pub(super) struct CheckedPackage {
     pub path: PathBuf,
+    /// Paths of its files once it is installed, seen from outside of `root_dir`.
+    pub files: Vec<PathBuf>,
     /// First components of the paths of its files, such as `home`.
     pub top_levels: BTreeSet<String>,
 }
@@ -70,8 +72,10 @@ pub(super) fn check(
             "make room on the host or choose a package for its architecture, then retry the subtask",
         ));
     }
-    let top_levels = metadata.get_file_paths().map_err(damaged)?.iter().filter_map(|path| top_level(path)).collect();
-    Ok(CheckedPackage { path, top_levels })
+    let paths = metadata.get_file_paths().map_err(damaged)?;
+    let top_levels = paths.iter().filter_map(|path| top_level(path)).collect();
+    let files = paths.iter().map(|path| settings.below_root(path)).collect();
+    Ok(CheckedPackage { path, files, top_levels })
 }
 
 fn top_level(path: &Path) -> Option<String> {

@@ -12,7 +12,9 @@ use std::{
 };
 use tokio::time::{Instant, sleep};
 
-const POLL: Duration = Duration::from_millis(20);
+/// A short run is noticed at once, a long one costs next to nothing.
+const FIRST_POLL: Duration = Duration::from_millis(1);
+const LAST_POLL: Duration = Duration::from_millis(50);
 
 pub(super) fn dir(settings: &HostSettings, run: &str) -> PathBuf {
     settings.state_dir.join("runs").join(run)
@@ -43,6 +45,7 @@ pub(super) async fn wait(
     what: &str,
 ) -> Result<RunOutcome, StepError> {
     let end = deadline(context);
+    let mut poll = FIRST_POLL;
     loop {
         match supervisor.find(run_dir).map_err(failed(what))? {
             RunState::Ended(outcome) => return Ok(outcome),
@@ -56,7 +59,7 @@ pub(super) async fn wait(
         }
         tokio::select! {
             () = context.cancel.cancelled() => {}
-            () = sleep(POLL) => {}
+            () = sleep(poll) => poll = LAST_POLL.min(poll.mul_f32(1.5)),
         }
     }
 }

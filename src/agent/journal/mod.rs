@@ -30,7 +30,10 @@ use std::{
     fs, io,
     os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 use tokio::{
     sync::{mpsc, oneshot, watch},
@@ -87,6 +90,8 @@ pub struct Journal {
     jobs: mpsc::Sender<Job>,
     commits: watch::Receiver<u64>,
     sealer: Arc<Sealer>,
+    /// Highest epoch heard of. Only checks go by it: to ask the database would cost them more than their own work.
+    epoch: Arc<AtomicU64>,
 }
 
 /// Callers wait when this many requests are waiting already.
@@ -114,10 +119,19 @@ impl Journal {
         let mut connection = options.connect().await.map_err(database)?;
         schema::migrate(&mut connection, &path).await?;
         let sealer = Arc::new(Sealer::load_or_create(&directory.join("journal.key"))?);
+        let epoch = Arc::new(AtomicU64::new(records::highest(&mut connection).await.map_err(database)?));
         let (jobs, queue) = mpsc::channel(QUEUE);
         let (committed, commits) = watch::channel(0);
         let writer = tokio::spawn(writer::run(connection, queue, committed));
-        Ok((Self { jobs, commits, sealer }, writer))
+        Ok((Self { jobs, commits, sealer, epoch }, writer))
+    }
+
+    pub fn highest_epoch(&self) -> u64 {
+        self.epoch.load(Ordering::Acquire)
+    }
+
+    fn heard_of(&self, epoch: u64) {
+        self.epoch.fetch_max(epoch, Ordering::AcqRel);
     }
 
     /// Changes whenever something was committed.

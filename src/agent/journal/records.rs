@@ -83,6 +83,7 @@ const RECORD: &str = "SELECT position, operation_id, attempt, epoch, step_kind, 
 impl Journal {
     /// Takes the operation and its lock, unless something speaks against it.
     pub async fn accept(&self, order: &Order) -> Result<Accepted, JournalError> {
+        self.heard_of(order.epoch);
         let order = order.clone();
         let step = serde_json::to_string(&order.step).map_err(encode)?;
         let sealed = self.sealer.seal(&order.key, &order.secrets).map_err(encode)?;
@@ -148,10 +149,12 @@ impl Journal {
 
     /// Raises the highest epoch seen; answers it when it is above `epoch`.
     pub async fn claim_epoch(&self, epoch: u64) -> Result<Option<u64>, JournalError> {
+        self.heard_of(epoch);
         self.write(move |connection| Box::pin(claim(connection, epoch))).await
     }
 
     pub async fn acknowledge(&self, key: Key, epoch: u64) -> Result<Acknowledged, JournalError> {
+        self.heard_of(epoch);
         self.write(move |connection| {
             Box::pin(async move {
                 if let Some(highest) = claim(connection, epoch).await? {
@@ -259,10 +262,6 @@ impl Journal {
         .await
     }
 
-    pub async fn highest_epoch(&self) -> Result<u64, JournalError> {
-        self.read(|connection| Box::pin(highest(connection))).await
-    }
-
     /// Acknowledged operations that finished before `before_us`, at most a hundred.
     pub async fn expired(&self, before_us: i64) -> Result<Vec<Expired>, JournalError> {
         self.read(move |connection| {
@@ -298,7 +297,7 @@ impl Journal {
     }
 }
 
-async fn highest(connection: &mut SqliteConnection) -> sqlx::Result<u64> {
+pub(super) async fn highest(connection: &mut SqliteConnection) -> sqlx::Result<u64> {
     let epoch: i64 = sqlx::query_scalar("SELECT value FROM meta WHERE name = 'epoch'").fetch_one(connection).await?;
     Ok(epoch.unsigned_abs())
 }

@@ -1,6 +1,6 @@
 //! One run of one operation, from its order to its outcome.
 
-use super::{Run, Runner, Submitted, outcome, refused};
+use super::{Run, Runner, Submitted, outcome};
 use crate::{
     agent::{
         journal::{Journal, JournalError, Resume},
@@ -95,7 +95,7 @@ impl Runner {
 
     /// Carries out a step that touches nothing; it ends with the caller that waits for it.
     pub(super) async fn check(&self, order: Order) -> Result<Submitted, Refused> {
-        let highest = self.journal.highest_epoch().await.map_err(refused)?;
+        let highest = self.journal.highest_epoch();
         if order.epoch < highest {
             return Err(Refused::StaleEpoch { given: order.epoch, highest });
         }

@@ -19,12 +19,12 @@ failures=0
 say() { printf '\n== %s\n' "$*"; }
 fail() { printf 'demo: %s\n' "$*" >&2; exit 1; }
 
-# prove WHAT COMMAND...: one line, and the output of the command when it fails.
+# prove WHAT COMMAND...: whether it holds, with the first line that shows it, or the whole output when it fails.
 prove() {
   local what=$1 output
   shift
   if output=$("$@" 2>&1); then
-    printf 'ok    %s\n' "$what"
+    printf 'ok    %s\n      %.110s\n' "$what" "${output%%$'\n'*}"
   else
     printf 'FAIL  %s\n%s\n' "$what" "${output:-(no output)}"
     failures=$((failures + 1))
@@ -178,6 +178,10 @@ sealed() {
 
 prove_all() {
   local number address id
+  say "the Prometheus targets"
+  api GET /api/v2/prometheus/targets | jq -c '.[]'
+  say "task ${task_ids[0]} as JSON"
+  oblet task show "${task_ids[0]}" --output json | jq -c .
   say "proofs"
   for id in "${task_ids[@]}"; do
     prove "task $id: 12 subtasks, all SUCCESSFUL" succeeded "$id"

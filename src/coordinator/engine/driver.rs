@@ -297,18 +297,9 @@ impl Flight {
                 local::run(&self.shared, step, direction, deadline, &self.cancel, &mut log).await
             }
             Step::Agent(step) => match self.agent_attempt(&planned, step, deadline).await {
-                Ok(attempt) => self.with_permit(&planned, attempt, &mut log).await,
+                Ok(attempt) => attempt.run(&mut log).await,
                 Err(error) => Outcome::Failed(preparation_failure(&error)),
             },
-        }
-    }
-
-    async fn with_permit(&self, planned: &PlannedNode, attempt: AgentAttempt, log: &mut AttemptLog) -> Outcome {
-        let permits = self.shared.host_permits(planned.host_id.unwrap_or(0));
-        // Never closed; and without a permit nothing may run.
-        match permits.acquire_owned().await {
-            Ok(_permit) => attempt.run(log).await,
-            Err(_) => Outcome::Abandoned,
         }
     }
 
@@ -334,6 +325,7 @@ impl Flight {
         let undoes = (direction == Direction::Undo).then(|| (planned.execute_id.to_string(), self.effect));
         Ok(AgentAttempt {
             agent,
+            permits: self.shared.host_permits(planned.host_id.unwrap_or(0)),
             step: step.clone(),
             direction,
             key: operation_key(planned, self.dispatch),

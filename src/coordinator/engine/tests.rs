@@ -148,3 +148,22 @@ async fn an_operator_learns_that_the_agent_obeys_another_coordinator() {
     assert_eq!(failure(lab.run(older).await).reason, "STALE_EPOCH");
     assert_eq!(lab.carrier.calls().len(), 1);
 }
+
+#[tokio::test]
+async fn a_write_that_the_store_refuses_costs_nobody_else() {
+    let lab = Lab::new(Behaviour::Succeed).await;
+    let text = |part| LogText {
+        task: TaskId(1),
+        node: NodeIndex(0),
+        attempt: 1,
+        position: LogPosition { next_part: part, ..LogPosition::default() },
+        text: "text".into(),
+    };
+    lab.journal.log(text(0)).await.unwrap().unwrap();
+    // The second of these has the key of the first: the group is undone, and written one by one.
+    let (again, next) = tokio::join!(lab.journal.log(text(0)), lab.journal.log(text(1)));
+    assert!(matches!(again.unwrap(), Err(AppendError::Store(_))));
+    next.unwrap().unwrap();
+    assert!(!lab.fatal.is_cancelled());
+    assert!(lab.directory.path().join("coordinator.db").exists());
+}

@@ -167,3 +167,10 @@ async fn a_write_that_the_store_refuses_costs_nobody_else() {
     assert!(!lab.fatal.is_cancelled());
     assert!(lab.directory.path().join("coordinator.db").exists());
 }
+
+#[tokio::test]
+async fn a_panic_ends_its_attempt_only() {
+    let outcome = survive(async { panic!("in the attempt") }).await;
+    let failure = failure(outcome);
+    assert_eq!((failure.reason.as_str(), failure.effect), ("PANIC", Effect::Unknown));
+}

@@ -242,6 +242,23 @@ async fn an_unreadable_record_costs_its_operation_only() {
 }
 
 #[tokio::test]
+async fn a_record_of_another_version_stops_nobody_who_asks_for_it() {
+    let lab = Lab::new(Behaviour::Succeed);
+    let started = lab.start().await;
+    let strange = order(install());
+    started.runner.submit(strange.clone()).await.unwrap();
+    reached(&started.runner, strange.key, Phase::Finished).await;
+    started.crash().await;
+    simulated::damage(lab.path(), "UPDATE operations SET phase = 9").await;
+    let Started { runner, .. } = lab.start().await;
+    assert!(matches!(runner.submit(strange.clone()).await, Err(Refused::Internal(_))));
+    assert!(matches!(runner.acknowledge(strange.key, 1).await, Err(Refused::Internal(_))));
+    let next = order(install());
+    runner.submit(next.clone()).await.unwrap();
+    reached(&runner, next.key, Phase::Finished).await;
+}
+
+#[tokio::test]
 async fn secrets_survive_a_restart_and_are_nowhere_in_clear() {
     let lab = Lab::new(Behaviour::HoldAt(Phase::Running));
     let started = lab.start().await;

@@ -321,6 +321,38 @@ async fn a_package_is_installed_once_and_erased_only_by_its_installer() {
 }
 
 #[tokio::test]
+async fn a_package_that_came_before_rpm_was_begun_is_somebody_elses() {
+    if rpm_is_missing() {
+        return;
+    }
+    let place = Place::new();
+    let step = place.put(PACKAGE, "#!/bin/sh\n");
+    place.execute(&step, "other", None).await.result.unwrap();
+    let named = || Some(r#"{"run":"r1","was_installed":false}"#.to_owned());
+    assert_eq!(place.execute(&step, "r1", named()).await.undoes.effect, Effect::None);
+    let unknown = Undoes { identity: named(), effect: Effect::Unknown };
+    assert_eq!(place.undo(&step, "u1", &[unknown]).await, Effect::None);
+    assert!(place.program().exists());
+}
+
+#[tokio::test]
+async fn a_stopped_rpm_is_asked_for_what_it_left() {
+    if rpm_is_missing() {
+        return;
+    }
+    let place = Place::new();
+    let step = place.put(PACKAGE, "#!/bin/sh\n");
+    place.execute(&step, "r0", None).await.result.unwrap();
+    // It has installed the package and is still at its scriptlets when the agent comes back.
+    let run = place.dir.path().join("state/runs/r1");
+    supervisor().start(&run, &launch(place.dir.path(), "exec sleep 600")).await.unwrap();
+    let (context, _) = place.context("r1", Some(r#"{"run":"r1","was_installed":false}"#.to_owned()));
+    context.cancel.cancel();
+    let error = place.host.execute(&step, &context).await.unwrap_err();
+    assert_eq!((error.reason, error.effect), ("CANCELED", Effect::Done));
+}
+
+#[tokio::test]
 async fn a_refusal_of_rpm_carries_its_words() {
     if rpm_is_missing() {
         return;

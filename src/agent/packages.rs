@@ -2,7 +2,8 @@
 //!
 //!  1. A file is visible under its name only when it is whole and its digest matches; until then it is `<file>.part`.
 //!  2. The length of the part is how much was received, so an upload goes on where it stopped, whatever died.
-//!  3. Chunks are stored one after the other, so that two senders of one file cannot mix.
+//!  3. What nobody has asked for in a long time and no unfinished operation names is removed.
+//!  4. Chunks are stored one after the other, so that two senders of one file cannot mix.
 
 use super::wire::bad_request;
 use crate::{
@@ -11,11 +12,13 @@ use crate::{
 };
 use sha2::Digest as _;
 use std::{
+    collections::HashSet,
     fs::{self, File, OpenOptions},
     io::{self, Read as _, Write as _},
     os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
+    time::{Duration, SystemTime},
 };
 
 /// Room that a package must leave to the journal and to logs.
@@ -81,6 +84,9 @@ impl PackageStore {
         let whole = directory.join(chunk.package.file_name());
         let part = directory.join(format!("{}.part", chunk.package.file_name()));
         if length(&whole).is_some() {
+            // It counts as new from here on, so that it is still there when the step comes that needs it.
+            let touched = File::open(&whole).and_then(|file| file.set_modified(SystemTime::now()));
+            touched.map_err(|error| failed(&whole, &error))?;
             return Ok(v1::PutPackageResponse { next_offset: chunk.size, complete: true });
         }
         let mut received = length(&part).unwrap_or(0);
@@ -104,6 +110,26 @@ impl PackageStore {
             publish(chunk, &part, &whole)?;
         }
         Ok(v1::PutPackageResponse { next_offset: received, complete })
+    }
+
+    /// Removes packages that were last asked for longer than `retention` ago, except those whose digest is `needed`.
+    pub(super) async fn collect(&self, retention: Duration, needed: HashSet<Sha256>) -> io::Result<usize> {
+        let store = self.clone();
+        tokio::task::spawn_blocking(move || {
+            let _one_at_a_time = store.writing.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut count = 0;
+            for entry in fs::read_dir(&store.directory)? {
+                let entry = entry?;
+                let is_needed = needed.iter().any(|digest| entry.file_name() == digest.as_str());
+                if !is_needed && entry.file_type()?.is_dir() && is_older(&entry.path(), retention)? {
+                    fs::remove_dir_all(entry.path())?;
+                    count += 1;
+                }
+            }
+            Ok(count)
+        })
+        .await
+        .map_err(io::Error::other)?
     }
 
     fn check_room(&self, missing: u64) -> Result<(), Refused> {
@@ -136,6 +162,17 @@ fn publish(chunk: &Chunk, part: &Path, whole: &Path) -> Result<(), Refused> {
         whole.parent().map_or(Ok(()), |directory| File::open(directory)?.sync_all())
     };
     rename().map_err(|error| failed(whole, &error))
+}
+
+/// Nothing in the directory was changed since; a time in the future is no age.
+fn is_older(directory: &Path, age: Duration) -> io::Result<bool> {
+    let old = |metadata: fs::Metadata| Ok(metadata.modified()?.elapsed().is_ok_and(|elapsed| elapsed >= age));
+    for entry in fs::read_dir(directory)? {
+        if !old(entry?.metadata()?)? {
+            return Ok(false);
+        }
+    }
+    old(fs::metadata(directory)?)
 }
 
 fn length(path: &Path) -> Option<u64> {
@@ -204,6 +241,27 @@ mod tests {
         assert_eq!(fs::read(&path).unwrap(), content);
         assert!(!path.with_extension("rpm.part").exists());
         assert!(store().put(chunk(content, 0, b"")).await.unwrap().complete);
+    }
+
+    #[tokio::test]
+    async fn old_packages_go_unless_somebody_needs_or_asked_for_them() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = PackageStore::new(directory.path().into());
+        let contents: [&[u8]; 4] = [b"needed", b"asked for again", b"old", b"half"];
+        let day = Duration::from_secs(86_400);
+        let place = |content: &[u8]| directory.path().join(chunk(content, 0, b"").sha256);
+        for content in contents {
+            let end = if content == b"half" { 2 } else { content.len() };
+            store.put(chunk(content, 0, &content[..end])).await.unwrap();
+            let files = fs::read_dir(place(content)).unwrap().map(|entry| entry.unwrap().path());
+            for path in files.chain([place(content)]) {
+                File::open(path).unwrap().set_modified(SystemTime::now() - 2 * day).unwrap();
+            }
+        }
+        store.put(chunk(contents[1], 0, b"")).await.unwrap();
+        let needed = HashSet::from([chunk(contents[0], 0, b"").sha256.parse().unwrap()]);
+        assert_eq!(store.collect(day, needed).await.unwrap(), 2);
+        assert_eq!(contents.map(|content| place(content).exists()), [true, true, false, false]);
     }
 
     #[tokio::test]

@@ -151,6 +151,7 @@ async fn serve(
     shutdown: CancellationToken,
 ) -> Result<(), AgentError> {
     let runner = Arc::clone(&api.runner);
+    let packages = api.packages.clone();
     let service = AgentServiceServer::new(api)
         .max_decoding_message_size(MAX_MESSAGE_BYTES)
         .max_encoding_message_size(MAX_MESSAGE_BYTES);
@@ -178,7 +179,7 @@ async fn serve(
             stopping.clone().cancelled_owned(),
         );
     let mut server = Box::pin(server);
-    let mut collector = Box::pin(collect(&runner, settings.retention));
+    let mut collector = Box::pin(collect(&runner, &packages, settings.retention));
     let ended = tokio::select! {
         () = shutdown.cancelled() => Ok(()),
         ended = &mut server => ended.map_err(AgentError::from).and(Err(AgentError::Ended("the gRPC server"))),
@@ -212,7 +213,7 @@ fn journal_ended(ended: Result<Result<(), JournalFailure>, tokio::task::JoinErro
     }
 }
 
-async fn collect(runner: &Runner, retention: Duration) {
+async fn collect(runner: &Runner, packages: &PackageStore, retention: Duration) {
     let mut hours = tokio::time::interval(COLLECT_EVERY);
     loop {
         hours.tick().await;
@@ -220,6 +221,15 @@ async fn collect(runner: &Runner, retention: Duration) {
             Ok(0) => {}
             Ok(count) => tracing::info!(count, "acknowledged operations were forgotten"),
             Err(error) => tracing::warn!(error = chain(&error), "acknowledged operations stay for another hour"),
+        }
+        let collected = match runner.needed_packages().await {
+            Ok(needed) => packages.collect(retention, needed).await,
+            Err(error) => Err(error.into()),
+        };
+        match collected {
+            Ok(0) => {}
+            Ok(count) => tracing::info!(count, "packages that nobody asked for were removed"),
+            Err(error) => tracing::warn!(error = chain(&error), "old packages stay for another hour"),
         }
     }
 }

@@ -81,10 +81,16 @@ impl Default for DirectSupervisor {
 
 /// The shim that holds the run; none if the run can no longer begin.
 fn holder(run_dir: &Path) -> io::Result<Option<ProcessId>> {
-    if !run_dir.exists() || claim_json(&run_dir.join(CLAIM), &Claim::Recovery)? {
-        return Ok(None);
+    let path = run_dir.join(CLAIM);
+    // A claim is never withdrawn; a run is asked for many times a second, and making one costs a sync.
+    let mut claim = read_json(&path)?;
+    if claim.is_none() {
+        if !run_dir.exists() || claim_json(&path, &Claim::Recovery)? {
+            return Ok(None);
+        }
+        claim = read_json(&path)?;
     }
-    Ok(match read_json(&run_dir.join(CLAIM))? {
+    Ok(match claim {
         Some(Claim::Shim(shim)) => Some(shim),
         Some(Claim::Recovery) | None => None,
     })
@@ -101,12 +107,13 @@ impl Supervisor for DirectSupervisor {
 
     fn find(&self, run_dir: &Path) -> io::Result<RunState> {
         let Some(shim) = holder(run_dir)? else { return Ok(RunState::Nothing) };
-        let session = shim.session();
-        // Read after the session: a run that ended in between has its outcome by now.
+        // The shim outlives its program, so the process list is read only when the shim was killed.
+        let lives = shim.is_alive() || !shim.session().is_empty();
+        // Read after that look: a run that ended in between has its outcome by now.
         if let Some(outcome) = read_json(&run_dir.join(OUTCOME))? {
             return Ok(RunState::Ended(outcome));
         }
-        if session.is_empty() {
+        if !lives {
             return Ok(RunState::Ended(RunOutcome::Lost));
         }
         Ok(RunState::Running(program_of(run_dir)?.unwrap_or(shim)))

@@ -60,15 +60,18 @@ fn with_home(files: &[PathBuf], done: Done) -> Done {
 
 pub(super) async fn execute(host: &Host, step: &InstallPackage, context: &StepContext) -> Result<Done, StepError> {
     let database = RpmDatabase::open(&host.settings).await?;
-    let earlier = read_identity(context.identity.as_deref());
-    if let Some(earlier) = &earlier {
+    let mut ours = false;
+    if let Some(earlier) = read_identity(context.identity.as_deref()) {
         let run_dir = runs::dir(&host.settings, &earlier.run);
-        if let RunState::Running(process) = host.supervisor.find(&run_dir).map_err(failed("looking for rpm"))? {
+        let state = host.find(&earlier.run)?;
+        if let RunState::Running(process) = &state {
             context.log.line(&format!("rpm still runs as pid {}, waiting for it", process.pid));
-            runs::wait(&*host.supervisor, &run_dir, RPM_GRACE, context, "rpm").await?;
+            if let Err(error) = runs::wait(&*host.supervisor, &run_dir, RPM_GRACE, context, "rpm").await {
+                return Err(error.leaving(left(&database, step).await));
+            }
         }
+        ours = !earlier.was_installed && has_begun(&state);
     }
-    let ours = earlier.is_some_and(|earlier| !earlier.was_installed);
     let others = database.installed(step.package.name()).await?;
     if others.contains(&step.package) {
         context.log.line(&format!("{} is installed", step.package));
@@ -97,13 +100,27 @@ pub(super) async fn execute(host: &Host, step: &InstallPackage, context: &StepCo
     if let Ok(RunOutcome::ExitCode(0)) = outcome {
         return Ok(with_home(&checked.files, Done::made()));
     }
-    let left = match database.has(&step.package).await {
-        Ok(true) => Effect::Done,
-        Ok(false) => Effect::None,
-        Err(_) => Effect::Unknown,
-    };
+    let left = left(&database, step).await;
     let outcome = outcome.map_err(|error| error.leaving(left))?;
     Err(rpm_failed(&format!("the installation of {}", step.package), &outcome, context, &run, host).leaving(left))
+}
+
+/// What a run of rpm that is over has left.
+async fn left(database: &RpmDatabase<'_>, step: &InstallPackage) -> Effect {
+    match database.has(&step.package).await {
+        Ok(true) => Effect::Done,
+        // rpm may have left files of an interrupted transaction.
+        Ok(false) => Effect::None,
+        Err(_) => Effect::Unknown,
+    }
+}
+
+/// A run that was named and never began has installed nothing: what is there is somebody else's.
+fn has_begun(state: &RunState) -> bool {
+    match state {
+        RunState::Running(_) | RunState::Ended(_) => true,
+        RunState::Nothing => false,
+    }
 }
 
 fn rpm_failed(what: &str, outcome: &RunOutcome, context: &StepContext, run: &str, host: &Host) -> StepError {
@@ -126,19 +143,23 @@ pub(super) async fn undo(
     context: &StepContext,
     undoes: &[Undoes],
 ) -> Result<Done, StepError> {
-    let identities: Vec<Identity> = undoes.iter().filter_map(|undo| read_identity(undo.identity.as_deref())).collect();
     let own = read_identity(context.identity.as_deref());
-    for identity in identities.iter().chain(own.iter()) {
-        let run_dir = runs::dir(&host.settings, &identity.run);
-        if let RunState::Running(_) = host.supervisor.find(&run_dir).map_err(failed("looking for rpm"))? {
-            runs::wait(&*host.supervisor, &run_dir, RPM_GRACE, context, "rpm").await?;
-        }
+    if let Some(own) = &own {
+        settle(host, own, context).await?;
     }
-    let ours = undoes.iter().any(|undo| match undo.effect {
-        Effect::Done => true,
-        Effect::Unknown => read_identity(undo.identity.as_deref()).is_some_and(|identity| !identity.was_installed),
-        Effect::None => false,
-    });
+    let (mut identities, mut ours) = (Vec::new(), false);
+    for undo in undoes {
+        let mut may_be_ours = false;
+        if let Some(identity) = read_identity(undo.identity.as_deref()) {
+            may_be_ours = settle(host, &identity, context).await? && !identity.was_installed;
+            identities.push(identity);
+        }
+        ours |= match undo.effect {
+            Effect::Done => true,
+            Effect::Unknown => may_be_ours,
+            Effect::None => false,
+        };
+    }
     if !ours {
         context.log.line("this operation installed nothing");
         return Ok(Done::already());
@@ -160,6 +181,16 @@ pub(super) async fn undo(
     }
     forget(host, &identities);
     Ok(Done::made())
+}
+
+/// Waits for the end of a run; answers whether it ever began.
+async fn settle(host: &Host, identity: &Identity, context: &StepContext) -> Result<bool, StepError> {
+    let state = host.find(&identity.run)?;
+    if let RunState::Running(_) = state {
+        let run_dir = runs::dir(&host.settings, &identity.run);
+        runs::wait(&*host.supervisor, &run_dir, RPM_GRACE, context, "rpm").await?;
+    }
+    Ok(has_begun(&state))
 }
 
 /// What is left of ended runs is small and harmless; a failure to remove it must not fail the undo.

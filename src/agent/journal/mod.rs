@@ -7,7 +7,8 @@
 //!  3. A full disk undoes the change and is told as [`JournalError::DiskFull`]; the journal goes on.
 //!  4. After any other failure of a commit nobody knows what is on disk. The writer stops, every later call answers
 //!     [`JournalError::Stopped`], and the program has to end and recover. The sync is never tried again.
-//!  5. Locks are rows: a lock is held by the unfinished operation that names it, and by nothing else.
+//!  5. One unreadable record costs who asks for it, not the journal.
+//!  6. Locks are rows: a lock is held by the unfinished operation that names it, and by nothing else.
 
 mod records;
 mod rows;
@@ -146,14 +147,21 @@ impl Journal {
         let (reply, answer) = oneshot::channel();
         let job = Job::Write(Box::new(move |connection| {
             Box::pin(async move {
-                let value = work(connection).await?;
+                let value = match work(connection).await {
+                    Ok(value) => Ok(value),
+                    // A row that makes no sense, met before anything was changed: it costs who asked for it.
+                    Err(error @ (sqlx::Error::Decode(_) | sqlx::Error::ColumnDecode { .. })) => {
+                        Err(JournalError::Read(error))
+                    }
+                    Err(error) => return Err(error),
+                };
                 // Who asked may have gone; the change counts all the same.
                 Ok(Box::new(move || drop(reply.send(value))) as writer::Reply)
             })
         }));
         self.jobs.send(job).await.map_err(|_closed| JournalError::Stopped)?;
         // The writer drops a reply unsent only when it rolled back; it closes its queue first when it stops for good.
-        answer.await.map_err(|_| if self.jobs.is_closed() { JournalError::Stopped } else { JournalError::DiskFull })
+        answer.await.map_err(|_| if self.jobs.is_closed() { JournalError::Stopped } else { JournalError::DiskFull })?
     }
 
     async fn read<T: Send + 'static>(

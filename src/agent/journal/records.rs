@@ -59,6 +59,8 @@ pub enum Unfinished {
 pub struct Attempt {
     pub key: Key,
     pub is_over: bool,
+    /// An undo that succeeded has taken it back.
+    pub is_undone: bool,
     pub undoes: Undoes,
 }
 
@@ -230,7 +232,10 @@ impl Journal {
         self.read(move |connection| {
             Box::pin(async move {
                 let rows = sqlx::query(
-                    "SELECT attempt, phase, identity, outcome FROM operations WHERE operation_id = ? ORDER BY attempt",
+                    "SELECT attempt, phase, identity, outcome, position < coalesce((SELECT max(undo.position) \
+                     FROM operations AS undo WHERE undo.undoes_operation_id = ?1 AND CASE json_valid(undo.outcome) \
+                     WHEN 1 THEN json_extract(undo.outcome, '$.result') = 'succeeded' END), 0) AS is_undone \
+                     FROM operations WHERE operation_id = ?1 ORDER BY attempt",
                 )
                 .bind(operation_id.to_string())
                 .fetch_all(connection)

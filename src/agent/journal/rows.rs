@@ -13,6 +13,7 @@ use crate::{
     steps::AgentStep,
 };
 use sqlx::{Row as _, sqlite::SqliteRow};
+use std::time::Duration;
 use uuid::Uuid;
 
 pub(super) fn record(row: &SqliteRow) -> sqlx::Result<Record> {
@@ -42,11 +43,13 @@ pub(super) fn resume(row: &SqliteRow, position: i64, sealer: &Sealer) -> sqlx::R
         }),
     };
     let sealed: Option<&[u8]> = row.try_get("secrets")?;
+    let (accept_us, deadline_us): (i64, Option<i64>) = (row.try_get("accept_us")?, row.try_get("deadline_us")?);
+    let timeout_us = deadline_us.map(|deadline| deadline.saturating_sub(accept_us).max(0).unsigned_abs());
     Ok(Resume {
         position,
         phase: phase(row)?,
         identity: row.try_get("identity")?,
-        deadline_us: row.try_get("deadline_us")?,
+        deadline_us,
         order: Order {
             key,
             epoch: row.try_get::<i64, _>("epoch")?.unsigned_abs(),
@@ -54,7 +57,7 @@ pub(super) fn resume(row: &SqliteRow, position: i64, sealer: &Sealer) -> sqlx::R
             step,
             undoes,
             secrets: sealed.map(|sealed| sealer.unseal(&key, sealed)).transpose().map_err(decode)?.unwrap_or_default(),
-            timeout: None,
+            timeout: timeout_us.map(Duration::from_micros),
         },
     })
 }
@@ -64,6 +67,7 @@ pub(super) fn attempt(operation_id: Uuid, row: &SqliteRow) -> sqlx::Result<Attem
     Ok(Attempt {
         key: Key { operation_id, attempt: row.try_get("attempt")? },
         is_over: phase(row)?.is_over(),
+        is_undone: row.try_get("is_undone")?,
         undoes: Undoes { identity: row.try_get("identity")?, effect },
     })
 }

@@ -32,8 +32,9 @@ impl Runner {
                 Arc::new(MemoryLog::default())
             }
         };
-        let timeout =
-            deadline_us.map(|deadline| Duration::from_micros(deadline.saturating_sub(now_us()).max(0) as u64));
+        let remaining = |deadline: i64| Duration::from_micros(deadline.saturating_sub(now_us()).max(0).unsigned_abs());
+        // A clock that was set back must not grant more time than the order did.
+        let timeout = deadline_us.map(remaining).map(|left| order.timeout.map_or(left, |whole| left.min(whole)));
         let context = StepContext {
             run_id,
             log: Arc::clone(&log),
@@ -81,16 +82,21 @@ impl Runner {
                 "look at what it waits for on the host, then retry",
             )),
         };
-        let undoes = if undoes.is_empty() { vec![Undoes { identity: None, effect: target.effect }] } else { undoes };
+        // Where the journal knows nothing, the word of the coordinator counts.
+        let undoes = undoes.unwrap_or_else(|| vec![Undoes { identity: None, effect: target.effect }]);
         self.carrier.undo(&order.step, context, &undoes).await
     }
 
-    /// Ends every attempt of an operation and answers what they left.
-    async fn undoes(&self, operation_id: uuid::Uuid) -> Result<Vec<Undoes>, JournalError> {
+    /// Ends every attempt of an operation and answers what they left, without what an earlier undo took back: what is
+    /// there again since then may be somebody else's. None if there never was an attempt.
+    async fn undoes(&self, operation_id: uuid::Uuid) -> Result<Option<Vec<Undoes>>, JournalError> {
         for attempt in self.journal.attempts(operation_id).await?.iter().filter(|attempt| !attempt.is_over) {
             self.stop(attempt.key).await?;
         }
-        Ok(self.journal.attempts(operation_id).await?.into_iter().map(|attempt| attempt.undoes).collect())
+        let attempts = self.journal.attempts(operation_id).await?;
+        let known = !attempts.is_empty();
+        let left = attempts.into_iter().filter(|attempt| !attempt.is_undone).map(|attempt| attempt.undoes);
+        Ok(known.then(|| left.collect()))
     }
 
     /// Carries out a step that touches nothing; it ends with the caller that waits for it.

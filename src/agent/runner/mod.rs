@@ -19,9 +19,13 @@ use super::{
     operation::{Key, Order, Outcome, Phase, Record, now_us},
     step::Carrier,
 };
-use crate::{rpc::Refused, steps::Policy, telemetry::chain};
+use crate::{
+    rpc::Refused,
+    steps::{AgentStep, Policy, values::Sha256},
+    telemetry::chain,
+};
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -242,6 +246,18 @@ impl Runner {
             count += expired.len();
             self.journal.forget(expired.into_iter().map(|operation| operation.position).collect()).await?;
         }
+    }
+
+    /// Digests of the packages that unfinished operations install.
+    pub async fn needed_packages(&self) -> Result<HashSet<Sha256>, JournalError> {
+        let digest = |operation| match operation {
+            Unfinished::Readable(resume) => match resume.order.step {
+                AgentStep::InstallPackage(step) => Some(step.sha256),
+                _ => None,
+            },
+            Unfinished::Unreadable { .. } => None,
+        };
+        Ok(self.journal.unfinished().await?.into_iter().filter_map(digest).collect())
     }
 
     fn runs(&self) -> std::sync::MutexGuard<'_, HashMap<Key, Run>> {

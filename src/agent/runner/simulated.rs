@@ -39,6 +39,7 @@ pub(crate) struct Call {
     pub(crate) identity: Option<String>,
     pub(crate) undoes: Vec<Undoes>,
     pub(crate) password: Option<String>,
+    pub(crate) timeout: Option<Duration>,
 }
 
 pub(crate) struct Simulated {
@@ -87,6 +88,7 @@ impl Simulated {
             run_id: context.run_id.clone(),
             identity: context.identity.clone(),
             undoes: undoes.to_vec(),
+            timeout: context.timeout,
             password: context.secrets.get(OBPROXY_SYS_PASSWORD).map(ToOwned::to_owned),
         });
     }

@@ -242,6 +242,23 @@ async fn an_unreadable_record_costs_its_operation_only() {
 }
 
 #[tokio::test]
+async fn a_record_of_another_version_stops_nobody_who_asks_for_it() {
+    let lab = Lab::new(Behaviour::Succeed);
+    let started = lab.start().await;
+    let strange = order(install());
+    started.runner.submit(strange.clone()).await.unwrap();
+    reached(&started.runner, strange.key, Phase::Finished).await;
+    started.crash().await;
+    simulated::damage(lab.path(), "UPDATE operations SET phase = 9").await;
+    let Started { runner, .. } = lab.start().await;
+    assert!(matches!(runner.submit(strange.clone()).await, Err(Refused::Internal(_))));
+    assert!(matches!(runner.acknowledge(strange.key, 1).await, Err(Refused::Internal(_))));
+    let next = order(install());
+    runner.submit(next.clone()).await.unwrap();
+    reached(&runner, next.key, Phase::Finished).await;
+}
+
+#[tokio::test]
 async fn secrets_survive_a_restart_and_are_nowhere_in_clear() {
     let lab = Lab::new(Behaviour::HoldAt(Phase::Running));
     let started = lab.start().await;
@@ -293,6 +310,55 @@ async fn undo_is_told_every_attempt_that_was_made() {
     let (one, two) = (format!("unit-{}", first.key.run_id()), format!("unit-{}", second.key.run_id()));
     assert_eq!(told, [(Some(one.as_str()), Effect::Unknown), (Some(two.as_str()), Effect::Done)]);
     assert!(lab.carrier.effects.lock().unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn undo_leaves_alone_what_an_earlier_undo_took_back() {
+    let lab = Lab::new(Behaviour::Succeed);
+    let Started { runner, .. } = lab.start().await;
+    let first = order(install());
+    let undo = undo_of(&first, Effect::Done);
+    for order in [&first, &undo] {
+        runner.submit(order.clone()).await.unwrap();
+        reached(&runner, order.key, Phase::Finished).await;
+    }
+    let again = Order { key: Key { attempt: 2, ..undo.key }, ..undo.clone() };
+    runner.submit(again.clone()).await.unwrap();
+    reached(&runner, again.key, Phase::Finished).await;
+    assert!(lab.carrier.calls().last().unwrap().undoes.is_empty());
+
+    let second = Order { key: Key { attempt: 2, ..first.key }, ..first.clone() };
+    let undo_second = Order { key: Key { attempt: 3, ..undo.key }, ..undo };
+    for order in [&second, &undo_second] {
+        runner.submit(order.clone()).await.unwrap();
+        reached(&runner, order.key, Phase::Finished).await;
+    }
+    let undoes = lab.carrier.calls().last().unwrap().undoes.clone();
+    let told: Vec<_> = undoes.iter().filter_map(|undone| undone.identity.clone()).collect();
+    assert_eq!(told, [format!("unit-{}", second.key.run_id())]);
+}
+
+#[tokio::test]
+async fn a_clock_that_was_set_back_grants_no_more_time() {
+    let lab = Lab::new(Behaviour::HoldAt(Phase::Running));
+    let started = lab.start().await;
+    let order = Order { timeout: Some(Duration::from_secs(300)), ..order(refresh()) };
+    started.runner.submit(order.clone()).await.unwrap();
+    reached(&started.runner, order.key, Phase::Running).await;
+    started.crash().await;
+    let ahead = "UPDATE operations SET accept_us = accept_us + 86400000000, deadline_us = deadline_us + 86400000000";
+    simulated::damage(lab.path(), ahead).await;
+    let started = lab.start().await;
+    let given = tokio::time::timeout(Duration::from_secs(60), async {
+        loop {
+            match lab.carrier.calls().get(1) {
+                Some(call) => return call.timeout,
+                None => tokio::task::yield_now().await,
+            }
+        }
+    });
+    assert_eq!(given.await.unwrap(), Some(Duration::from_secs(300)));
+    started.crash().await;
 }
 
 #[tokio::test]

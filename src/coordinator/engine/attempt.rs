@@ -3,8 +3,10 @@
 //!  1. The attempt was committed as Dispatched before this begins; beginning again after a crash uses the same key, so
 //!     the agent answers what became of it instead of doing it twice.
 //!  2. No answer means "unknown": the same call is made again until the deadline.
-//!  3. Past the deadline the operation is canceled on the agent. If the agent cannot be reached either, the attempt
-//!     failed with an unknown effect, and its undo is what finds out.
+//!  3. Past the deadline nothing is begun any more, but the agent is asked for what it began before: a coordinator that
+//!     was away for long may have missed a success.
+//!  4. What is still under way then is canceled on the agent. If the agent cannot be reached either, the attempt failed
+//!     with an unknown effect, and its undo is what finds out.
 
 use super::log::AttemptLog;
 use crate::{
@@ -14,8 +16,8 @@ use crate::{
     steps::{AgentStep, fingerprint},
 };
 use backon::{BackoffBuilder as _, ExponentialBuilder};
-use std::{path::PathBuf, time::Duration};
-use tokio::time::Instant;
+use std::{path::PathBuf, sync::Arc, time::Duration};
+use tokio::{sync::Semaphore, time::Instant};
 use tokio_util::sync::CancellationToken;
 use zeroize::Zeroizing;
 
@@ -27,13 +29,15 @@ pub(super) enum Outcome {
         output: Vec<(String, String)>,
     },
     Failed(Failure),
-    /// This coordinator has been replaced, or is going down: nothing may be written.
+    /// This coordinator is going down: nothing may be written.
     Abandoned,
 }
 
 /// Everything that an attempt needs.
 pub(super) struct AgentAttempt {
     pub(super) agent: Agent,
+    /// Turns on the host; one is taken while the agent is asked.
+    pub(super) permits: Arc<Semaphore>,
     pub(super) step: AgentStep,
     pub(super) direction: Direction,
     pub(super) key: v1::OperationKey,
@@ -50,7 +54,8 @@ pub(super) struct AgentAttempt {
 /// The agent stops a step by itself at its timeout; the coordinator waits this much longer for its word.
 const GRACE: Duration = Duration::from_secs(10);
 const HEARTBEAT_LIMIT: Duration = Duration::from_secs(30);
-const CANCEL_LIMIT: Duration = Duration::from_secs(60);
+/// The agent gives rpm a minute to end between two files, and then kills it.
+const CANCEL_LIMIT: Duration = Duration::from_secs(90);
 
 enum Progress {
     Over(Outcome),
@@ -62,18 +67,26 @@ impl AgentAttempt {
     pub(super) async fn run(self, log: &mut AttemptLog) -> Outcome {
         let limit = self.deadline.map(|deadline| deadline + GRACE);
         let ended = tokio::select! {
-            outcome = self.pursue(log) => Some(outcome),
+            outcome = self.pursue_in_turn(log) => Some(outcome),
             () = self.cancel.cancelled() => None,
             () = sleep_until(limit) => None,
         };
         let outcome = match ended {
             Some(outcome) => outcome,
-            None => self.stop(log).await,
+            None => self.stop().await,
         };
         if let Outcome::Failed(failure) = &outcome {
             let _ = log.line(&format!("failed: {} ({})", failure.message, failure.reason)).await;
         }
         outcome
+    }
+
+    async fn pursue_in_turn(&self, log: &mut AttemptLog) -> Outcome {
+        // Never closed; and without a permit nothing may run.
+        match self.permits.acquire().await {
+            Ok(_permit) => self.pursue(log).await,
+            Err(_) => Outcome::Abandoned,
+        }
     }
 
     /// Asks until the agent says how it ended.
@@ -98,6 +111,10 @@ impl AgentAttempt {
     }
 
     async fn try_once(&self, log: &mut AttemptLog) -> Progress {
+        if self.is_late() {
+            let never_begun = || Progress::Over(Outcome::Failed(self.given_up(Effect::None, Vec::new())));
+            return if self.is_pure() { never_begun() } else { self.follow(log).await };
+        }
         if self.direction == Direction::Execute
             && let Some(progress) = self.bring_package(log).await
         {
@@ -118,6 +135,10 @@ impl AgentAttempt {
             Some(outcome) => Progress::Over(translate(outcome)),
             None => Progress::Over(missing_outcome(&self.agent)),
         }
+    }
+
+    fn is_late(&self) -> bool {
+        self.deadline.is_some_and(|deadline| deadline <= Instant::now())
     }
 
     fn is_pure(&self) -> bool {
@@ -158,7 +179,9 @@ impl AgentAttempt {
             name: (*name).into(),
             value: value.as_bytes().to_vec(),
         };
-        let remaining = self.deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+        // The contract knows no timeout of zero.
+        let least = Duration::from_millis(1);
+        let remaining = self.deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()).max(least));
         v1::SubmitRequest {
             key: Some(self.key.clone()),
             epoch: self.epoch,
@@ -208,13 +231,13 @@ impl AgentAttempt {
 
     fn judge(&self, error: &CallError) -> Progress {
         match error {
+            CallError::NotFound { .. } if self.is_late() => {
+                Progress::Over(Outcome::Failed(self.given_up(Effect::None, Vec::new())))
+            }
             CallError::Unknown { .. } | CallError::Busy { .. } | CallError::NotFound { .. } => {
                 Progress::Again(error.to_string())
             }
-            CallError::Fenced { .. } => {
-                tracing::error!(%error, "giving up the attempt");
-                Progress::Over(Outcome::Abandoned)
-            }
+            CallError::Fenced { .. } => Progress::Over(Outcome::Failed(fenced(error))),
             CallError::Refused { reason, .. } => Progress::Over(Outcome::Failed(Failure {
                 reason: reason.clone(),
                 message: error.to_string(),
@@ -229,9 +252,7 @@ impl AgentAttempt {
     }
 
     /// Canceled or out of time: the operation is stopped on the agent, and the attempt is over only when it is dead.
-    async fn stop(&self, log: &mut AttemptLog) -> Outcome {
-        let canceled = self.cancel.is_cancelled();
-        let (reason, what) = if canceled { ("CANCELED", "was canceled") } else { ("TIMEOUT", "ran out of time") };
+    async fn stop(&self) -> Outcome {
         let mut effect = Effect::Unknown;
         let mut causes = Vec::new();
         if self.is_pure() {
@@ -250,18 +271,21 @@ impl AgentAttempt {
                 }
                 // The agent has never heard of it, so there is nothing to stop.
                 Ok(Err(CallError::NotFound { .. })) => effect = Effect::None,
-                Ok(Err(error @ CallError::Fenced { .. })) => {
-                    tracing::error!(%error, "giving up the attempt");
-                    return Outcome::Abandoned;
-                }
+                Ok(Err(error @ CallError::Fenced { .. })) => return Outcome::Failed(fenced(&error)),
                 Ok(Err(error)) => causes.push(error.to_string()),
                 Ok(Ok(None)) | Err(_) => {
-                    causes.push(format!("agent {} could not be reached to stop it", self.agent.address));
+                    causes.push(format!("agent {} did not say that it stopped", self.agent.address));
                 }
             }
         }
-        let _ = log.line(what).await;
-        Outcome::Failed(Failure {
+        Outcome::Failed(self.given_up(effect, causes))
+    }
+
+    /// Canceled, if the operator asked for it; else out of time.
+    fn given_up(&self, effect: Effect, causes: Vec<String>) -> Failure {
+        let canceled = self.cancel.is_cancelled();
+        let (reason, what) = if canceled { ("CANCELED", "was canceled") } else { ("TIMEOUT", "ran out of time") };
+        Failure {
             reason: reason.into(),
             message: format!("{} on {} {what}", self.step.info().name, self.agent.address.0.ip()),
             causes,
@@ -271,7 +295,7 @@ impl AgentAttempt {
             signal: None,
             log_tail: Vec::new(),
             effect,
-        })
+        }
     }
 
     async fn cancel_until_answered(&self) -> Result<Option<v1::Outcome>, CallError> {
@@ -302,6 +326,21 @@ async fn sleep_until(limit: Option<Instant>) {
     match limit {
         Some(limit) => tokio::time::sleep_until(limit).await,
         None => std::future::pending().await,
+    }
+}
+
+/// If a newer coordinator has the task as well, the store refuses this outcome; if not, an operator has to know.
+fn fenced(error: &CallError) -> Failure {
+    Failure {
+        reason: "STALE_EPOCH".into(),
+        message: error.to_string(),
+        causes: Vec::new(),
+        next_move:
+            "stop the other coordinator of this host, or restore this one's newest state, then retry the subtask".into(),
+        exit_code: None,
+        signal: None,
+        log_tail: Vec::new(),
+        effect: Effect::Unknown,
     }
 }
 

@@ -18,7 +18,8 @@ use crate::{
     rpc::v1,
     steps::{AgentStep, OBPROXY_SYS_PASSWORD, Step},
 };
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use futures_util::FutureExt as _;
+use std::{collections::HashMap, panic::AssertUnwindSafe, sync::Arc, time::Duration};
 use tokio::{sync::mpsc, task::JoinSet, time::Instant};
 use tokio_util::sync::CancellationToken;
 use zeroize::Zeroizing;
@@ -220,7 +221,7 @@ impl Driver {
             dispatched_at: self.dispatched_at.get(&dispatch.node).copied().unwrap_or_else(now_micros),
             cancel,
         };
-        self.flights.spawn(async move { (dispatch, flight.fly().await) });
+        self.flights.spawn(async move { (dispatch, survive(flight.fly()).await) });
     }
 
     /// W5: only after the outcome is committed. If it gets lost the record stays on the agent, which is harmless.
@@ -235,6 +236,22 @@ impl Driver {
             }
         });
     }
+}
+
+/// A panic costs its attempt, not the driver: a task that nobody drives would stay RUNNING until a restart.
+pub(super) async fn survive(work: impl Future<Output = Outcome>) -> Outcome {
+    AssertUnwindSafe(work).catch_unwind().await.unwrap_or_else(|_| {
+        Outcome::Failed(Failure {
+            reason: "PANIC".into(),
+            message: "the coordinator failed inside the attempt".into(),
+            causes: Vec::new(),
+            next_move: "report the panic in the coordinator's log as a bug of oblet; retry the subtask".into(),
+            exit_code: None,
+            signal: None,
+            log_tail: Vec::new(),
+            effect: Effect::Unknown,
+        })
+    })
 }
 
 fn is_journaled(node: &PlannedNode) -> bool {
@@ -297,18 +314,9 @@ impl Flight {
                 local::run(&self.shared, step, direction, deadline, &self.cancel, &mut log).await
             }
             Step::Agent(step) => match self.agent_attempt(&planned, step, deadline).await {
-                Ok(attempt) => self.with_permit(&planned, attempt, &mut log).await,
+                Ok(attempt) => attempt.run(&mut log).await,
                 Err(error) => Outcome::Failed(preparation_failure(&error)),
             },
-        }
-    }
-
-    async fn with_permit(&self, planned: &PlannedNode, attempt: AgentAttempt, log: &mut AttemptLog) -> Outcome {
-        let permits = self.shared.host_permits(planned.host_id.unwrap_or(0));
-        // Never closed; and without a permit nothing may run.
-        match permits.acquire_owned().await {
-            Ok(_permit) => attempt.run(log).await,
-            Err(_) => Outcome::Abandoned,
         }
     }
 
@@ -334,6 +342,7 @@ impl Flight {
         let undoes = (direction == Direction::Undo).then(|| (planned.execute_id.to_string(), self.effect));
         Ok(AgentAttempt {
             agent,
+            permits: self.shared.host_permits(planned.host_id.unwrap_or(0)),
             step: step.clone(),
             direction,
             key: operation_key(planned, self.dispatch),

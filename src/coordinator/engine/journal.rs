@@ -1,13 +1,15 @@
 //! Group commit: whatever waits to be written goes into one transaction, so that one sync serves many.
 //!
-//! A commit that fails for another reason than a full disk ends the program: after a failed sync nobody knows what is
-//! on the disk, and only a restart that reads the journal does.
+//!  1. What fails before the commit is undone as a whole and told to whoever asked; it costs nobody else.
+//!  2. A commit that fails for another reason than a full disk ends the program: after a failed sync nobody knows what
+//!     is on the disk, and only a restart that reads the journal does. Nothing is written again before that.
 
 use crate::coordinator::store::{
     Store, StoreError,
     tasks::{Append, AppendError, LogPosition, TaskId, append, append_log},
 };
 use crate::graph::NodeIndex;
+use sqlx::AnyConnection;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
@@ -79,32 +81,48 @@ impl Journal {
     }
 }
 
-async fn run(store: Store, mut requests: mpsc::Receiver<Request>, fatal: CancellationToken) {
+async fn run(store: Store, requests: mpsc::Receiver<Request>, fatal: CancellationToken) {
+    if let Err(error) = write_all(&store, requests).await {
+        tracing::error!(error = crate::telemetry::chain(&error), "the store failed; stopping to recover");
+        fatal.cancel();
+    }
+}
+
+/// Writes until nobody can ask any more, or until nobody knows what is on disk.
+async fn write_all(store: &Store, mut requests: mpsc::Receiver<Request>) -> Result<(), StoreError> {
     let mut group = Vec::with_capacity(GROUP);
     while requests.recv_many(&mut group, GROUP).await > 0 {
-        // One bad request must not take its neighbours with it, so a group that fails is written one by one.
-        if group.len() > 1
-            && let Ok(results) = write_group(&store, &group).await
-        {
-            group.drain(..).zip(results).for_each(|(request, result)| request.tell(result));
-            continue;
+        if group.len() > 1 {
+            match write_group(store, &group).await {
+                Ok(results) => {
+                    group.drain(..).zip(results).for_each(|(request, result)| request.tell(result));
+                    continue;
+                }
+                // One bad request must not take its neighbours with it, so each is written by itself.
+                Err(Unwritten::Undone(_)) => {}
+                Err(Unwritten::InDoubt(error)) => return Err(error),
+            }
         }
         for request in group.drain(..) {
-            match write_group(&store, std::slice::from_ref(&request)).await {
+            match write_group(store, std::slice::from_ref(&request)).await {
                 Ok(results) => {
                     if let Some(result) = results.into_iter().next() {
                         request.tell(result);
                     }
                 }
-                Err(error @ StoreError::DiskFull(_)) => request.tell(Err(error.into())),
-                Err(error) => {
-                    tracing::error!(error = crate::telemetry::chain(&error), "the store failed; stopping to recover");
-                    fatal.cancel();
-                    return;
-                }
+                Err(Unwritten::Undone(error)) => request.tell(Err(error.into())),
+                Err(Unwritten::InDoubt(error)) => return Err(error),
             }
         }
     }
+    Ok(())
+}
+
+/// Why a group was not written.
+enum Unwritten {
+    Undone(StoreError),
+    /// It may be on disk all the same.
+    InDoubt(StoreError),
 }
 
 impl Request {
@@ -114,23 +132,30 @@ impl Request {
     }
 }
 
-/// Writes all requests in one transaction; answers what came of each, or why none of them was written.
-async fn write_group(store: &Store, group: &[Request]) -> Result<Vec<Result<(), AppendError>>, StoreError> {
-    let mut transaction = store.begin().await?;
+/// Writes all requests in one transaction; answers what came of each.
+async fn write_group(store: &Store, group: &[Request]) -> Result<Vec<Result<(), AppendError>>, Unwritten> {
+    let mut transaction = store.begin().await.map_err(Unwritten::Undone)?;
     let mut results = Vec::with_capacity(group.len());
     for request in group {
-        results.push(match &request.write {
-            Write::Append(events) => match append(&mut transaction, events).await {
-                Err(AppendError::Store(error)) => return Err(error),
-                // A fenced append has changed nothing, so its neighbours can be committed.
-                result => result,
-            },
-            Write::Log(log) => {
-                append_log(&mut transaction, (log.task, log.node, log.attempt), log.position, &log.text).await?;
-                Ok(())
-            }
-        });
+        results.push(write(&mut transaction, &request.write).await.map_err(Unwritten::Undone)?);
     }
-    transaction.commit().await?;
-    Ok(results)
+    match transaction.commit().await.map_err(StoreError::from) {
+        Ok(()) => Ok(results),
+        Err(full @ StoreError::DiskFull(_)) => Err(Unwritten::Undone(full)),
+        Err(error) => Err(Unwritten::InDoubt(error)),
+    }
+}
+
+async fn write(connection: &mut AnyConnection, write: &Write) -> Result<Result<(), AppendError>, StoreError> {
+    match write {
+        Write::Append(events) => match append(connection, events).await {
+            Err(AppendError::Store(error)) => Err(error),
+            // A fenced append has changed nothing, so its neighbours can be committed.
+            result => Ok(result),
+        },
+        Write::Log(log) => {
+            append_log(connection, (log.task, log.node, log.attempt), log.position, &log.text).await?;
+            Ok(Ok(()))
+        }
+    }
 }

@@ -12,6 +12,8 @@ mod driver;
 mod journal;
 mod local;
 mod log;
+#[cfg(test)]
+mod tests;
 
 use super::{
     agents::AgentPool,
@@ -74,6 +76,8 @@ struct Shared {
 impl Shared {
     fn host_permits(&self, host_id: i64) -> Arc<Semaphore> {
         let mut hosts = self.hosts.lock().unwrap_or_else(PoisonError::into_inner);
+        // Permits that nobody holds are those of a host at rest.
+        hosts.retain(|id, permits| *id == host_id || Arc::strong_count(permits) > 1);
         Arc::clone(hosts.entry(host_id).or_insert_with(|| Arc::new(Semaphore::new(MAX_RUNNING_PER_HOST))))
     }
 }

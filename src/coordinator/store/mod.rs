@@ -8,6 +8,7 @@ pub mod clusters;
 pub mod hosts;
 pub mod packages;
 mod schema;
+mod task_logs;
 pub mod tasks;
 pub mod users;
 

@@ -1,5 +1,7 @@
 //! Tasks: the journal of events, and the rows that the API lists, written in the same transaction.
 
+pub use super::task_logs::{LogPosition, append_log, log, log_position};
+
 use super::{Store, StoreError, allocate, now_micros};
 use crate::{
     graph::{Event, Failure, IllegalTransition, NodeIndex, Operation, SubtaskStatus, TaskState, TaskStatus},
@@ -334,7 +336,8 @@ pub async fn append(connection: &mut AnyConnection, append: &Append) -> Result<(
     .await
     .map_err(StoreError::from)?;
     if claimed.rows_affected() != 1 {
-        return Err(AppendError::Fenced(task));
+        // A commit whose answer got lost has moved the sequence on as well; what it wrote tells it from a foreign claim.
+        return if is_written(connection, append).await? { Ok(()) } else { Err(AppendError::Fenced(task)) };
     }
     for (sequence, event) in (append.sequence..).zip(&append.events) {
         let run = event.run();
@@ -359,6 +362,23 @@ pub async fn append(connection: &mut AnyConnection, append: &Append) -> Result<(
     }
     project_statuses(connection, append).await?;
     Ok(())
+}
+
+async fn is_written(connection: &mut AnyConnection, append: &Append) -> Result<bool, StoreError> {
+    let count = i64::try_from(append.events.len()).unwrap_or(i64::MAX);
+    let rows = sqlx::query(
+        "SELECT payload FROM task_events WHERE task_id = ? AND sequence >= ? AND sequence < ? AND epoch = ? \
+         ORDER BY sequence",
+    )
+    .bind(append.task.0)
+    .bind(append.sequence)
+    .bind(append.sequence.saturating_add(count))
+    .bind(append.epoch)
+    .fetch_all(connection)
+    .await?;
+    let written: Vec<String> = rows.iter().map(|row| row.try_get(0)).collect::<Result<_, _>>()?;
+    let wanted: Vec<String> = append.events.iter().map(encode).collect::<Result<_, _>>()?;
+    Ok(written == wanted)
 }
 
 async fn project_times(
@@ -401,88 +421,61 @@ async fn project_statuses(connection: &mut AnyConnection, append: &Append) -> Re
     Ok(())
 }
 
-/// Longest log that is kept of one attempt.
-const MAX_LOG_BYTES: i64 = 1 << 20;
-const TRUNCATED: &str = "\n[truncated: the whole log is on the host]\n";
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        graph::Direction,
+        operations::{Context, PlannedNode},
+        steps::{CoordinatorStep, Step},
+    };
+    use uuid::Uuid;
 
-/// Where the log of an attempt stands.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct LogPosition {
-    pub next_part: i64,
-    /// Bytes of the agent's log that are in.
-    pub agent_offset: i64,
-    pub stored_bytes: i64,
-}
-
-pub async fn log_position(
-    pool: &AnyPool,
-    task: TaskId,
-    node: NodeIndex,
-    attempt: u32,
-) -> Result<LogPosition, StoreError> {
-    let row = sqlx::query(
-        "SELECT COALESCE(MAX(part) + 1, 0), COALESCE(MAX(agent_offset), 0), COALESCE(SUM(LENGTH(text)), 0) \
-         FROM subtask_logs WHERE task_id = ? AND node = ? AND attempt = ?",
-    )
-    .bind(task.0)
-    .bind(i64::from(node.0))
-    .bind(i64::from(attempt))
-    .fetch_one(pool)
-    .await?;
-    Ok(LogPosition { next_part: row.try_get(0)?, agent_offset: row.try_get(1)?, stored_bytes: row.try_get(2)? })
-}
-
-impl LogPosition {
-    /// Where the log stands after `text`.
-    pub fn after(self, text: &str) -> Self {
-        if self.stored_bytes >= MAX_LOG_BYTES {
-            return self;
+    fn plan() -> TaskPlan {
+        let node = PlannedNode {
+            step: Step::Coordinator(CoordinatorStep::Finish),
+            host_id: None,
+            series_id: 0,
+            parallel_index: -1,
+            upstreams: Vec::new(),
+            execute_id: Uuid::now_v7(),
+            undo_id: Uuid::now_v7(),
+        };
+        TaskPlan {
+            name: "test".into(),
+            context: Context::default(),
+            host_id: None,
+            obproxy_cluster_id: None,
+            nodes: vec![node],
         }
-        let length = i64::try_from(text.len()).unwrap_or(i64::MAX);
-        let stored_bytes = self.stored_bytes.saturating_add(length).min(MAX_LOG_BYTES);
-        Self { next_part: self.next_part + 1, stored_bytes, ..self }
     }
-}
 
-/// Adds text to the log of an attempt; past the limit it is dropped, with a mark.
-pub async fn append_log(
-    connection: &mut AnyConnection,
-    (task, node, attempt): (TaskId, NodeIndex, u32),
-    position: LogPosition,
-    text: &str,
-) -> Result<(), StoreError> {
-    let after = position.after(text);
-    if after == position {
-        return Ok(());
+    #[tokio::test]
+    async fn an_append_whose_answer_got_lost_is_not_taken_for_a_foreign_one() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = Store::open(&directory.path().join("store.db")).await.unwrap();
+        let plan = plan();
+        let mut state = TaskState::new(plan.graph().unwrap());
+        let mut transaction = store.begin().await.unwrap();
+        let origin = Origin { creator: "admin", executor: "here", trace_id: "t", epoch: 1 };
+        let task = create(&mut transaction, &plan, &state, &origin).await.unwrap();
+        let dispatched = Event::Dispatched { node: NodeIndex(0), attempt: 1, direction: Direction::Execute };
+        state.apply(&dispatched).unwrap();
+        let first = Append { task, epoch: 1, sequence: 1, events: vec![dispatched], state, at: 1 };
+        append(&mut transaction, &first).await.unwrap();
+        append(&mut transaction, &first).await.unwrap();
+        let events: i64 = sqlx::query("SELECT COUNT(*) FROM task_events")
+            .fetch_one(&mut *transaction)
+            .await
+            .unwrap()
+            .try_get(0)
+            .unwrap();
+        assert_eq!(events, 1);
+        let other = Event::CancelRequested { node: NodeIndex(0), by: "admin".into() };
+        for foreign in [Append { events: vec![other], ..first.clone() }, Append { epoch: 2, ..first }] {
+            assert!(matches!(append(&mut transaction, &foreign).await, Err(AppendError::Fenced(_))));
+        }
+        transaction.commit().await.unwrap();
+        store.close().await;
     }
-    sqlx::query(
-        "INSERT INTO subtask_logs (task_id, node, attempt, part, text, agent_offset) VALUES (?, ?, ?, ?, ?, ?)",
-    )
-    .bind(task.0)
-    .bind(i64::from(node.0))
-    .bind(i64::from(attempt))
-    .bind(position.next_part)
-    .bind(if after.stored_bytes == MAX_LOG_BYTES { TRUNCATED } else { text })
-    .bind(position.agent_offset)
-    .execute(connection)
-    .await?;
-    Ok(())
-}
-
-/// The log of all attempts of a subtask, in their order; None if the task has no such subtask.
-pub async fn log(connection: &mut AnyConnection, task: TaskId, subtask_id: i64) -> Result<Option<String>, StoreError> {
-    let row = sqlx::query("SELECT node FROM subtasks WHERE task_id = ? AND id = ?")
-        .bind(task.0)
-        .bind(subtask_id)
-        .fetch_optional(&mut *connection)
-        .await?;
-    let Some(row) = row else { return Ok(None) };
-    let node: i64 = row.try_get(0)?;
-    let rows = sqlx::query("SELECT text FROM subtask_logs WHERE task_id = ? AND node = ? ORDER BY attempt, part")
-        .bind(task.0)
-        .bind(node)
-        .fetch_all(&mut *connection)
-        .await?;
-    let parts: Result<Vec<String>, _> = rows.iter().map(|row| row.try_get(0)).collect();
-    Ok(Some(parts?.concat()))
 }

@@ -1,0 +1,176 @@
+//! Attempts of the coordinator against a whole agent on a simulated host, and the writer of the journal.
+
+use super::{
+    attempt::{AgentAttempt, Outcome},
+    driver::survive,
+    journal::{Journal, LogText},
+    log::AttemptLog,
+};
+use crate::{
+    agent::{
+        self, Agent, Settings,
+        runner::simulated::{Behaviour, Simulated, install},
+    },
+    coordinator::{
+        agents::{AgentAddress, AgentPool},
+        store::{
+            Store,
+            tasks::{AppendError, LogPosition, TaskId},
+        },
+    },
+    graph::{Direction, Effect, Failure, NodeIndex},
+    rpc::v1,
+    tls::{CertificateAuthority, Identity, Role, install_crypto_provider},
+};
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    path::Path,
+    sync::Arc,
+    time::Duration,
+};
+use tokio::{sync::Semaphore, time::Instant};
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+struct Lab {
+    directory: tempfile::TempDir,
+    carrier: Arc<Simulated>,
+    agent: Agent,
+    pool: AgentPool,
+    journal: Journal,
+    fatal: CancellationToken,
+    _shutdown: DropGuard,
+}
+
+fn issue(directory: &Path, role: Role) -> Identity {
+    let authority = CertificateAuthority::load_or_create(directory).unwrap();
+    let issued = authority.issue(role, "lab", &[Ipv4Addr::LOCALHOST.into()]).unwrap();
+    Identity {
+        ca_pem: authority.certificate_pem().into(),
+        certificate_pem: issued.certificate_pem.into(),
+        key_pem: issued.key_pem.as_bytes().to_vec().into(),
+    }
+}
+
+impl Lab {
+    async fn new(behaviour: Behaviour) -> Self {
+        install_crypto_provider();
+        let directory = tempfile::tempdir().unwrap();
+        let carrier = Simulated::new(behaviour);
+        let shutdown = CancellationToken::new();
+        let settings = Settings {
+            listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
+            metrics_port: 0,
+            state_dir: directory.path().join("agent"),
+            root_dir: "/".into(),
+            identity: issue(directory.path(), Role::Agent),
+            reflection: false,
+            retention: Duration::from_secs(3600),
+            grace: Duration::from_secs(5),
+        };
+        let agent = agent::start(settings, carrier.clone(), carrier.clone(), shutdown.clone()).await.unwrap();
+        let pool = AgentPool::new(issue(directory.path(), Role::Coordinator));
+        let store = Store::open(&directory.path().join("coordinator.db")).await.unwrap();
+        let fatal = CancellationToken::new();
+        let (journal, _writer) = Journal::start(store, shutdown.clone(), fatal.clone());
+        Self { directory, carrier, agent, pool, journal, fatal, _shutdown: shutdown.drop_guard() }
+    }
+
+    fn attempt(&self, key: &v1::OperationKey) -> AgentAttempt {
+        AgentAttempt {
+            agent: self.pool.agent(AgentAddress(self.agent.address())).unwrap(),
+            permits: Arc::new(Semaphore::new(1)),
+            step: install(),
+            direction: Direction::Execute,
+            key: key.clone(),
+            epoch: 1,
+            undoes: None,
+            secrets: Vec::new(),
+            package: None,
+            deadline: Some(Instant::now() + Duration::from_secs(60)),
+            cancel: CancellationToken::new(),
+        }
+    }
+
+    async fn run(&self, attempt: AgentAttempt) -> Outcome {
+        let mut log =
+            AttemptLog::new(self.journal.clone(), TaskId(1), NodeIndex(0), attempt.key.attempt, LogPosition::default());
+        tokio::time::timeout(Duration::from_secs(60), attempt.run(&mut log)).await.unwrap()
+    }
+}
+
+fn fresh_key() -> v1::OperationKey {
+    v1::OperationKey { operation_id: uuid::Uuid::now_v7().to_string(), attempt: 1 }
+}
+
+fn failure(outcome: Outcome) -> Failure {
+    match outcome {
+        Outcome::Failed(failure) => failure,
+        other @ (Outcome::Succeeded { .. } | Outcome::Abandoned) => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn a_success_counts_also_when_it_is_learned_after_the_deadline() {
+    let lab = Lab::new(Behaviour::Succeed).await;
+    let key = fresh_key();
+    assert!(matches!(lab.run(lab.attempt(&key)).await, Outcome::Succeeded { .. }));
+    // The coordinator was away until the deadline had passed.
+    let late = AgentAttempt { deadline: Some(Instant::now()), ..lab.attempt(&key) };
+    assert!(matches!(lab.run(late).await, Outcome::Succeeded { effect: Effect::Done, .. }));
+    assert_eq!(lab.carrier.calls().len(), 1);
+}
+
+#[tokio::test]
+async fn past_the_deadline_nothing_is_begun() {
+    let lab = Lab::new(Behaviour::Succeed).await;
+    let late = AgentAttempt { deadline: Some(Instant::now()), ..lab.attempt(&fresh_key()) };
+    let failure = failure(lab.run(late).await);
+    assert_eq!((failure.reason.as_str(), failure.effect), ("TIMEOUT", Effect::None));
+    assert!(lab.carrier.calls().is_empty());
+}
+
+#[tokio::test]
+async fn an_attempt_that_waits_for_its_turn_can_be_canceled() {
+    let lab = Lab::new(Behaviour::Succeed).await;
+    let waiting = AgentAttempt { permits: Arc::new(Semaphore::new(0)), ..lab.attempt(&fresh_key()) };
+    waiting.cancel.cancel();
+    let failure = failure(lab.run(waiting).await);
+    assert_eq!((failure.reason.as_str(), failure.effect), ("CANCELED", Effect::None));
+    assert!(lab.carrier.calls().is_empty());
+}
+
+#[tokio::test]
+async fn an_operator_learns_that_the_agent_obeys_another_coordinator() {
+    let lab = Lab::new(Behaviour::Succeed).await;
+    let newer = AgentAttempt { epoch: 5, ..lab.attempt(&fresh_key()) };
+    assert!(matches!(lab.run(newer).await, Outcome::Succeeded { .. }));
+    let older = AgentAttempt { epoch: 4, ..lab.attempt(&fresh_key()) };
+    assert_eq!(failure(lab.run(older).await).reason, "STALE_EPOCH");
+    assert_eq!(lab.carrier.calls().len(), 1);
+}
+
+#[tokio::test]
+async fn a_write_that_the_store_refuses_costs_nobody_else() {
+    let lab = Lab::new(Behaviour::Succeed).await;
+    let text = |part| LogText {
+        task: TaskId(1),
+        node: NodeIndex(0),
+        attempt: 1,
+        position: LogPosition { next_part: part, ..LogPosition::default() },
+        text: "text".into(),
+    };
+    lab.journal.log(text(0)).await.unwrap().unwrap();
+    // The second of these has the key of the first: the group is undone, and written one by one.
+    let (again, next) = tokio::join!(lab.journal.log(text(0)), lab.journal.log(text(1)));
+    assert!(matches!(again.unwrap(), Err(AppendError::Store(_))));
+    next.unwrap().unwrap();
+    assert!(!lab.fatal.is_cancelled());
+    assert!(lab.directory.path().join("coordinator.db").exists());
+}
+
+#[tokio::test]
+async fn a_panic_ends_its_attempt_only() {
+    let outcome = survive(async { panic!("in the attempt") }).await;
+    let failure = failure(outcome);
+    assert_eq!((failure.reason.as_str(), failure.effect), ("PANIC", Effect::Unknown));
+}

@@ -11,10 +11,12 @@ mod install;
 mod obproxy;
 mod obproxy_view;
 mod packages;
+mod query;
 pub mod serve;
 mod state;
 mod system;
 mod targets;
+mod task_commands;
 mod task_view;
 mod tasks;
 mod upload;
@@ -23,7 +25,12 @@ pub use config_service::config_service_router;
 pub use state::{ApiSettings, ApiState, BoxFuture, TaskEngine};
 pub use upload::clean_uploads;
 
-use axum::{Router, extract::DefaultBodyLimit, http::StatusCode, middleware::from_fn_with_state};
+use axum::{
+    Router,
+    extract::DefaultBodyLimit,
+    http::StatusCode,
+    middleware::{from_fn, from_fn_with_state},
+};
 use error::{ApiError, code};
 use utoipa::openapi::{
     ComponentsBuilder, InfoBuilder, LicenseBuilder, OpenApi, OpenApiBuilder,
@@ -36,7 +43,9 @@ const MAX_BODY_BYTES: usize = 1 << 20;
 /// All routes. Serve it with `into_make_service_with_connect_info::<SocketAddr>()`, or failed logins are counted
 /// without regard to where they come from.
 pub fn router(state: ApiState) -> Router {
-    let guarded = guarded_router().route_layer(from_fn_with_state(state.clone(), auth::authenticate));
+    let guarded = guarded_router()
+        .route_layer(from_fn(query::refuse_unknown))
+        .route_layer(from_fn_with_state(state.clone(), auth::authenticate));
     let (router, _) = guarded.merge(system::public_router()).split_for_parts();
     router
         .fallback(|| async {
@@ -63,6 +72,7 @@ fn guarded_router() -> OpenApiRouter<ApiState> {
         .merge(packages::router())
         .merge(obproxy::router())
         .merge(tasks::router())
+        .merge(task_commands::router())
         .merge(targets::router())
         .merge(system::router())
 }

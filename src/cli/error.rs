@@ -56,6 +56,7 @@ pub(crate) struct Refusal {
     pub(crate) message: String,
     /// What the coordinator objects to, field by field.
     pub(crate) details: Vec<String>,
+    pub(crate) next_move: Option<String>,
     pub(crate) trace_id: Option<String>,
 }
 
@@ -145,7 +146,7 @@ impl CliError {
     fn next_move(&self) -> Option<String> {
         match self {
             Self::Usage { next, .. } | Self::NotFound { next, .. } | Self::Interrupted { next } => Some(next.clone()),
-            Self::Refused { refusal, .. } => refusal.next_move().map(Into::into),
+            Self::Refused { refusal, .. } => refusal.next_move().map(ToOwned::to_owned),
             Self::Unreachable { .. } => {
                 Some("see that the coordinator runs and that --url (OBLET_URL) and --ca (OBLET_CA) fit it".into())
             }
@@ -174,7 +175,11 @@ impl Refusal {
         }
     }
 
-    fn next_move(&self) -> Option<&'static str> {
+    /// The coordinator's own advice, which knows the case; else what its status suggests.
+    fn next_move(&self) -> Option<&str> {
+        if let Some(next) = &self.next_move {
+            return Some(next);
+        }
         Some(match self.status.as_u16() {
             300..400 => "see that --url (OBLET_URL) names the coordinator itself",
             400 | 422 => "correct the request and send it again",

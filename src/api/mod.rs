@@ -8,6 +8,7 @@ mod extract;
 mod frame;
 mod hosts;
 mod install;
+mod linger;
 mod obproxy;
 mod obproxy_view;
 mod packages;
@@ -57,6 +58,7 @@ pub fn router(state: ApiState) -> Router {
         })
         .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
         .layer(from_fn_with_state(state.clone(), frame::frame))
+        .layer(from_fn(linger::linger))
         .with_state(state)
 }
 

@@ -42,14 +42,15 @@ fn pairs(uri: &Uri) -> Result<Vec<(String, String)>, ApiError> {
 
 /// Refuses every parameter that the route does not know, unless the request only reads.
 pub(super) async fn refuse_unknown(matched: MatchedPath, request: Request, next: Next) -> Response {
-    let reads = matches!(*request.method(), Method::GET | Method::HEAD);
+    if matches!(*request.method(), Method::GET | Method::HEAD) {
+        return next.run(request).await;
+    }
     let plans = *request.method() == Method::POST && DRY_RUN_ROUTES.contains(&matched.as_str());
     match pairs(request.uri()) {
-        Ok(pairs) => match pairs.iter().find(|(key, _)| !reads && !(plans && key == DRY_RUN)) {
+        Ok(pairs) => match pairs.iter().find(|(key, _)| !plans || key != DRY_RUN) {
             None => next.run(request).await,
             Some((key, _)) => unknown(key, plans).into_response(),
         },
-        Err(_) if reads => next.run(request).await,
         Err(error) => error.into_response(),
     }
 }

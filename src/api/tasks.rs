@@ -54,10 +54,12 @@ pub(super) async fn create(
 
 pub(super) fn absent(id: i64) -> ApiError {
     ApiError::not_found("TSK10001", format_args!("the task {id} does not exist"))
+        .advise("see the tasks with: oblet task list")
 }
 
 pub(super) fn absent_subtask(id: i64, subtask_id: i64) -> ApiError {
     ApiError::not_found("TSK10001", format_args!("the task {id} has no subtask {subtask_id}"))
+        .advise(format!("see its subtasks with: oblet task show {id}"))
 }
 
 /// Lists tasks, newest first.

@@ -130,7 +130,8 @@ impl CliError {
     fn causes(&self) -> Vec<String> {
         match self {
             Self::Refused { refusal, .. } => {
-                std::iter::once(&refusal.message).chain(&refusal.details).cloned().collect()
+                let told = |detail: &&String| !refusal.message.contains(detail.as_str());
+                std::iter::once(&refusal.message).chain(refusal.details.iter().filter(told)).cloned().collect()
             }
             Self::Unreachable { url, source, .. } => {
                 // The last of reqwest's causes names the reason; the ones before it only say which layer passed it on.
@@ -186,7 +187,7 @@ impl Refusal {
             401 => "check --user (OBLET_USER) and the password",
             403 => "ask an administrator for a role that may do this",
             404 => "see what there is with the list command",
-            409 | 412 => "see what holds it with: oblet task list --status RUNNING",
+            409 | 412 => "see what is there with the show and list commands",
             429 | 502..=504 => "try again in a moment",
             500 => "look into the coordinator's log",
             _ => return None,

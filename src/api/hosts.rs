@@ -113,6 +113,7 @@ async fn view(connection: &mut AnyConnection, host: Host) -> Result<HostView, St
 
 pub(super) fn absent(id: i64) -> ApiError {
     ApiError::not_found("CMP07005", format_args!("the host {id} does not exist"))
+        .advise("see the hosts with: oblet host list")
 }
 
 /// Lists hosts.
@@ -204,7 +205,10 @@ async fn create(
     if body.mgragent_port == Some(0) || body.monagent_port == Some(0) {
         return Err(ApiError::invalid("mgragentPort, monagentPort", "a port lies between 1 and 65535"));
     }
-    let known = |ip: IpAddr| ApiError::conflict("CMP07001", format_args!("the host {ip} exists or is named twice"));
+    let known = |ip: IpAddr| {
+        ApiError::conflict("CMP07001", format_args!("the host {ip} is known already"))
+            .advise("leave it out; see the hosts with: oblet host list")
+    };
     let mut seen = HashSet::new();
     let mut connection = state.store().readers().acquire().await.map_err(StoreError::from)?;
     for host in &body.host_basic_data_list {
@@ -212,7 +216,11 @@ async fn create(
         if ip.is_unspecified() || ip.is_multicast() {
             return Err(ApiError::invalid("innerIpAddress", format_args!("{ip} is no address of a host")));
         }
-        if !seen.insert(ip) || hosts::by_ip(&mut connection, ip).await?.is_some() {
+        if !seen.insert(ip) {
+            return Err(ApiError::conflict("CMP07001", format_args!("the host {ip} is named twice"))
+                .advise("name each host once"));
+        }
+        if hosts::by_ip(&mut connection, ip).await?.is_some() {
             return Err(known(ip));
         }
     }
@@ -252,7 +260,7 @@ async fn describe_all(state: &ApiState, body: &BatchCreate) -> Result<Vec<Descri
     let Some(first) = failures.first() else {
         return Ok(answers.into_iter().filter_map(Result::ok).collect());
     };
-    let text = format!("the agent of host {} cannot be asked: {}", first.field, first.message);
+    let text = format!("{}: {}", first.field, first.message);
     Err(ApiError::new(StatusCode::BAD_GATEWAY, "CMP07002", text)
         .with_sub_errors(failures)
         .advise("start oblet-agent on the host, check address, port and certificates, then add the hosts again"))
@@ -320,8 +328,13 @@ async fn batch_delete(
 async fn delete_all(state: &ApiState, ids: &[i64]) -> Result<NoData, ApiError> {
     let mut transaction = state.store().begin().await?;
     for id in ids {
-        if !clusters::proxies_on_host(&mut transaction, *id).await?.is_empty() {
-            return Err(ApiError::conflict("CMP07004", format_args!("the host {id} is in use: a proxy is on it")));
+        if let Some(proxy) = clusters::proxies_on_host(&mut transaction, *id).await?.first() {
+            let text = format_args!(
+                "the host {id} is in use: proxy {} ({}) is on it, at SQL port {}",
+                proxy.id, proxy.status, proxy.sql_port
+            );
+            return Err(ApiError::conflict("CMP07004", text)
+                .advise("if its installation failed, roll that task back; else the host stays"));
         }
         let running = TaskFilter { host_id: Some(*id), statuses: vec![TaskStatus::Running], ..TaskFilter::default() };
         let (tasks, _) = tasks::list(&mut transaction, &running, 1, 0).await?;

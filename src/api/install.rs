@@ -130,7 +130,9 @@ async fn choose_package(connection: &mut AnyConnection, version: &str, hosts: &[
             let host = found.iter().find_map(misfit);
             let (id, own) = host.map_or((0, ""), |host| (host.id, host.details.architecture.as_str()));
             let text = format_args!("the architecture of host {id} is {own}, which is not that of {version}");
-            Err(ApiError::conflict("CMP07025", text).about("version"))
+            Err(ApiError::conflict("CMP07025", text)
+                .about("version")
+                .advise(format!("name a package for {own}; see them with: oblet package list")))
         }
     }
 }

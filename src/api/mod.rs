@@ -8,13 +8,16 @@ mod extract;
 mod frame;
 mod hosts;
 mod install;
+mod linger;
 mod obproxy;
 mod obproxy_view;
 mod packages;
+mod query;
 pub mod serve;
 mod state;
 mod system;
 mod targets;
+mod task_commands;
 mod task_view;
 mod tasks;
 mod upload;
@@ -23,7 +26,12 @@ pub use config_service::config_service_router;
 pub use state::{ApiSettings, ApiState, BoxFuture, TaskEngine};
 pub use upload::clean_uploads;
 
-use axum::{Router, extract::DefaultBodyLimit, http::StatusCode, middleware::from_fn_with_state};
+use axum::{
+    Router,
+    extract::DefaultBodyLimit,
+    http::StatusCode,
+    middleware::{from_fn, from_fn_with_state},
+};
 use error::{ApiError, code};
 use utoipa::openapi::{
     ComponentsBuilder, InfoBuilder, LicenseBuilder, OpenApi, OpenApiBuilder,
@@ -36,7 +44,9 @@ const MAX_BODY_BYTES: usize = 1 << 20;
 /// All routes. Serve it with `into_make_service_with_connect_info::<SocketAddr>()`, or failed logins are counted
 /// without regard to where they come from.
 pub fn router(state: ApiState) -> Router {
-    let guarded = guarded_router().route_layer(from_fn_with_state(state.clone(), auth::authenticate));
+    let guarded = guarded_router()
+        .route_layer(from_fn(query::refuse_unknown))
+        .route_layer(from_fn_with_state(state.clone(), auth::authenticate));
     let (router, _) = guarded.merge(system::public_router()).split_for_parts();
     router
         .fallback(|| async {
@@ -48,6 +58,7 @@ pub fn router(state: ApiState) -> Router {
         })
         .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
         .layer(from_fn_with_state(state.clone(), frame::frame))
+        .layer(from_fn(linger::linger))
         .with_state(state)
 }
 
@@ -63,6 +74,7 @@ fn guarded_router() -> OpenApiRouter<ApiState> {
         .merge(packages::router())
         .merge(obproxy::router())
         .merge(tasks::router())
+        .merge(task_commands::router())
         .merge(targets::router())
         .merge(system::router())
 }

@@ -8,6 +8,7 @@ use super::{
     frame::TraceId,
     install::{self, InstallParam},
     obproxy_view::{self, ObproxyClusterView},
+    query::DryRun,
     state::ApiState,
     task_view::{self, TaskInstance},
     tasks,
@@ -152,6 +153,7 @@ impl Password {
 /// Creates a proxy cluster.
 #[utoipa::path(
     post, path = "/api/v2/obproxy/clusters", tag = "obproxy", operation_id = "createObproxyCluster",
+    params(("dryRun" = Option<bool>, Query, description = "Checks everything and answers the graph; writes nothing.")),
     request_body = CreateCluster,
     responses(
         (status = 200, description = "Done.", body = Envelope<TaskInstance>), (status = 400, description = "A field is missing or wrong.", body = ErrorEnvelope),
@@ -163,6 +165,7 @@ async fn create(
     State(state): State<ApiState>,
     Extension(caller): Extension<Caller>,
     Extension(trace): Extension<TraceId>,
+    DryRun(dry_run): DryRun,
     JsonBody(body): JsonBody<CreateCluster>,
 ) -> Result<Reply<TaskInstance>, ApiError> {
     let request = tasks::Request { creator: &caller.name, trace: &trace };
@@ -206,6 +209,10 @@ async fn create(
     };
     let plan = plan.map_err(|error| ApiError::internal(&error))?;
     let record = tasks::create(&state, &mut transaction, &plan, &request).await?;
+    if dry_run {
+        transaction.rollback().await.map_err(StoreError::from)?;
+        return Ok(Reply(task_view::planned(&record)));
+    }
     transaction.commit().await.map_err(StoreError::from)?;
     tasks::wake(&state, std::slice::from_ref(&record));
     Ok(Reply(task_view::created(&record)))
@@ -274,7 +281,11 @@ fn parameters(field: &str, list: Vec<ParameterParam>) -> Result<Vec<Parameter>, 
 /// Adds proxies to a cluster: one task per host.
 #[utoipa::path(
     post, path = "/api/v2/obproxy/clusters/{id}/obproxies/batchAdd", tag = "obproxy", operation_id = "addObproxies",
-    params(("id" = i64, Path)), request_body = InstallParam,
+    params(
+        ("id" = i64, Path),
+        ("dryRun" = Option<bool>, Query, description = "Checks everything and answers the graphs; writes nothing."),
+    ),
+    request_body = InstallParam,
     responses(
         (status = 200, description = "Done.", body = Envelope<Contents<TaskInstance>>), (status = 400, description = "A field is missing or wrong.", body = ErrorEnvelope),
         (status = 404, description = "The cluster, a host or the package does not exist.", body = ErrorEnvelope),
@@ -286,6 +297,7 @@ async fn batch_add(
     Extension(caller): Extension<Caller>,
     Extension(trace): Extension<TraceId>,
     PathOf(id): PathOf<i64>,
+    DryRun(dry_run): DryRun,
     JsonBody(body): JsonBody<InstallParam>,
 ) -> Result<Reply<Contents<TaskInstance>>, ApiError> {
     let request = tasks::Request { creator: &caller.name, trace: &trace };
@@ -297,6 +309,10 @@ async fn batch_add(
     for proxy in proxies {
         let plan = install_obproxy(&install, proxy).map_err(|error| ApiError::internal(&error))?;
         records.push(tasks::create(&state, &mut transaction, &plan, &request).await?);
+    }
+    if dry_run {
+        transaction.rollback().await.map_err(StoreError::from)?;
+        return Ok(Reply(Contents { contents: records.iter().map(task_view::planned).collect() }));
     }
     transaction.commit().await.map_err(StoreError::from)?;
     tasks::wake(&state, &records);

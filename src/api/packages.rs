@@ -229,7 +229,7 @@ async fn delete(State(state): State<ApiState>, PathOf(id): PathOf<i64>) -> Resul
     let proxies = clusters::all_proxies(&mut transaction).await?;
     if let Some(proxy) = proxies.iter().find(|proxy| proxy.version == package.package) {
         let text = format_args!("{} is in use by proxy {}", package.package, proxy.id);
-        return Err(ApiError::conflict("PKG10007", text));
+        return Err(ApiError::conflict("PKG10007", text).advise("keep it as long as a proxy has it"));
     }
     packages::delete(&mut transaction, id).await?;
     transaction.commit().await.map_err(StoreError::from)?;

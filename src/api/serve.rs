@@ -7,10 +7,11 @@ use crate::{
     coordinator::{
         agents::{AgentAddress, AgentPool, CallError},
         config::Config,
-        engine::{Engine, EngineParts},
+        engine::{CommandError, Engine, EngineParts},
         secrets::{SecretError, Vault},
         store::{Store, StoreError, tasks::TaskId, users},
     },
+    graph::Command,
     rpc::v1,
     tls::{CertificateAuthority, Identity, Role, TlsError},
 };
@@ -218,6 +219,10 @@ impl TaskEngine for Ready {
 
     fn wake(&self, id: TaskId) {
         self.engine.wake(id);
+    }
+
+    fn command<'a>(&'a self, id: TaskId, command: Command, by: &'a str) -> BoxFuture<'a, Result<(), CommandError>> {
+        Box::pin(self.engine.command(id, command, by))
     }
 
     fn describe_host(

@@ -4,9 +4,11 @@ use super::{auth::Gate, frame::RequestMetrics};
 pub use crate::agent::step::BoxFuture;
 use crate::{
     coordinator::{
+        engine::CommandError,
         secrets::Vault,
         store::{Store, tasks::TaskId},
     },
+    graph::Command,
     rpc::v1::DescribeHostResponse,
 };
 use prometheus::Registry;
@@ -19,6 +21,9 @@ pub trait TaskEngine: Send + Sync {
 
     /// A task was committed and can be taken up.
     fn wake(&self, id: TaskId);
+
+    /// Carries out the decision of the user `by`; returns once it is in the journal.
+    fn command<'a>(&'a self, id: TaskId, command: Command, by: &'a str) -> BoxFuture<'a, Result<(), CommandError>>;
 
     /// Asks the agent at an address what its host is. The error says why it did not answer.
     fn describe_host<'a>(

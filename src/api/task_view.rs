@@ -16,7 +16,9 @@ use utoipa::ToSchema;
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct TaskInstance {
-    id: i64,
+    /// Absent where nothing was made, because it was a dry run.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    id: Option<i64>,
     name: String,
     /// MANUAL: an operator asked for it.
     r#type: &'static str,
@@ -150,10 +152,21 @@ struct BasicSubtaskInstance {
     operation: &'static str,
 }
 
+impl TaskInstance {
+    pub(super) fn into_subtask(self, id: i64) -> Option<SubtaskInstance> {
+        self.subtasks.into_iter().find(|subtask| subtask.id == id)
+    }
+}
+
 /// A task that was just made.
 pub(super) fn created(record: &TaskRecord) -> TaskInstance {
     let creator = Creator::Name(record.creator.clone());
     instance(record, creator, subtasks(record, |view, _, _| view))
+}
+
+/// A task that would have been made. Its subtasks are numbered for the sake of their edges only.
+pub(super) fn planned(record: &TaskRecord) -> TaskInstance {
+    TaskInstance { id: None, ..created(record) }
 }
 
 /// A task that is asked for. `hosts` gives the addresses of the hosts of its subtasks.
@@ -197,7 +210,7 @@ pub(super) fn basic(record: &TaskRecord, creator: UserName) -> BasicTaskInstance
 
 fn instance(record: &TaskRecord, creator: Creator, subtasks: Vec<SubtaskInstance>) -> TaskInstance {
     TaskInstance {
-        id: record.id.0,
+        id: Some(record.id.0),
         name: record.plan.name.clone(),
         r#type: "MANUAL",
         status: record.status.as_str(),

@@ -52,8 +52,14 @@ pub(super) async fn create(
     tasks::get(connection, id).await?.ok_or_else(|| absent(id.0))
 }
 
-fn absent(id: i64) -> ApiError {
+pub(super) fn absent(id: i64) -> ApiError {
     ApiError::not_found("TSK10001", format_args!("the task {id} does not exist"))
+        .advise("see the tasks with: oblet task list")
+}
+
+pub(super) fn absent_subtask(id: i64, subtask_id: i64) -> ApiError {
+    ApiError::not_found("TSK10001", format_args!("the task {id} has no subtask {subtask_id}"))
+        .advise(format!("see its subtasks with: oblet task show {id}"))
 }
 
 /// Lists tasks, newest first.
@@ -116,6 +122,11 @@ async fn list(State(state): State<ApiState>, params: Params) -> Result<Reply<Pag
     responses((status = 200, description = "Done.", body = Envelope<TaskInstance>), (status = 404, description = "There is no such thing.", body = super::envelope::ErrorEnvelope)),
 )]
 async fn get(State(state): State<ApiState>, PathOf(id): PathOf<i64>) -> Result<Reply<TaskInstance>, ApiError> {
+    Ok(Reply(read(&state, id).await?))
+}
+
+/// A task as it is at the moment.
+pub(super) async fn read(state: &ApiState, id: i64) -> Result<TaskInstance, ApiError> {
     let mut connection = state.store().readers().acquire().await.map_err(StoreError::from)?;
     let record = tasks::get(&mut connection, TaskId(id)).await?.ok_or_else(|| absent(id))?;
     let creator = user_name(&mut connection, &record.creator).await?;
@@ -127,7 +138,7 @@ async fn get(State(state): State<ApiState>, PathOf(id): PathOf<i64>) -> Result<R
             addresses.insert(host_id, host.inner_ip.to_string());
         }
     }
-    Ok(Reply(task_view::wrapped(&record, creator, &addresses)))
+    Ok(task_view::wrapped(&record, creator, &addresses))
 }
 
 async fn user_name(connection: &mut AnyConnection, name: &str) -> Result<UserName, StoreError> {
@@ -152,8 +163,7 @@ async fn log(
 ) -> Result<Reply<SubtaskLog>, ApiError> {
     let mut connection = state.store().readers().acquire().await.map_err(StoreError::from)?;
     let log = tasks::log(&mut connection, TaskId(id), subtask_id).await?;
-    let missing = || ApiError::not_found("TSK10001", format_args!("the task {id} has no subtask {subtask_id}"));
-    Ok(Reply(SubtaskLog { log: log.ok_or_else(missing)? }))
+    Ok(Reply(SubtaskLog { log: log.ok_or_else(|| absent_subtask(id, subtask_id))? }))
 }
 
 /// Tells the engine of tasks whose transaction is committed.

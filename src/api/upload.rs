@@ -103,10 +103,14 @@ pub(super) fn check(file: &mut fs::File, size_bytes: u64, file_name: &str) -> Re
             "PKG10006",
             format_args!("{file_name} cannot be read as a package: {why}"),
         )
+        .advise("compare its digest with that of its source, and upload it again")
     };
     file.seek(SeekFrom::Start(0)).map_err(|error| ApiError::internal(&error))?;
     let mut reader = BufReader::new(&mut *file);
-    let metadata = PackageMetadata::parse(&mut reader).map_err(|error| wrong(&error))?;
+    let metadata = PackageMetadata::parse(&mut reader).map_err(|error| match error {
+        rpm::Error::Io(error) if error.kind() == io::ErrorKind::UnexpectedEof => wrong(&"it ends within its header"),
+        error => wrong(&error),
+    })?;
     metadata.verify_digests().map_err(|error| wrong(&error))?;
     let payload = hex(&hash(&mut reader).map_err(|error| ApiError::internal(&error))?);
     if let Ok(expected) = metadata.header.get_entry_data_as_string_array(IndexTag::RPMTAG_PAYLOADSHA256) {

@@ -40,6 +40,7 @@ struct WireError {
     code: Option<i64>,
     message: String,
     target: Option<String>,
+    next_move: Option<String>,
     #[serde(default)]
     sub_errors: Vec<SubError>,
 }
@@ -190,6 +191,7 @@ fn read(doing: &str, status: StatusCode, body: &str) -> Result<Value, CliError> 
                 code: None,
                 message: format!("the answer is {status}, without a reason"),
                 details: Vec::new(),
+                next_move: None,
                 trace_id: None,
             };
             Err(CliError::Refused { doing: doing.into(), refusal: Box::new(refusal) })
@@ -200,17 +202,19 @@ fn read(doing: &str, status: StatusCode, body: &str) -> Result<Value, CliError> 
 fn refusal(status: StatusCode, envelope: Envelope) -> Refusal {
     let Some(error) = envelope.error else {
         let message = "the coordinator gives no reason".into();
-        return Refusal { status, code: None, message, details: Vec::new(), trace_id: envelope.trace_id };
+        let trace_id = envelope.trace_id;
+        return Refusal { status, code: None, message, details: Vec::new(), next_move: None, trace_id };
     };
     let details = error.sub_errors.into_iter().map(|sub| match sub.field {
         Some(field) => format!("{field}: {}", sub.message),
         None => sub.message,
     });
     let message = match error.target {
-        Some(target) => format!("{} ({target})", error.message),
-        None => error.message,
+        Some(target) if !error.message.contains(&target) => format!("{} ({target})", error.message),
+        _ => error.message,
     };
-    Refusal { status, code: error.code, message, details: details.collect(), trace_id: envelope.trace_id }
+    let (details, next_move) = (details.collect(), error.next_move);
+    Refusal { status, code: error.code, message, details, next_move, trace_id: envelope.trace_id }
 }
 
 pub(crate) fn unreadable(doing: &str, cause: &str) -> CliError {

@@ -56,6 +56,7 @@ pub(crate) struct Refusal {
     pub(crate) message: String,
     /// What the coordinator objects to, field by field.
     pub(crate) details: Vec<String>,
+    pub(crate) next_move: Option<String>,
     pub(crate) trace_id: Option<String>,
 }
 
@@ -129,7 +130,8 @@ impl CliError {
     fn causes(&self) -> Vec<String> {
         match self {
             Self::Refused { refusal, .. } => {
-                std::iter::once(&refusal.message).chain(&refusal.details).cloned().collect()
+                let told = |detail: &&String| !refusal.message.contains(detail.as_str());
+                std::iter::once(&refusal.message).chain(refusal.details.iter().filter(told)).cloned().collect()
             }
             Self::Unreachable { url, source, .. } => {
                 // The last of reqwest's causes names the reason; the ones before it only say which layer passed it on.
@@ -145,7 +147,7 @@ impl CliError {
     fn next_move(&self) -> Option<String> {
         match self {
             Self::Usage { next, .. } | Self::NotFound { next, .. } | Self::Interrupted { next } => Some(next.clone()),
-            Self::Refused { refusal, .. } => refusal.next_move().map(Into::into),
+            Self::Refused { refusal, .. } => refusal.next_move().map(ToOwned::to_owned),
             Self::Unreachable { .. } => {
                 Some("see that the coordinator runs and that --url (OBLET_URL) and --ca (OBLET_CA) fit it".into())
             }
@@ -174,14 +176,18 @@ impl Refusal {
         }
     }
 
-    fn next_move(&self) -> Option<&'static str> {
+    /// The coordinator's own advice, which knows the case; else what its status suggests.
+    fn next_move(&self) -> Option<&str> {
+        if let Some(next) = &self.next_move {
+            return Some(next);
+        }
         Some(match self.status.as_u16() {
             300..400 => "see that --url (OBLET_URL) names the coordinator itself",
             400 | 422 => "correct the request and send it again",
             401 => "check --user (OBLET_USER) and the password",
             403 => "ask an administrator for a role that may do this",
             404 => "see what there is with the list command",
-            409 | 412 => "see what holds it with: oblet task list --status RUNNING",
+            409 | 412 => "see what is there with the show and list commands",
             429 | 502..=504 => "try again in a moment",
             500 => "look into the coordinator's log",
             _ => return None,

@@ -64,10 +64,11 @@ pub enum CallError {
 impl CallError {
     fn of(agent: AgentAddress, status: &Status) -> Self {
         let message = match status.code() {
-            // tonic hides the cause of a failed connection behind "transport error".
-            Code::Unavailable | Code::Unknown | Code::Cancelled => crate::telemetry::chain(status),
-            _ => status.message().to_owned(),
+            // tonic hides the reason of a failed connection at the end of layers that only pass it on.
+            Code::Unavailable | Code::Unknown | Code::Cancelled => crate::telemetry::causes(status).pop(),
+            _ => None,
         };
+        let message = message.unwrap_or_else(|| status.message().to_owned());
         let reason = fault_reason(status);
         match status.code() {
             // A client's own deadline comes back as CANCELLED in tonic.
@@ -232,4 +233,20 @@ pub enum PutError {
     Call(#[from] CallError),
     #[error("the coordinator's copy of the package cannot be read")]
     File(#[from] io::Error),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::{Ipv4Addr, TcpListener};
+
+    #[tokio::test]
+    async fn an_agent_that_is_not_there_is_told_in_one_plain_sentence() {
+        // The port is free again once the listener is gone.
+        let address = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap();
+        let channel = Endpoint::from_shared(format!("http://{address}")).unwrap().connect_lazy();
+        let agent = Agent { address: AgentAddress(address), channel };
+        let error = agent.describe_host().await.unwrap_err().to_string();
+        assert_eq!(error, format!("agent {address} did not answer: Connection refused (os error 111)"));
+    }
 }

@@ -1,6 +1,8 @@
 //! The REST API without a network: the whole router over a real store, with an engine that only takes notes.
 
 #[cfg(test)]
+mod decisions;
+#[cfg(test)]
 mod openapi;
 #[cfg(test)]
 mod refusals;

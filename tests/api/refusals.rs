@@ -5,7 +5,12 @@ use axum::{
     body::Body,
     http::{Request, StatusCode, header},
 };
+use futures_util::StreamExt as _;
 use serde_json::{Value, json};
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering},
+};
 
 const BATCH_ADD: &str = "/api/v2/obproxy/clusters/1/obproxies/batchAdd";
 
@@ -74,6 +79,34 @@ async fn an_unknown_field_is_named() {
     let lab = Lab::furnished().await;
     let answer = lab.post(BATCH_ADD, with("surprise", json!(true))).await;
     assert!(answer.json()["error"]["message"].as_str().unwrap().contains("surprise"));
+}
+
+#[tokio::test]
+async fn a_wrong_member_is_the_target_and_told_without_columns() {
+    let lab = Lab::furnished().await;
+    let error = lab.post(BATCH_ADD, with("sqlPort", json!(80))).await.json()["error"].take();
+    assert_eq!(error["target"], "sqlPort");
+    assert_eq!(error["message"], "COM10001: sqlPort: 80 is not allowed: a port lies between 1025 and 65535");
+    for body in ["[]", "null", "7", "[[1], 2883, 2884, \"x\"]"] {
+        let answer = lab.post_text(BATCH_ADD, body.into()).await;
+        assert_refused(&answer, 400, "COM10003");
+        assert!(answer.text.contains("the body has to be a JSON object"), "{body}: {}", answer.text);
+    }
+}
+
+/// Otherwise the client, who is still sending, sees a broken pipe instead of the answer.
+#[tokio::test]
+async fn a_body_is_read_to_its_end_although_it_is_refused() {
+    let lab = Lab::new().await;
+    let (sent, left) = (10, Arc::new(AtomicUsize::new(10)));
+    let counter = Arc::clone(&left);
+    let chunks = futures_util::stream::iter(0..sent).map(move |_| {
+        counter.fetch_sub(1, Ordering::Relaxed);
+        Ok::<_, std::io::Error>(vec![b'x'; 1 << 20])
+    });
+    let request = Request::post(BATCH_ADD).header(header::CONTENT_TYPE, "application/json");
+    assert_refused(&lab.send(request.body(Body::from_stream(chunks)).unwrap()).await, 401, "IAM10000");
+    assert_eq!(left.load(Ordering::Relaxed), 0);
 }
 
 #[tokio::test]

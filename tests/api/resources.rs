@@ -5,10 +5,9 @@ use axum::{body::Body, http::Request};
 use oblet::{
     coordinator::store::{
         clusters::{self, ObproxyStatus},
-        now_micros,
-        tasks::{self, Append, LoadedTask, LogPosition, TaskId},
+        tasks::{self, LogPosition, TaskId},
     },
-    graph::{Direction, Effect, Event, Failure, NodeIndex},
+    graph::{Effect, Failure, NodeIndex},
 };
 use serde_json::{Value, json};
 
@@ -124,8 +123,6 @@ async fn a_task_is_read_in_both_shapes() {
 #[tokio::test]
 async fn a_failed_subtask_says_why_and_what_to_do() {
     let lab = Lab::furnished().await;
-    let made = lab.post("/api/v2/obproxy/clusters/1/obproxies/batchAdd", installation(&[2])).await.data();
-    let task = TaskId(made["contents"][0]["id"].as_i64().unwrap());
     let failure = Failure {
         reason: "PORT_IN_USE".into(),
         message: "port 2883 is in use".into(),
@@ -136,25 +133,12 @@ async fn a_failed_subtask_says_why_and_what_to_do() {
         log_tail: vec!["bind: address in use".into()],
         effect: Effect::None,
     };
-    let dispatched = |node| Event::Dispatched { node, attempt: 1, direction: Direction::Execute };
-    let (first, second) = (NodeIndex(0), NodeIndex(1));
-    let events = vec![
-        dispatched(first),
-        Event::Succeeded { node: first, attempt: 1, effect: Effect::None, output: Vec::new() },
-        dispatched(second),
-        Event::Failed { node: second, attempt: 1, failure },
-    ];
-    let LoadedTask { mut state, next_sequence, .. } = tasks::claim(&lab.store, task, 1).await.unwrap();
-    for event in &events {
-        state.apply(event).unwrap();
-    }
+    let read = lab.failed_task(failure).await;
+    let task = TaskId(read["id"].as_i64().unwrap());
     let mut transaction = lab.store.begin().await.unwrap();
-    let append = Append { task, epoch: 1, sequence: next_sequence, events, state, at: now_micros() };
-    tasks::append(&mut transaction, &append).await.unwrap();
-    tasks::append_log(&mut transaction, (task, second, 1), LogPosition::default(), "one line\n").await.unwrap();
+    tasks::append_log(&mut transaction, (task, NodeIndex(1), 1), LogPosition::default(), "one line\n").await.unwrap();
     transaction.commit().await.unwrap();
 
-    let read = lab.get(&format!("/api/v2/tasks/instances/{task}")).await.data();
     assert_eq!(read["status"], "FAILED");
     assert!(read["finishTime"].is_string());
     let failed = &read["subtasks"][1];

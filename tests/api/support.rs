@@ -7,9 +7,15 @@ use base64::{Engine as _, prelude::BASE64_STANDARD};
 use oblet::{
     api::{ApiSettings, ApiState, BoxFuture, TaskEngine},
     coordinator::{
+        engine::CommandError,
         secrets::Vault,
-        store::{Store, tasks::TaskId, users},
+        store::{
+            Store, now_micros,
+            tasks::{self, Append, LoadedTask, TaskId},
+            users,
+        },
     },
+    graph::{Command, Direction, Effect, Event, Failure, NodeIndex},
     rpc::v1::DescribeHostResponse,
 };
 use rpm::{BuildConfig, CompressionType, FileOptions, PackageBuilder};
@@ -26,9 +32,9 @@ pub(crate) const OBPROXY: &str = "obproxy-1.9.1.1-1919579.el7.x86_64.rpm";
 pub(crate) const MAX_PACKAGE_BYTES: u64 = 2 << 20;
 const PASSWORD: &str = "aaAA11._";
 
-/// Takes notes. Hosts in 198.51.100.0/24 are ARM machines, those in 203.0.113.0/24 do not answer, 192.0.2.13 is a defect.
-#[derive(Default)]
+/// Takes notes, and writes the decisions of operators to the journal. Hosts in 198.51.100.0/24 are ARM machines, those in 203.0.113.0/24 do not answer, 192.0.2.13 is a defect.
 pub(crate) struct NotingEngine {
+    store: Store,
     pub(crate) woken: Mutex<Vec<i64>>,
 }
 
@@ -39,6 +45,15 @@ impl TaskEngine for NotingEngine {
 
     fn wake(&self, id: TaskId) {
         self.woken.lock().unwrap().push(id.0);
+    }
+
+    fn command<'a>(&'a self, id: TaskId, command: Command, by: &'a str) -> BoxFuture<'a, Result<(), CommandError>> {
+        Box::pin(async move {
+            let LoadedTask { state, .. } = tasks::claim(&self.store, id, self.epoch()).await?;
+            let event = state.decide(command, by)?;
+            append(&self.store, id, vec![event]).await;
+            Ok(())
+        })
     }
 
     fn describe_host<'a>(&'a self, address: IpAddr, _port: u16) -> BoxFuture<'a, Result<DescribeHostResponse, String>> {
@@ -64,6 +79,18 @@ impl TaskEngine for NotingEngine {
     fn is_ready(&self) -> bool {
         true
     }
+}
+
+/// What the engine does with events.
+async fn append(store: &Store, task: TaskId, events: Vec<Event>) {
+    let LoadedTask { mut state, next_sequence, .. } = tasks::claim(store, task, 1).await.unwrap();
+    for event in &events {
+        state.apply(event).unwrap();
+    }
+    let mut transaction = store.begin().await.unwrap();
+    let append = Append { task, epoch: 1, sequence: next_sequence, events, state, at: now_micros() };
+    tasks::append(&mut transaction, &append).await.unwrap();
+    transaction.commit().await.unwrap();
 }
 
 pub(crate) struct Lab {
@@ -100,7 +127,7 @@ impl Lab {
         transaction.commit().await.unwrap();
         let packages_dir = directory.path().join("packages");
         std::fs::create_dir(&packages_dir).unwrap();
-        let engine = Arc::new(NotingEngine::default());
+        let engine = Arc::new(NotingEngine { store: store.clone(), woken: Mutex::default() });
         let state = ApiState::new(ApiSettings {
             store: store.clone(),
             vault: Arc::new(Vault::load_or_create(&directory.path().join("key")).unwrap()),
@@ -123,6 +150,23 @@ impl Lab {
         lab.add_hosts(&["192.0.2.1", "192.0.2.2"]).await.data();
         lab.upload(OBPROXY, &package("obproxy", "1.9.1.1", "1919579.el7", "x86_64")).await.data();
         lab
+    }
+
+    /// Adds a proxy to host 2 and lets the second subtask of the task fail; answers the task.
+    pub(crate) async fn failed_task(&self, failure: Failure) -> Value {
+        let body = json!({"hostIds": [2], "sqlPort": 2883, "exporterPort": 2884, "version": OBPROXY});
+        let made = self.post("/api/v2/obproxy/clusters/1/obproxies/batchAdd", body).await.data();
+        let dispatched = |node| Event::Dispatched { node, attempt: 1, direction: Direction::Execute };
+        let (first, second) = (NodeIndex(0), NodeIndex(1));
+        let events = vec![
+            dispatched(first),
+            Event::Succeeded { node: first, attempt: 1, effect: Effect::None, output: Vec::new() },
+            dispatched(second),
+            Event::Failed { node: second, attempt: 1, failure },
+        ];
+        let id = made["contents"][0]["id"].as_i64().unwrap();
+        append(&self.store, TaskId(id), events).await;
+        self.get(&format!("/api/v2/tasks/instances/{id}")).await.data()
     }
 
     pub(crate) fn packages_dir(&self) -> PathBuf {

@@ -41,6 +41,14 @@ async fn a_conflict() {
 }
 
 #[tokio::test]
+async fn the_coordinators_own_advice_comes_first() {
+    let error = json!({"code": 10007, "message": "TSK10007: task 7: the task is EXECUTE RUNNING",
+        "nextMove": "wait until the task has come to rest"});
+    let fake = Fake::start().await.refuses("POST /api/v2/tasks/instances/7/retry", 409, error);
+    assert_snapshot!(fake.run(&["task", "retry", "7"]).await);
+}
+
+#[tokio::test]
 async fn answers_of_something_else() {
     let fake = Fake::start().await.raw(HOST, 200, "<html>welcome</html>".into()).raw(HOST, 302, String::new()).raw(
         HOST,

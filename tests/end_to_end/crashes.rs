@@ -42,3 +42,9 @@ async fn a_killed_coordinator_loses_and_repeats_nothing() {
     let kill = |lab: &mut Lab| lab.coordinator.as_mut().unwrap().kill();
     survive(11, 10, kill, Lab::start_coordinator).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agent_that_is_stopped_and_started_goes_on() {
+    let stop = |lab: &mut Lab| lab.hosts[0].agent.as_mut().unwrap().stop();
+    survive(13, 3, stop, |lab| lab.hosts[0].start_agent()).await;
+}

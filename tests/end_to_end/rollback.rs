@@ -1,13 +1,5 @@
 use crate::lab::{Lab, PACKAGE, possible};
-use oblet::{
-    api::serve,
-    coordinator::{
-        config::{Config, SettingFlags},
-        store::tasks::TaskId,
-    },
-    graph::Command,
-};
-use serde_json::json;
+use serde_json::{Value, json};
 
 /// A parameter that the proxy does not know fails the task when the package is installed and the proxy runs.
 #[tokio::test(flavor = "multi_thread")]
@@ -15,12 +7,7 @@ async fn a_rollback_leaves_the_host_as_it_was() {
     if !possible() {
         return;
     }
-    let mut lab = Lab::prepare(1);
-    lab.hosts[0].start_agent();
-    let path = lab.directory.path().join("coordinator/coordinator.toml");
-    let config = Config::load(&SettingFlags { config: Some(path), ..SettingFlags::default() }).unwrap();
-    let coordinator = serve::start(&config).await.unwrap();
-    lab.connect().await;
+    let lab = Lab::start(1).await;
     let parameter = json!({"parameters": [{"name": "no_such_parameter", "value": "1"}]});
     let cluster = lab.set_up(parameter).await;
     let id = lab.batch_add(cluster).await[0];
@@ -32,12 +19,14 @@ async fn a_rollback_leaves_the_host_as_it_was() {
     assert_eq!(lab.hosts[0].processes().len(), 1);
 
     // A retry undoes and repeats only what failed.
-    coordinator.engine().command(TaskId(id), Command::Retry, "admin").await.unwrap();
+    let (status, retried) = lab.post(&format!("/api/v2/tasks/instances/{id}/retry"), &Value::Null).await;
+    assert_eq!((status, &retried["data"]["operation"]), (200, &json!("RETRY")), "{retried:#}");
     assert_eq!(lab.finished(id).await["status"], "FAILED");
     assert_eq!(lab.hosts[0].count_in_logs("scriptlet ran once"), 1);
 
-    for _ in 0..2 {
-        coordinator.engine().command(TaskId(id), Command::Rollback, "admin").await.ok();
+    for expected in [200, 409] {
+        let (status, answer) = lab.post(&format!("/api/v2/tasks/instances/{id}/rollback"), &Value::Null).await;
+        assert_eq!(status, expected, "{answer:#}");
         let task = lab.finished(id).await;
         assert_eq!(task["status"], "SUCCESSFUL", "{task:#}");
         assert!(task["subtasks"].as_array().unwrap().iter().all(|subtask| subtask["status"] == "PENDING"));
@@ -47,5 +36,4 @@ async fn a_rollback_leaves_the_host_as_it_was() {
     }
     let cluster = lab.get(&format!("/api/v2/obproxy/clusters/{cluster}")).await.unwrap();
     assert_eq!(cluster["data"]["obproxies"], json!([]));
-    coordinator.stop().await;
 }

@@ -1,4 +1,4 @@
-use super::NodeIndex;
+use super::{Dispatch, NodeIndex};
 use serde::{Deserialize, Serialize};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -120,5 +120,20 @@ impl Event {
             | Self::SkipRequested { .. }
             | Self::CancelRequested { .. } => None,
         }
+    }
+    /// The work of which this is the outcome.
+    pub fn ended(&self) -> Option<Dispatch> {
+        let (node, attempt) = self.run()?;
+        let direction = match self {
+            Self::Succeeded { .. } | Self::Failed { .. } => Direction::Execute,
+            Self::Undone { .. } | Self::UndoFailed { .. } => Direction::Undo,
+            Self::Dispatched { .. }
+            | Self::RetryRequested { .. }
+            | Self::RollbackRequested { .. }
+            | Self::SubtaskRetryRequested { .. }
+            | Self::SkipRequested { .. }
+            | Self::CancelRequested { .. } => return None,
+        };
+        Some(Dispatch { node, attempt, direction })
     }
 }

@@ -252,7 +252,9 @@ pub(super) async fn undo(
     };
     if ours && made_directory && dir.exists() {
         context.log.line(&format!("removing {}", dir.display()));
-        std::fs::remove_dir_all(&dir).map_err(directory_failed(&dir))?;
+        // Its logs may be many gigabytes, and the agent has one thread for everything else.
+        let gone = dir.clone();
+        super::blocking(move || std::fs::remove_dir_all(&gone).map_err(directory_failed(&gone))).await?;
         done.effect = Effect::Done;
     }
     for identity in &identities {

@@ -19,6 +19,8 @@ pub enum Accepted {
     /// It was accepted before; this is how it stands.
     Known(Record),
     OtherContent,
+    /// A later attempt, or an undo of this one, was accepted before: the call was late.
+    Superseded,
     StaleEpoch {
         highest: u64,
     },
@@ -97,6 +99,9 @@ impl Journal {
                 if let Some((record, fingerprint)) = find(connection, order.key).await? {
                     let same = fingerprint == order.fingerprint;
                     return Ok(if same { Accepted::Known(record) } else { Accepted::OtherContent });
+                }
+                if order.undoes.is_none() && is_superseded(connection, order.key).await? {
+                    return Ok(Accepted::Superseded);
                 }
                 let lock = order.step.lock();
                 if let Some(lock) = &lock
@@ -323,6 +328,17 @@ async fn find(connection: &mut SqliteConnection, key: Key) -> sqlx::Result<Optio
         .fetch_optional(connection)
         .await?;
     row.map(|row| Ok((record(&row)?, row.try_get("fingerprint")?))).transpose()
+}
+
+/// A retry undoes under the number of the attempt that follows, so an undo of a higher number is later.
+async fn is_superseded(connection: &mut SqliteConnection, key: Key) -> sqlx::Result<bool> {
+    sqlx::query_scalar(
+        "SELECT EXISTS (SELECT 1 FROM operations WHERE (operation_id = ?1 OR undoes_operation_id = ?1) AND attempt > ?2)",
+    )
+    .bind(key.operation_id.to_string())
+    .bind(key.attempt)
+    .fetch_one(connection)
+    .await
 }
 
 /// Who holds the lock. An undo passes the operation that it takes back, because it first ends it.

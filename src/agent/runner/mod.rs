@@ -156,6 +156,11 @@ impl Runner {
                 operation_id: order.key.operation_id.to_string(),
                 attempt: order.key.attempt,
             }),
+            Accepted::Superseded => Err(Refused::Precondition {
+                reason: "SUPERSEDED",
+                subject: order.key.to_string(),
+                problem: "comes after a later attempt or its own undo".into(),
+            }),
             Accepted::StaleEpoch { highest } => Err(Refused::StaleEpoch { given: order.epoch, highest }),
             Accepted::Locked { lock, holder } => Err(Refused::Locked { lock, holder }),
         }

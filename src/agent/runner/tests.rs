@@ -339,6 +339,24 @@ async fn undo_leaves_alone_what_an_earlier_undo_took_back() {
 }
 
 #[tokio::test]
+async fn a_submit_that_comes_after_its_own_undo_is_refused() {
+    let lab = Lab::new(Behaviour::Succeed);
+    let Started { runner, .. } = lab.start().await;
+    let late = order(install());
+    let undo = undo_of(&late, Effect::Unknown);
+    let undo = Order { key: Key { attempt: 2, ..undo.key }, ..undo };
+    runner.submit(undo.clone()).await.unwrap();
+    reached(&runner, undo.key, Phase::Finished).await;
+    let refused = runner.submit(late.clone()).await.unwrap_err();
+    assert!(matches!(refused, Refused::Precondition { reason: "SUPERSEDED", .. }), "{refused}");
+    assert!(lab.carrier.effects.lock().unwrap().is_empty());
+    // The attempt that follows the undo in a retry has its number.
+    let next = Order { key: Key { attempt: 2, ..late.key }, ..late };
+    runner.submit(next.clone()).await.unwrap();
+    reached(&runner, next.key, Phase::Finished).await;
+}
+
+#[tokio::test]
 async fn a_clock_that_was_set_back_grants_no_more_time() {
     let lab = Lab::new(Behaviour::HoldAt(Phase::Running));
     let started = lab.start().await;

@@ -313,7 +313,7 @@ impl AgentAttempt {
 const MAX_DELAY: Duration = Duration::from_secs(5);
 
 /// With jitter, so that a thousand attempts that lost one switch do not come back in one instant.
-fn backoff() -> backon::ExponentialBackoff {
+pub(super) fn backoff() -> backon::ExponentialBackoff {
     ExponentialBuilder::default()
         .with_jitter()
         .with_min_delay(Duration::from_millis(100))

@@ -1,13 +1,13 @@
 use super::{
     MAX_RUNNING_PER_TASK, Order, Shared,
-    attempt::{AgentAttempt, Outcome},
+    attempt::{AgentAttempt, Outcome, backoff},
     journal::Closed,
     local,
     log::AttemptLog,
 };
 use crate::{
     coordinator::{
-        agents::AgentAddress,
+        agents::{AgentAddress, CallError},
         store::{
             StoreError, clusters, hosts, now_micros, packages,
             tasks::{self, Append, AppendError, LoadError, TaskId},
@@ -35,6 +35,8 @@ pub(super) struct Driver {
     state: TaskState,
     next_sequence: i64,
     dispatched_at: HashMap<NodeIndex, i64>,
+    /// Outcomes of an earlier driver, whose acknowledgements may have got lost with it.
+    ended: Vec<Dispatch>,
     flights: JoinSet<(Dispatch, Outcome)>,
     cancels: HashMap<NodeIndex, CancellationToken>,
 }
@@ -62,6 +64,7 @@ impl Driver {
             state: loaded.state,
             next_sequence: loaded.next_sequence,
             dispatched_at: loaded.dispatched_at.into_iter().collect(),
+            ended: loaded.ended,
             flights: JoinSet::new(),
             cancels: HashMap::new(),
         })
@@ -107,6 +110,8 @@ impl Driver {
 
     /// Asks again for whatever was handed out before a restart.
     fn resume(&mut self) {
+        let ended = std::mem::take(&mut self.ended);
+        self.acknowledge(ended);
         let open: Vec<Dispatch> = self
             .state
             .subtasks()
@@ -172,7 +177,7 @@ impl Driver {
             (Outcome::Failed(failure), Direction::Undo) => Event::UndoFailed { node, attempt, failure },
         };
         self.append(vec![event]).await?;
-        self.acknowledge(dispatch);
+        self.acknowledge(vec![dispatch]);
         Ok(())
     }
 
@@ -224,17 +229,33 @@ impl Driver {
         self.flights.spawn(async move { (dispatch, survive(flight.fly()).await) });
     }
 
-    /// W5: only after the outcome is committed. If it gets lost the record stays on the agent, which is harmless.
-    fn acknowledge(&self, dispatch: Dispatch) {
-        let Some(node) = self.plan.node(dispatch.node).filter(|node| is_journaled(node)) else { return };
-        let key = operation_key(node, dispatch);
-        let (shared, host_id) = (Arc::clone(&self.shared), node.host_id);
-        tokio::spawn(async move {
-            let Some(Ok(agent)) = agent_of(&shared, host_id).await.ok() else { return };
-            if let Err(error) = agent.acknowledge(key, epoch_of(&shared)).await {
-                tracing::debug!(%error, "an acknowledgement got lost");
+    /// W5: only after the outcome is committed. What is not told here is told by the next driver of the task.
+    fn acknowledge(&self, ended: Vec<Dispatch>) {
+        let key = |dispatch: Dispatch| {
+            let node = self.plan.node(dispatch.node).filter(|node| is_journaled(node))?;
+            Some((node.host_id, operation_key(node, dispatch)))
+        };
+        let keys: Vec<_> = ended.into_iter().filter_map(key).collect();
+        let (shared, shutdown) = (Arc::clone(&self.shared), self.shared.shutdown.clone());
+        tokio::spawn(shutdown.run_until_cancelled_owned(async move {
+            for (host_id, key) in keys {
+                acknowledge(&shared, host_id, key).await;
             }
-        });
+        }));
+    }
+}
+
+const ACKNOWLEDGEMENTS: usize = 10;
+
+async fn acknowledge(shared: &Shared, host_id: Option<i64>, key: v1::OperationKey) {
+    let Ok(Ok(agent)) = agent_of(shared, host_id).await else { return };
+    for delay in backoff().take(ACKNOWLEDGEMENTS) {
+        match agent.acknowledge(key.clone(), epoch_of(shared)).await {
+            Err(CallError::Unknown { .. }) => tokio::time::sleep(delay).await,
+            // Forgotten meanwhile, or never begun there.
+            Ok(()) | Err(CallError::NotFound { .. }) => return,
+            Err(error) => return tracing::debug!(%error, "an outcome is not acknowledged"),
+        }
     }
 }
 
@@ -267,7 +288,7 @@ fn operation_key(node: &PlannedNode, dispatch: Dispatch) -> v1::OperationKey {
     v1::OperationKey { operation_id, attempt: dispatch.attempt }
 }
 
-type AgentResult = Result<crate::coordinator::agents::Agent, crate::coordinator::agents::CallError>;
+type AgentResult = Result<crate::coordinator::agents::Agent, CallError>;
 
 /// The agent of a host, or why there is none.
 async fn agent_of(shared: &Shared, host_id: Option<i64>) -> Result<AgentResult, StoreError> {
@@ -387,7 +408,7 @@ enum PreparationError {
     #[error("the coordinator's store cannot be read")]
     Store(#[from] StoreError),
     #[error("the agent cannot be called")]
-    Agent(#[source] crate::coordinator::agents::CallError),
+    Agent(#[source] CallError),
     #[error("proxy cluster {0} does not exist")]
     NoCluster(i64),
     #[error("the passwords of the proxy cluster cannot be opened")]

@@ -2,9 +2,12 @@
 
 pub use super::task_logs::{LogPosition, append_log, log, log_position};
 
+#[cfg(test)]
+mod tests;
+
 use super::{Store, StoreError, allocate, now_micros};
 use crate::{
-    graph::{Event, Failure, IllegalTransition, NodeIndex, Operation, SubtaskStatus, TaskState, TaskStatus},
+    graph::{Dispatch, Event, Failure, IllegalTransition, NodeIndex, Operation, SubtaskStatus, TaskState, TaskStatus},
     operations::TaskPlan,
 };
 use serde::de::DeserializeOwned;
@@ -240,6 +243,8 @@ pub struct LoadedTask {
     pub next_sequence: i64,
     /// When each flight was handed out, to keep its deadline across a restart.
     pub dispatched_at: Vec<(NodeIndex, i64)>,
+    /// Everything that was handed out and has its outcome.
+    pub ended: Vec<Dispatch>,
 }
 
 /// Why a task cannot be taken up. It costs this task and no other.
@@ -277,7 +282,7 @@ pub async fn claim(store: &Store, id: TaskId, epoch: i64) -> Result<LoadedTask, 
 
     let mut state = TaskState::new(record.plan.graph()?);
     let mut next_sequence = 1;
-    let mut dispatched_at = Vec::new();
+    let (mut dispatched_at, mut ended) = (Vec::new(), Vec::new());
     for row in rows {
         let column = |name| row.try_get::<i64, _>(name).map_err(StoreError::from);
         let (sequence, created_at) = (column("sequence")?, column("created_at")?);
@@ -288,9 +293,10 @@ pub async fn claim(store: &Store, id: TaskId, epoch: i64) -> Result<LoadedTask, 
             dispatched_at.retain(|(earlier, _)| *earlier != node);
             dispatched_at.push((node, created_at));
         }
+        ended.extend(event.ended());
         next_sequence = sequence + 1;
     }
-    Ok(LoadedTask { record, state, next_sequence, dispatched_at })
+    Ok(LoadedTask { record, state, next_sequence, dispatched_at, ended })
 }
 
 /// Events of one task that become true together, with the state they lead to.
@@ -419,63 +425,4 @@ async fn project_statuses(connection: &mut AnyConnection, append: &Append) -> Re
         .await?;
     }
     Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::{
-        graph::Direction,
-        operations::{Context, PlannedNode},
-        steps::{CoordinatorStep, Step},
-    };
-    use uuid::Uuid;
-
-    fn plan() -> TaskPlan {
-        let node = PlannedNode {
-            step: Step::Coordinator(CoordinatorStep::Finish),
-            host_id: None,
-            series_id: 0,
-            parallel_index: -1,
-            upstreams: Vec::new(),
-            execute_id: Uuid::now_v7(),
-            undo_id: Uuid::now_v7(),
-        };
-        TaskPlan {
-            name: "test".into(),
-            context: Context::default(),
-            host_id: None,
-            obproxy_cluster_id: None,
-            nodes: vec![node],
-        }
-    }
-
-    #[tokio::test]
-    async fn an_append_whose_answer_got_lost_is_not_taken_for_a_foreign_one() {
-        let directory = tempfile::tempdir().unwrap();
-        let store = Store::open(&directory.path().join("store.db")).await.unwrap();
-        let plan = plan();
-        let mut state = TaskState::new(plan.graph().unwrap());
-        let mut transaction = store.begin().await.unwrap();
-        let origin = Origin { creator: "admin", executor: "here", trace_id: "t", epoch: 1 };
-        let task = create(&mut transaction, &plan, &state, &origin).await.unwrap();
-        let dispatched = Event::Dispatched { node: NodeIndex(0), attempt: 1, direction: Direction::Execute };
-        state.apply(&dispatched).unwrap();
-        let first = Append { task, epoch: 1, sequence: 1, events: vec![dispatched], state, at: 1 };
-        append(&mut transaction, &first).await.unwrap();
-        append(&mut transaction, &first).await.unwrap();
-        let events: i64 = sqlx::query("SELECT COUNT(*) FROM task_events")
-            .fetch_one(&mut *transaction)
-            .await
-            .unwrap()
-            .try_get(0)
-            .unwrap();
-        assert_eq!(events, 1);
-        let other = Event::CancelRequested { node: NodeIndex(0), by: "admin".into() };
-        for foreign in [Append { events: vec![other], ..first.clone() }, Append { epoch: 2, ..first }] {
-            assert!(matches!(append(&mut transaction, &foreign).await, Err(AppendError::Fenced(_))));
-        }
-        transaction.commit().await.unwrap();
-        store.close().await;
-    }
 }

@@ -37,3 +37,30 @@ async fn a_rollback_leaves_the_host_as_it_was() {
     let cluster = lab.get(&format!("/api/v2/obproxy/clusters/{cluster}")).await.unwrap();
     assert_eq!(cluster["data"]["obproxies"], json!([]));
 }
+
+/// The first subtask waits for the agent; what the request wrote is still there for the next run.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_subtask_that_waits_for_a_dead_agent_is_canceled_and_retried() {
+    if !possible() {
+        return;
+    }
+    let mut lab = Lab::start(1).await;
+    let cluster = lab.set_up(json!({})).await;
+    lab.hosts[0].agent.as_mut().unwrap().kill();
+    let id = lab.batch_add(cluster).await[0];
+    let path = format!("/api/v2/tasks/instances/{id}");
+    let first = lab.get(&path).await.unwrap()["data"]["subtasks"][0]["id"].clone();
+    // It may still be READY at first, which is refused.
+    while lab.post(&format!("{path}/subtasks/{first}/cancel"), &Value::Null).await.0 == 409 {
+        assert_eq!(lab.get(&path).await.unwrap()["data"]["status"], "RUNNING");
+    }
+    let task = lab.finished(id).await;
+    assert_eq!((&task["status"], &task["subtasks"][0]["failure"]["reason"]), (&json!("FAILED"), &json!("CANCELED")));
+
+    lab.hosts[0].start_agent();
+    let (status, answer) = lab.post(&format!("{path}/subtasks/{first}/retry"), &Value::Null).await;
+    assert_eq!((status, &answer["data"]["id"]), (200, &first), "{answer:#}");
+    let task = lab.finished(id).await;
+    assert_eq!(task["status"], "SUCCESSFUL", "{task:#}");
+    assert_eq!(lab.hosts[0].processes().len(), 1);
+}

@@ -13,10 +13,10 @@ use crate::{
             tasks::{self, Append, AppendError, LoadError, TaskId},
         },
     },
-    graph::{Direction, Dispatch, Effect, Event, Failure, NodeIndex, TaskState, TaskStatus, plan},
+    graph::{Direction, Dispatch, Effect, Event, Failure, NodeIndex, Operation, TaskState, TaskStatus, plan},
     operations::{PlannedNode, TaskPlan},
     rpc::v1,
-    steps::{AgentStep, OBPROXY_SYS_PASSWORD, Step},
+    steps::{AgentStep, CoordinatorStep, OBPROXY_SYS_PASSWORD, Step},
 };
 use futures_util::FutureExt as _;
 use std::{collections::HashMap, panic::AssertUnwindSafe, sync::Arc, time::Duration};
@@ -307,7 +307,7 @@ struct Flight {
     id: TaskId,
     plan: Arc<TaskPlan>,
     dispatch: Dispatch,
-    operation: crate::graph::Operation,
+    operation: Operation,
     effect: Effect,
     dispatched_at: i64,
     cancel: CancellationToken,
@@ -323,7 +323,10 @@ impl Flight {
         if log.header(self.operation).await.is_err() {
             return Outcome::Abandoned;
         }
-        if direction == Direction::Undo && !planned.info().undoable {
+        // What the request wrote is taken back with the whole task only: a retry still needs it.
+        let kept = self.operation == Operation::Retry
+            && matches!(planned.step, Step::Coordinator(CoordinatorStep::PrepareObproxyInstall(_)));
+        if direction == Direction::Undo && (kept || !planned.info().undoable) {
             return match log.line("nothing to take back").await {
                 Ok(()) => Outcome::Succeeded { effect: Effect::None, output: Vec::new() },
                 Err(Closed) => Outcome::Abandoned,

@@ -183,8 +183,9 @@ impl Engine {
     fn spawn_driver(&self, id: TaskId) -> mpsc::Sender<Order> {
         let (orders, receiver) = mpsc::channel(COMMAND_QUEUE);
         let shared = Arc::clone(&self.shared);
-        let drivers = Arc::clone(&self.drivers);
+        let place = Place { drivers: Arc::clone(&self.drivers), id };
         self.tracker.spawn(async move {
+            let _place = place;
             match Driver::load(shared, id).await {
                 Ok(driver) => driver.run(receiver).await,
                 // It stays RUNNING in the list, with the reason in the log, and costs no other task.
@@ -192,8 +193,19 @@ impl Engine {
                     tracing::error!(task = %id, error = crate::telemetry::chain(&error), "the task needs an operator");
                 }
             }
-            drivers.lock().unwrap_or_else(PoisonError::into_inner).remove(&id);
         });
         orders
+    }
+}
+
+/// The entry of a driver that runs; given up however the driver ends.
+struct Place {
+    drivers: Arc<Mutex<HashMap<TaskId, mpsc::Sender<Order>>>>,
+    id: TaskId,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.drivers.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.id);
     }
 }

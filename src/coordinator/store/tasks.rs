@@ -252,6 +252,8 @@ pub struct LoadedTask {
 pub enum LoadError {
     #[error("task {0} does not exist")]
     Absent(TaskId),
+    #[error("task {0} belongs to a newer coordinator")]
+    Superseded(TaskId),
     #[error("the store cannot be read")]
     Store(#[from] StoreError),
     #[error("the graph of the task is damaged")]
@@ -266,13 +268,16 @@ pub enum LoadError {
 pub async fn claim(store: &Store, id: TaskId, epoch: i64) -> Result<LoadedTask, LoadError> {
     let mut transaction = store.begin().await?;
     let record = get(&mut transaction, id).await?.ok_or(LoadError::Absent(id))?;
-    sqlx::query("UPDATE tasks SET epoch = ? WHERE id = ? AND epoch <= ?")
+    let claimed = sqlx::query("UPDATE tasks SET epoch = ? WHERE id = ? AND epoch <= ?")
         .bind(epoch)
         .bind(id.0)
         .bind(epoch)
         .execute(&mut *transaction)
         .await
         .map_err(StoreError::from)?;
+    if claimed.rows_affected() != 1 {
+        return Err(LoadError::Superseded(id));
+    }
     let rows = sqlx::query("SELECT sequence, payload, created_at FROM task_events WHERE task_id = ? ORDER BY sequence")
         .bind(id.0)
         .fetch_all(&mut *transaction)

@@ -2,6 +2,7 @@
 
 #![expect(
     clippy::unwrap_used,
+    clippy::panic,
     clippy::indexing_slicing,
     clippy::print_stderr,
     reason = "a panic is fine where it fails a test"
@@ -10,7 +11,7 @@
 use oblet::{
     agent::{
         HostView,
-        host::{DirectSupervisor, Host, HostSettings, Launch, RunOutcome, RunState, Supervisor},
+        host::{DirectSupervisor, Host, HostSettings, Launch, ProcessId, RunOutcome, RunState, Supervisor},
         step::{BoxFuture, Carrier, Done, IdentityStore, Secrets, StepContext, StepError, StepLog, Undoes},
     },
     graph::Effect,
@@ -389,18 +390,12 @@ async fn a_proxy_that_dies_at_once_is_reported_with_its_last_words() {
     assert_eq!(place.undo(&step, "u2", &[attempt.undoes]).await, Effect::None);
 }
 
-#[tokio::test]
-async fn a_proxy_outlives_the_agent_is_adopted_and_stopped() {
-    if rpm_is_missing() {
-        return;
-    }
-    let mut place = Place::new();
+/// A proxy whose agent has died while it waited for the ports.
+async fn left_alone(place: &mut Place) -> (StartObproxy, Option<String>, ProcessId) {
     place.execute(&place.put(PACKAGE, "#!/bin/sh\necho \"$@\" > arguments\nexec sleep 600\n"), "i", None).await;
     let start = start_step();
     let dir = place.dir.path().join("root/run/obproxy").join(start.sql_port.to_string());
     let step = AgentStep::StartObproxy(start.clone());
-
-    // The agent dies while it waits for the ports.
     let (context, store) = place.context("r1", None);
     {
         let running = place.host.execute(&step, &context);
@@ -415,6 +410,35 @@ async fn a_proxy_outlives_the_agent_is_adopted_and_stopped() {
     let run = place.dir.path().join("state/runs").join(named["run"].as_str().unwrap());
     place.host = Place::open(place.dir.path());
     let RunState::Running(before) = supervisor().find(&run).unwrap() else { panic!("it does not run") };
+    (start, identity, before)
+}
+
+#[tokio::test]
+async fn what_the_journal_has_forgotten_is_stopped_by_its_marker() {
+    if rpm_is_missing() {
+        return;
+    }
+    let mut place = Place::new();
+    let (start, _, before) = left_alone(&mut place).await;
+    let forgotten = [Undoes { identity: None, effect: Effect::Done }];
+    let other = AgentStep::StartObproxy(StartObproxy { app_name: "other".parse().unwrap(), ..start.clone() });
+    assert_eq!(place.undo(&other, "u1", &forgotten).await, Effect::None);
+    assert!(before.is_alive(), "it belongs to another task");
+    let step = AgentStep::StartObproxy(start);
+    assert_eq!(place.undo(&step, "u2", &forgotten).await, Effect::Done);
+    assert!(!before.is_alive());
+    assert_eq!(place.undo(&step, "u3", &forgotten).await, Effect::None);
+}
+
+#[tokio::test]
+async fn a_proxy_outlives_the_agent_is_adopted_and_stopped() {
+    if rpm_is_missing() {
+        return;
+    }
+    let mut place = Place::new();
+    let (start, identity, before) = left_alone(&mut place).await;
+    let step = AgentStep::StartObproxy(start.clone());
+    let dir = place.dir.path().join("root/run/obproxy").join(start.sql_port.to_string());
 
     let other = AgentStep::StartObproxy(StartObproxy { app_name: "other".parse().unwrap(), ..start });
     let refused = place.execute(&other, "r2", None).await.result.unwrap_err();

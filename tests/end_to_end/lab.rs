@@ -131,11 +131,13 @@ pub(crate) struct Lab {
     http: Option<(reqwest::Client, String)>,
 }
 
-/// A network of its own for each test, so that all of them can use OceanBase's ports at the same time.
-fn network() -> [u8; 3] {
-    static TESTS: AtomicU8 = AtomicU8::new(0);
+/// Addresses of its own for each lab, so that all of them can use OceanBase's ports at the same time: the process
+/// chooses the network, the number of the lab in the process the block of ten in it.
+fn block() -> impl Fn(u8) -> Ipv4Addr {
+    static LABS: AtomicU8 = AtomicU8::new(0);
     let [_, _, high, low] = std::process::id().to_be_bytes();
-    [127, high | 128, low.wrapping_add(TESTS.fetch_add(97, Ordering::Relaxed))]
+    let first = LABS.fetch_add(1, Ordering::Relaxed) % 25 * 10;
+    move |number| Ipv4Addr::new(127, high | 128, low, first + 1 + number)
 }
 
 impl Lab {
@@ -143,8 +145,8 @@ impl Lab {
     pub(crate) fn prepare(hosts: u8) -> Self {
         tls::install_crypto_provider();
         let directory = tempfile::tempdir().unwrap();
-        let [a, b, c] = network();
-        let rest = SocketAddr::from((Ipv4Addr::new(a, b, c, 1), REST_PORT));
+        let address = block();
+        let rest = SocketAddr::from((address(0), REST_PORT));
         let path = directory.path();
         fs::create_dir(path.join("coordinator")).unwrap();
         let config = format!(
@@ -156,7 +158,7 @@ impl Lab {
         fs::write(path.join("coordinator/coordinator.toml"), config).unwrap();
         let mut lab = Self { hosts: Vec::new(), coordinator: None, directory, rest, http: None };
         for number in 0..hosts {
-            lab.add_host(Ipv4Addr::new(a, b, c, 10 + number));
+            lab.add_host(address(1 + number));
         }
         lab
     }

@@ -237,15 +237,20 @@ pub(super) async fn undo(
     // A retry finds the directory of the attempt before it, so the first attempt says whose it is.
     let made_directory = identities.first().is_some_and(|first| !first.directory_existed);
     let mut done = Done::already();
-    for identity in &identities {
-        let run_dir = runs::dir(&host.settings, &identity.run);
-        if let RunState::Running(process) = host.find(&identity.run)? {
+    let marker = Marker::read(&dir).map_err(directory_failed(&dir))?;
+    // The journal forgets after its retention. The coordinator still knows that the proxy was started, and the marker
+    // which run of this very step did it; whose the directory was is not known any more, so it stays.
+    let started = identities.is_empty() && undoes.iter().any(|undo| undo.effect == Effect::Done);
+    let forgotten = marker.as_ref().filter(|marker| started && marker.step == *step).map(|marker| marker.run.as_str());
+    for run in identities.iter().map(|identity| identity.run.as_str()).chain(forgotten) {
+        let run_dir = runs::dir(&host.settings, run);
+        if let RunState::Running(process) = host.find(run)? {
             context.log.line(&format!("stopping obproxy, pid {}", process.pid));
             done.effect = Effect::Done;
         }
         host.supervisor.stop(&run_dir, GRACE).await.map_err(failed("the stop of obproxy"))?;
     }
-    let ours = match Marker::read(&dir).map_err(directory_failed(&dir))? {
+    let ours = match marker {
         Some(marker) => identities.iter().any(|identity| identity.run == marker.run),
         // A crash between the directory and its marker.
         None => !identities.is_empty() && dir.exists() && is_bare(&dir).map_err(directory_failed(&dir))?,

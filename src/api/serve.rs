@@ -7,17 +7,18 @@ use crate::{
     coordinator::{
         agents::{AgentAddress, AgentPool, CallError},
         config::Config,
-        engine::{CommandError, Engine, EngineParts},
+        engine::{CommandError, Engine, EngineParts, Wait},
         secrets::{SecretError, Vault},
         store::{Store, StoreError, tasks::TaskId, users},
     },
-    graph::Command,
+    graph::{Command, NodeIndex},
     rpc::v1,
     tls::{CertificateAuthority, Identity, Role, TlsError},
 };
 use axum_server::tls_rustls::RustlsConfig;
 use secrecy::SecretString;
 use std::{
+    collections::HashMap,
     fs,
     io::{self, Write as _},
     net::{IpAddr, SocketAddr},
@@ -25,7 +26,7 @@ use std::{
     path::{Path, PathBuf},
     sync::Arc,
 };
-use tokio::{net::TcpSocket, task::JoinSet};
+use tokio::{net::TcpSocket, sync::watch, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 
 /// Name of the first user, as OCP's.
@@ -223,6 +224,14 @@ impl TaskEngine for Ready {
 
     fn command<'a>(&'a self, id: TaskId, command: Command, by: &'a str) -> BoxFuture<'a, Result<(), CommandError>> {
         Box::pin(self.engine.command(id, command, by))
+    }
+
+    fn commits(&self) -> watch::Receiver<u64> {
+        self.engine.commits()
+    }
+
+    fn waits(&self, id: TaskId) -> HashMap<NodeIndex, Wait> {
+        self.engine.waits(id)
     }
 
     fn describe_host(

@@ -4,15 +4,16 @@ use super::{auth::Gate, frame::RequestMetrics};
 pub use crate::agent::step::BoxFuture;
 use crate::{
     coordinator::{
-        engine::CommandError,
+        engine::{CommandError, Wait},
         secrets::Vault,
         store::{Store, tasks::TaskId},
     },
-    graph::Command,
+    graph::{Command, NodeIndex},
     rpc::v1::DescribeHostResponse,
 };
 use prometheus::Registry;
-use std::{net::IpAddr, path::PathBuf, sync::Arc};
+use std::{collections::HashMap, net::IpAddr, path::PathBuf, sync::Arc};
+use tokio::sync::watch;
 
 /// Drives tasks and speaks with agents. Implemented by the coordinator.
 pub trait TaskEngine: Send + Sync {
@@ -24,6 +25,12 @@ pub trait TaskEngine: Send + Sync {
 
     /// Carries out the decision of the user `by`; returns once it is in the journal.
     fn command<'a>(&'a self, id: TaskId, command: Command, by: &'a str) -> BoxFuture<'a, Result<(), CommandError>>;
+
+    /// Grows with every commit of events or logs by this coordinator.
+    fn commits(&self) -> watch::Receiver<u64>;
+
+    /// What the running subtasks of a task wait for.
+    fn waits(&self, id: TaskId) -> HashMap<NodeIndex, Wait>;
 
     /// Asks the agent at an address what its host is. The error says why it did not answer.
     fn describe_host<'a>(

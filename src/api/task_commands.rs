@@ -150,7 +150,7 @@ fn refused(id: i64, command: Command, error: CommandError) -> ApiError {
             let code = match (&refusal, command) {
                 (Refusal::RollbackProhibited, _) => "TSK10009",
                 (_, Command::SkipSubtask(_)) => "TSK10010",
-                (_, Command::Retry | Command::Rollback) => "TSK10007",
+                (_, Command::Retry | Command::Rollback | Command::Cancel) => "TSK10007",
                 (_, Command::RetrySubtask(_) | Command::CancelSubtask(_)) => "TSK10016",
             };
             ApiError::conflict(code, format_args!("task {id}: {refusal}")).advise(next_move(&refusal))
@@ -168,6 +168,7 @@ fn next_move(refusal: &Refusal) -> &'static str {
         }
         Refusal::RetryState { status: TaskStatus::Running, .. }
         | Refusal::RollbackState { status: TaskStatus::Running, .. } => "wait until the task has come to rest",
+        Refusal::CancelState { .. } => "nothing runs that could be canceled",
         Refusal::RetryState { .. } | Refusal::RollbackState { .. } => {
             "the task is over; what is left to do takes another"
         }

@@ -5,6 +5,7 @@ use super::{Event, NodeIndex, Operation, SubtaskStatus, TaskState, TaskStatus};
 pub enum Command {
     Retry,
     Rollback,
+    Cancel,
     RetrySubtask(NodeIndex),
     SkipSubtask(NodeIndex),
     CancelSubtask(NodeIndex),
@@ -17,6 +18,8 @@ pub enum Refusal {
     RetryState { operation: Operation, status: TaskStatus },
     #[error("the task is {operation} {status}; only a FAILED task can be rolled back")]
     RollbackState { operation: Operation, status: TaskStatus },
+    #[error("the task is {operation} {status}; only a RUNNING task can be canceled")]
+    CancelState { operation: Operation, status: TaskStatus },
     #[error("the task has a step that cannot be taken back")]
     RollbackProhibited,
     #[error("the task has no such subtask")]
@@ -38,6 +41,10 @@ impl TaskState {
             Command::Rollback if status != TaskStatus::Failed => Err(Refusal::RollbackState { operation, status }),
             Command::Rollback if self.prohibits_rollback() => Err(Refusal::RollbackProhibited),
             Command::Rollback => Ok(Event::RollbackRequested { by }),
+            Command::Cancel if status == TaskStatus::Running && !self.is_halted() => {
+                Ok(Event::TaskCancelRequested { by })
+            }
+            Command::Cancel => Err(Refusal::CancelState { operation, status }),
             Command::RetrySubtask(node) => {
                 let rule = "only a FAILED subtask can be retried, and none while the task is rolled back";
                 self.check(node, Event::SubtaskRetryRequested { node, by }, rule)

@@ -86,6 +86,10 @@ pub enum Event {
         node: NodeIndex,
         by: String,
     },
+    /// Ends what runs and begins nothing more, until an operator decides otherwise.
+    TaskCancelRequested {
+        by: String,
+    },
 }
 
 impl Event {
@@ -103,6 +107,7 @@ impl Event {
             Self::SubtaskRetryRequested { .. } => "subtask_retry_requested",
             Self::SkipRequested { .. } => "skip_requested",
             Self::CancelRequested { .. } => "cancel_requested",
+            Self::TaskCancelRequested { .. } => "task_cancel_requested",
         }
     }
 
@@ -118,9 +123,11 @@ impl Event {
             | Self::RollbackRequested { .. }
             | Self::SubtaskRetryRequested { .. }
             | Self::SkipRequested { .. }
-            | Self::CancelRequested { .. } => None,
+            | Self::CancelRequested { .. }
+            | Self::TaskCancelRequested { .. } => None,
         }
     }
+
     /// The work of which this is the outcome.
     pub fn ended(&self) -> Option<Dispatch> {
         let (node, attempt) = self.run()?;
@@ -132,7 +139,8 @@ impl Event {
             | Self::RollbackRequested { .. }
             | Self::SubtaskRetryRequested { .. }
             | Self::SkipRequested { .. }
-            | Self::CancelRequested { .. } => return None,
+            | Self::CancelRequested { .. }
+            | Self::TaskCancelRequested { .. } => return None,
         };
         Some(Dispatch { node, attempt, direction })
     }

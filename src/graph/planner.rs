@@ -10,8 +10,11 @@ pub struct Dispatch {
 
 /// What to hand out, at most so many that `max_running` subtasks run at a time, in the order of the nodes.
 ///
-/// After a failure nothing new begins, except what an operator asked to be retried.
+/// After a failure nothing new begins, except what an operator asked to be retried; in a canceled task nothing at all.
 pub fn plan(state: &TaskState, max_running: usize) -> Vec<Dispatch> {
+    if state.is_halted() {
+        return Vec::new();
+    }
     let running = state.subtasks().filter(|(_, s)| s.flight.is_some()).count();
     let failed = state.any(|s| s.status == SubtaskStatus::Failed);
     let startable = state.subtasks().filter_map(|(node, s)| {

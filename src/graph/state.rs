@@ -47,6 +47,8 @@ pub struct TaskState {
     graph: Graph,
     subtasks: Vec<SubtaskState>,
     operation: Operation,
+    /// An operator canceled the task: nothing begins until the next decision.
+    halted: bool,
 }
 
 /// An event that the present state does not allow: a defect or a damaged journal, never a race.
@@ -61,7 +63,7 @@ pub struct IllegalTransition {
 impl TaskState {
     pub fn new(graph: Graph) -> Self {
         let subtasks = vec![SubtaskState::fresh(); graph.len()];
-        let mut state = Self { graph, subtasks, operation: Operation::Execute };
+        let mut state = Self { graph, subtasks, operation: Operation::Execute, halted: false };
         state.settle();
         state
     }
@@ -82,14 +84,19 @@ impl TaskState {
         (0..).map(NodeIndex).zip(&self.subtasks)
     }
 
+    /// Canceled as a whole, and not taken up again since.
+    pub fn is_halted(&self) -> bool {
+        self.halted
+    }
+
     pub(super) fn any(&self, test: impl Fn(&SubtaskState) -> bool) -> bool {
         self.subtasks.iter().any(test)
     }
 
-    /// Running while anything runs or can be started; then failed if anything failed.
+    /// Running while anything runs or can be started; then failed if anything failed or the task was canceled.
     pub fn status(&self) -> TaskStatus {
         let asked_for = |s: &SubtaskState| matches!(s.operation, Operation::Retry | Operation::Rollback);
-        let startable = |s: &SubtaskState| s.status == SubtaskStatus::Ready && asked_for(s);
+        let startable = |s: &SubtaskState| s.status == SubtaskStatus::Ready && asked_for(s) && !self.halted;
         if self.any(|s| s.is_active() || startable(s)) {
             return TaskStatus::Running;
         }
@@ -103,6 +110,8 @@ impl TaskState {
             TaskStatus::Failed
         } else if self.subtasks.iter().all(|s| s.status == done) {
             TaskStatus::Successful
+        } else if self.halted {
+            TaskStatus::Failed
         } else {
             TaskStatus::Running
         }
@@ -181,11 +190,13 @@ impl TaskState {
                     task.status() == TaskStatus::Failed && task.operation != Operation::Rollback
                 })?;
                 self.operation = Operation::Retry;
+                self.halted = false;
                 self.subtasks.iter_mut().filter(|s| s.status == Failed).for_each(begin_retry);
             }
             Event::RollbackRequested { .. } => {
                 self.expect_task(event, |task| task.status() == TaskStatus::Failed && !task.prohibits_rollback())?;
                 self.operation = Operation::Rollback;
+                self.halted = false;
                 for subtask in self.subtasks.iter_mut().filter(|s| s.status != SubtaskStatus::Pending) {
                     if subtask.operation != Operation::Rollback || subtask.undo_failed {
                         subtask.attempt += u32::from(subtask.touched);
@@ -198,6 +209,7 @@ impl TaskState {
                 let rolling_back = self.operation == Operation::Rollback;
                 let subtask = self.expect_subtask(event, *node, |s| s.status == Failed && !rolling_back)?;
                 begin_retry(subtask);
+                self.resume();
             }
             Event::SkipRequested { node, .. } => {
                 let rolling_back = self.operation == Operation::Rollback;
@@ -211,20 +223,30 @@ impl TaskState {
                     subtask.status = Successful;
                 }
                 subtask.operation = Operation::Skip;
+                self.resume();
             }
             Event::CancelRequested { node, .. } => {
-                let subtask = self.expect_subtask(event, *node, |s| s.status == Running)?;
-                if subtask.flight.is_some() {
-                    subtask.status = Canceling;
-                } else {
-                    // Between the undo and the execution of a retry nothing runs that could end it.
-                    subtask.status = Failed;
-                    subtask.operation = Operation::Cancel;
+                cancel(self.expect_subtask(event, *node, |s| s.status == Running)?);
+            }
+            Event::TaskCancelRequested { .. } => {
+                self.expect_task(event, |task| task.status() == TaskStatus::Running && !task.halted)?;
+                self.halted = true;
+                if self.operation != Operation::Rollback {
+                    self.operation = Operation::Cancel;
                 }
+                self.subtasks.iter_mut().filter(|s| s.status == Running).for_each(cancel);
             }
         }
         self.settle();
         Ok(())
+    }
+
+    /// A decision about one subtask takes a canceled task up again.
+    fn resume(&mut self) {
+        self.halted = false;
+        if self.operation == Operation::Cancel {
+            self.operation = Operation::Retry;
+        }
     }
 
     pub(super) fn prohibits_rollback(&self) -> bool {
@@ -306,6 +328,16 @@ impl TaskState {
         }
         let state = format!("{} {}", self.operation, self.status());
         Err(IllegalTransition { event: event.kind(), subject: "the task".into(), state })
+    }
+}
+
+fn cancel(subtask: &mut SubtaskState) {
+    if subtask.flight.is_some() {
+        subtask.status = SubtaskStatus::Canceling;
+    } else {
+        // Between the undo and the execution of a retry nothing runs that could end it.
+        subtask.status = SubtaskStatus::Failed;
+        subtask.operation = Operation::Cancel;
     }
 }
 

@@ -28,7 +28,7 @@ fn action() -> impl Strategy<Value = Action> {
     prop_oneof![
         4 => Just(Action::Dispatch),
         6 => (any::<usize>(), prop::bool::weighted(0.8)).prop_map(|(which, succeeds)| Action::End { which, succeeds }),
-        2 => (0..5_usize, any::<usize>()).prop_map(|(kind, which)| Action::Order { kind, which }),
+        2 => (0..6_usize, any::<usize>()).prop_map(|(kind, which)| Action::Order { kind, which }),
     ]
 }
 
@@ -121,6 +121,7 @@ impl World {
                     1 => Command::Rollback,
                     2 => Command::RetrySubtask(node),
                     3 => Command::SkipSubtask(node),
+                    4 => Command::Cancel,
                     _ => Command::CancelSubtask(node),
                 };
                 if let Ok(event) = self.state.decide(command, "operator") {

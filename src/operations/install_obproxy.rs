@@ -3,7 +3,7 @@
 //! Names, classes, timeouts and series ids are those of OCP's documented samples of
 //! `POST /api/v2/obproxy/clusters` and `POST /api/v2/obproxy/clusters/{id}/obproxies/batchAdd`.
 
-use super::{Builder, Context, NOWHERE, Place, TaskPlan};
+use super::{Builder, Context, NOWHERE, ObjectKind, ObjectLock, Place, TaskPlan};
 use crate::steps::{
     AgentStep, CheckCommands, CheckInstance, CheckProcesses, CoordinatorStep, ExposeExporter, InstallPackage, Instance,
     InstanceKind, ObproxyRef, PrepareObproxyInstall, RefreshConfig, SetObproxyPasswords, StartObproxy, Step,
@@ -73,6 +73,11 @@ pub fn install_obproxy(install: &ObproxyInstall, proxy: NewProxy) -> Result<Task
         context,
         host_id: Some(proxy.host_id),
         obproxy_cluster_id: Some(install.cluster_id),
+        locks: vec![
+            ObjectLock::shared(ObjectKind::ObproxyCluster, install.cluster_id),
+            ObjectLock::exclusive(ObjectKind::Host, proxy.host_id),
+            ObjectLock::exclusive(ObjectKind::Obproxy, proxy.server_id),
+        ],
         nodes: builder.nodes,
     })
 }
@@ -84,6 +89,7 @@ pub fn create_cluster(
 ) -> Result<TaskPlan, InvalidValue> {
     let mut builder = Builder::default();
     let mut context = Context::default();
+    let mut locks = vec![ObjectLock::exclusive(ObjectKind::ObproxyCluster, cluster_id)];
     match proxies {
         None => {
             // The sample of this request numbers its two template nodes by themselves.
@@ -96,6 +102,8 @@ pub fn create_cluster(
             for (parallel_index, proxy) in (0..).zip(proxies) {
                 let place = Place { host_id: Some(proxy.host_id), parallel_index };
                 last.push(add_proxy(&mut builder, install, *proxy, place, first)?);
+                locks.push(ObjectLock::exclusive(ObjectKind::Host, proxy.host_id));
+                locks.push(ObjectLock::exclusive(ObjectKind::Obproxy, proxy.server_id));
             }
             builder.add(series::FINISH, NOWHERE, Step::Coordinator(CoordinatorStep::Finish), &last);
             context = install_context(install);
@@ -110,6 +118,7 @@ pub fn create_cluster(
         context,
         host_id: None,
         obproxy_cluster_id: Some(cluster_id),
+        locks,
         nodes: builder.nodes,
     })
 }

@@ -5,11 +5,11 @@ mod install_obproxy;
 pub use install_obproxy::{NewProxy, ObproxyInstall, create_cluster, install_obproxy};
 
 use crate::{
-    graph::{Direction, Graph, GraphError, Node, NodeIndex},
+    graph::{Direction, Graph, GraphError, Node, NodeIndex, wire_enum},
     steps::{Step, StepInfo},
 };
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, fmt};
 use uuid::Uuid;
 
 /// OCP's context of a task: two maps that its clients read.
@@ -48,6 +48,30 @@ impl PlannedNode {
     }
 }
 
+wire_enum! {
+    /// Kinds of objects that a task can reserve.
+    ObjectKind { Host => "host", ObproxyCluster => "obproxy_cluster", Obproxy => "obproxy" }
+}
+
+/// An object that a task reserves from its creation until it is SUCCESSFUL, or an operator releases it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ObjectLock {
+    pub kind: ObjectKind,
+    pub id: i64,
+    /// Nobody else may reserve the object at all; else all may who do not want it for themselves.
+    pub exclusive: bool,
+}
+
+impl ObjectLock {
+    pub fn exclusive(kind: ObjectKind, id: i64) -> Self {
+        Self { kind, id, exclusive: true }
+    }
+
+    pub fn shared(kind: ObjectKind, id: i64) -> Self {
+        Self { kind, id, exclusive: false }
+    }
+}
+
 /// A task before it is run: everything that its graph needs, and nothing secret.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TaskPlan {
@@ -57,6 +81,8 @@ pub struct TaskPlan {
     pub host_id: Option<i64>,
     /// Proxy cluster whose passwords the steps need.
     pub obproxy_cluster_id: Option<i64>,
+    #[serde(default)]
+    pub locks: Vec<ObjectLock>,
     pub nodes: Vec<PlannedNode>,
 }
 

@@ -7,7 +7,7 @@ use base64::{Engine as _, prelude::BASE64_STANDARD};
 use oblet::{
     api::{ApiSettings, ApiState, BoxFuture, TaskEngine},
     coordinator::{
-        engine::CommandError,
+        engine::{CommandError, Wait},
         secrets::Vault,
         store::{
             Store, now_micros,
@@ -21,11 +21,13 @@ use oblet::{
 use rpm::{BuildConfig, CompressionType, FileOptions, PackageBuilder};
 use serde_json::{Value, json};
 use std::{
+    collections::HashMap,
     net::IpAddr,
     path::PathBuf,
     sync::{Arc, Mutex},
 };
 use tempfile::TempDir;
+use tokio::sync::watch;
 use tower::ServiceExt as _;
 
 pub(crate) const OBPROXY: &str = "obproxy-1.9.1.1-1919579.el7.x86_64.rpm";
@@ -36,6 +38,8 @@ const PASSWORD: &str = "aaAA11._";
 pub(crate) struct NotingEngine {
     store: Store,
     pub(crate) woken: Mutex<Vec<i64>>,
+    pub(crate) commits: watch::Sender<u64>,
+    pub(crate) waits: Mutex<HashMap<NodeIndex, Wait>>,
 }
 
 impl TaskEngine for NotingEngine {
@@ -54,6 +58,14 @@ impl TaskEngine for NotingEngine {
             append(&self.store, id, vec![event]).await;
             Ok(())
         })
+    }
+
+    fn commits(&self) -> watch::Receiver<u64> {
+        self.commits.subscribe()
+    }
+
+    fn waits(&self, _id: TaskId) -> HashMap<NodeIndex, Wait> {
+        self.waits.lock().unwrap().clone()
     }
 
     fn describe_host<'a>(&'a self, address: IpAddr, _port: u16) -> BoxFuture<'a, Result<DescribeHostResponse, String>> {
@@ -127,7 +139,12 @@ impl Lab {
         transaction.commit().await.unwrap();
         let packages_dir = directory.path().join("packages");
         std::fs::create_dir(&packages_dir).unwrap();
-        let engine = Arc::new(NotingEngine { store: store.clone(), woken: Mutex::default() });
+        let engine = Arc::new(NotingEngine {
+            store: store.clone(),
+            woken: Mutex::default(),
+            commits: watch::Sender::new(0),
+            waits: Mutex::default(),
+        });
         let state = ApiState::new(ApiSettings {
             store: store.clone(),
             vault: Arc::new(Vault::load_or_create(&directory.path().join("key")).unwrap()),

@@ -8,7 +8,7 @@
 //!  4. What is still under way then is canceled on the agent. If the agent cannot be reached either, the attempt failed
 //!     with an unknown effect, and its undo is what finds out.
 
-use super::log::AttemptLog;
+use super::{log::AttemptLog, waits::WaitPlace};
 use crate::{
     coordinator::agents::{Agent, CallError, PutError},
     graph::{Direction, Effect, Failure},
@@ -49,6 +49,7 @@ pub(super) struct AgentAttempt {
     pub(super) package: Option<PathBuf>,
     pub(super) deadline: Option<Instant>,
     pub(super) cancel: CancellationToken,
+    pub(super) place: WaitPlace,
 }
 
 /// The agent stops a step by itself at its timeout; the coordinator waits this much longer for its word.
@@ -82,9 +83,15 @@ impl AgentAttempt {
     }
 
     async fn pursue_in_turn(&self, log: &mut AttemptLog) -> Outcome {
+        if self.permits.available_permits() == 0 {
+            self.place.waits_for(format!("its turn on host {}", self.agent.address.0.ip()));
+        }
         // Never closed; and without a permit nothing may run.
         match self.permits.acquire().await {
-            Ok(_permit) => self.pursue(log).await,
+            Ok(_permit) => {
+                self.place.goes_on();
+                self.pursue(log).await
+            }
             Err(_) => Outcome::Abandoned,
         }
     }
@@ -98,6 +105,7 @@ impl AgentAttempt {
                 Progress::Over(outcome) => return outcome,
                 Progress::Again(reason) => reason,
             };
+            self.place.waits_for(format!("the next try, because {reason}"));
             // The same reason is told once, not at every attempt.
             if reason != told {
                 if log.line(&format!("waiting: {reason}")).await.is_err() {
@@ -206,6 +214,7 @@ impl AgentAttempt {
             Ok(stream) => stream,
             Err(error) => return self.judge(&error),
         };
+        self.place.goes_on();
         let lost = |why: &str| Progress::Again(format!("agent {} {why}", self.agent.address));
         loop {
             let item = match tokio::time::timeout(HEARTBEAT_LIMIT, stream.message()).await {
@@ -253,6 +262,7 @@ impl AgentAttempt {
 
     /// Canceled or out of time: the operation is stopped on the agent, and the attempt is over only when it is dead.
     async fn stop(&self) -> Outcome {
+        self.place.waits_for(format!("agent {} to end the step", self.agent.address));
         let mut effect = Effect::Unknown;
         let mut causes = Vec::new();
         if self.is_pure() {

@@ -4,6 +4,7 @@ use super::{
     journal::Closed,
     local,
     log::AttemptLog,
+    waits::WaitPlace,
 };
 use crate::{
     coordinator::{
@@ -13,7 +14,9 @@ use crate::{
             tasks::{self, Append, AppendError, LoadError, TaskId},
         },
     },
-    graph::{Direction, Dispatch, Effect, Event, Failure, NodeIndex, Operation, TaskState, TaskStatus, plan},
+    graph::{
+        Direction, Dispatch, Effect, Event, Failure, NodeIndex, Operation, SubtaskStatus, TaskState, TaskStatus, plan,
+    },
     operations::{PlannedNode, TaskPlan},
     rpc::v1,
     steps::{AgentStep, CoordinatorStep, OBPROXY_SYS_PASSWORD, Step},
@@ -122,11 +125,8 @@ impl Driver {
             .collect();
         for dispatch in open {
             self.launch(dispatch);
-            let canceling = crate::graph::SubtaskStatus::Canceling;
-            if self.state.subtask(dispatch.node).is_some_and(|subtask| subtask.status == canceling) {
-                self.cancel(dispatch.node);
-            }
         }
+        self.cancel_what_was_canceled();
     }
 
     async fn dispatch(&mut self) -> Result<(), Stopped> {
@@ -146,9 +146,8 @@ impl Driver {
     async fn obey(&mut self, order: Order) -> Result<(), Stopped> {
         match self.state.decide(order.command, &order.by) {
             Ok(event) => {
-                let canceled = if let Event::CancelRequested { node, .. } = event { Some(node) } else { None };
                 self.append(vec![event]).await?;
-                canceled.into_iter().for_each(|node| self.cancel(node));
+                self.cancel_what_was_canceled();
                 let _ = order.reply.send(Ok(()));
             }
             Err(refusal) => {
@@ -158,9 +157,11 @@ impl Driver {
         Ok(())
     }
 
-    fn cancel(&self, node: NodeIndex) {
-        if let Some(token) = self.cancels.get(&node) {
-            token.cancel();
+    fn cancel_what_was_canceled(&self) {
+        for (node, token) in &self.cancels {
+            if self.state.subtask(*node).is_some_and(|subtask| subtask.status == SubtaskStatus::Canceling) {
+                token.cancel();
+            }
         }
     }
 
@@ -335,13 +336,27 @@ impl Flight {
         let deadline = self.deadline(&planned);
         match &planned.step {
             Step::Coordinator(step) => {
-                local::run(&self.shared, step, direction, deadline, &self.cancel, &mut log).await
+                local::run(
+                    &self.shared,
+                    step,
+                    direction,
+                    deadline,
+                    (&self.cancel, &self.wait_place(&planned)),
+                    &mut log,
+                )
+                .await
             }
             Step::Agent(step) => match self.agent_attempt(&planned, step, deadline).await {
                 Ok(attempt) => attempt.run(&mut log).await,
                 Err(error) => Outcome::Failed(preparation_failure(&error)),
             },
         }
+    }
+
+    fn wait_place(&self, planned: &PlannedNode) -> WaitPlace {
+        let timeout = planned.info().timeout.and_then(|timeout| i64::try_from(timeout.as_micros()).ok());
+        let until = timeout.map(|timeout| self.dispatched_at.saturating_add(timeout));
+        WaitPlace::new(Arc::clone(&self.shared.waits), self.id, self.dispatch.node, until)
     }
 
     /// Counted from the dispatch, also across a restart.
@@ -376,6 +391,7 @@ impl Flight {
             package,
             deadline,
             cancel: self.cancel.clone(),
+            place: self.wait_place(planned),
         })
     }
 

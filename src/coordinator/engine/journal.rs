@@ -10,7 +10,7 @@ use crate::coordinator::store::{
 };
 use crate::graph::NodeIndex;
 use sqlx::AnyConnection;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
 const QUEUE: usize = 1024;
@@ -45,6 +45,7 @@ pub(super) struct Closed;
 #[derive(Clone)]
 pub(super) struct Journal {
     requests: mpsc::Sender<Request>,
+    commits: watch::Receiver<u64>,
 }
 
 impl Journal {
@@ -55,14 +56,20 @@ impl Journal {
         fatal: CancellationToken,
     ) -> (Self, tokio::task::JoinHandle<()>) {
         let (requests, receiver) = mpsc::channel(QUEUE);
+        let (committed, commits) = watch::channel(0);
         let writer = async move {
             tokio::select! {
                 biased;
-                () = run(store, receiver, fatal) => {}
+                () = run(store, receiver, committed, fatal) => {}
                 () = closing.cancelled() => {}
             }
         };
-        (Self { requests }, tokio::spawn(writer))
+        (Self { requests, commits }, tokio::spawn(writer))
+    }
+
+    /// Changes with every commit.
+    pub(super) fn commits(&self) -> watch::Receiver<u64> {
+        self.commits.clone()
     }
 
     /// Returns once the events are synced to disk.
@@ -81,21 +88,26 @@ impl Journal {
     }
 }
 
-async fn run(store: Store, requests: mpsc::Receiver<Request>, fatal: CancellationToken) {
-    if let Err(error) = write_all(&store, requests).await {
+async fn run(store: Store, requests: mpsc::Receiver<Request>, committed: watch::Sender<u64>, fatal: CancellationToken) {
+    if let Err(error) = write_all(&store, requests, &committed).await {
         tracing::error!(error = crate::telemetry::chain(&error), "the store failed; stopping to recover");
         fatal.cancel();
     }
 }
 
 /// Writes until nobody can ask any more, or until nobody knows what is on disk.
-async fn write_all(store: &Store, mut requests: mpsc::Receiver<Request>) -> Result<(), StoreError> {
+async fn write_all(
+    store: &Store,
+    mut requests: mpsc::Receiver<Request>,
+    committed: &watch::Sender<u64>,
+) -> Result<(), StoreError> {
     let mut group = Vec::with_capacity(GROUP);
     while requests.recv_many(&mut group, GROUP).await > 0 {
         if group.len() > 1 {
             match write_group(store, &group).await {
                 Ok(results) => {
                     group.drain(..).zip(results).for_each(|(request, result)| request.tell(result));
+                    committed.send_modify(|count| *count += 1);
                     continue;
                 }
                 // One bad request must not take its neighbours with it, so each is written by itself.
@@ -109,6 +121,7 @@ async fn write_all(store: &Store, mut requests: mpsc::Receiver<Request>) -> Resu
                     if let Some(result) = results.into_iter().next() {
                         request.tell(result);
                     }
+                    committed.send_modify(|count| *count += 1);
                 }
                 Err(Unwritten::Undone(error)) => request.tell(Err(error.into())),
                 Err(Unwritten::InDoubt(error)) => return Err(error),

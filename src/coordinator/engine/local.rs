@@ -1,6 +1,6 @@
 //! Steps that need no host. Each may run twice: it looks at the rows first, and writes what is missing.
 
-use super::{Shared, attempt::Outcome, journal::Closed, log::AttemptLog};
+use super::{Shared, attempt::Outcome, journal::Closed, log::AttemptLog, waits::WaitPlace};
 use crate::{
     coordinator::{
         agents::{AgentAddress, CallError},
@@ -67,13 +67,13 @@ pub(super) async fn run(
     step: &CoordinatorStep,
     direction: Direction,
     deadline: Option<Instant>,
-    cancel: &CancellationToken,
+    (cancel, place): (&CancellationToken, &WaitPlace),
     log: &mut AttemptLog,
 ) -> Outcome {
     let work = async {
         match (step, direction) {
             (CoordinatorStep::PrepareObproxyInstall(step), Direction::Execute) => {
-                prepare_install(shared, step, deadline, log).await
+                prepare_install(shared, step, deadline, place, log).await
             }
             (CoordinatorStep::PrepareObproxyInstall(step), Direction::Undo) => forget_install(shared, step, log).await,
             (CoordinatorStep::UpdateObproxyStatus(proxy), Direction::Execute) => {
@@ -121,6 +121,7 @@ async fn prepare_install(
     shared: &Shared,
     step: &PrepareObproxyInstall,
     deadline: Option<Instant>,
+    place: &WaitPlace,
     log: &mut AttemptLog,
 ) -> Done {
     let mut connection = shared.store.readers().acquire().await.map_err(StoreError::from)?;
@@ -138,7 +139,7 @@ async fn prepare_install(
     }
     drop(connection);
 
-    let facts = match describe(shared, &host, deadline, log).await? {
+    let facts = match describe(shared, &host, deadline, place, log).await? {
         Ok(facts) => facts,
         Err(closed) => return Ok(Err(closed)),
     };
@@ -177,6 +178,7 @@ async fn describe(
     shared: &Shared,
     host: &Host,
     deadline: Option<Instant>,
+    place: &WaitPlace,
     log: &mut AttemptLog,
 ) -> Result<Result<v1::DescribeHostResponse, Closed>, LocalError> {
     let refused = |error: CallError| LocalError::Refused { host: host.inner_ip, source: Box::new(error) };
@@ -193,6 +195,7 @@ async fn describe(
                     return Ok(Err(closed));
                 }
                 told = true;
+                place.waits_for(format!("the next try, because {error}"));
                 tokio::time::sleep(RETRY_DELAY).await;
             }
             Err(error) => return Err(refused(error)),

@@ -14,6 +14,7 @@ mod local;
 mod log;
 #[cfg(test)]
 mod tests;
+mod waits;
 
 use super::{
     agents::AgentPool,
@@ -23,7 +24,7 @@ use super::{
         tasks::{self, LoadError, TaskId},
     },
 };
-use crate::graph::{Command, Refusal};
+use crate::graph::{Command, NodeIndex, Refusal};
 use driver::Driver;
 use journal::Journal;
 use std::{
@@ -32,10 +33,12 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 use tokio::{
-    sync::{Semaphore, mpsc, oneshot},
+    sync::{Semaphore, mpsc, oneshot, watch},
     task::JoinHandle,
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
+pub use waits::Wait;
+use waits::Waits;
 
 /// Subtasks of one task that run at a time; OCP's engine has the same number.
 const MAX_RUNNING_PER_TASK: usize = 10;
@@ -70,6 +73,7 @@ struct Shared {
     journal: Journal,
     epoch: i64,
     hosts: Mutex<HashMap<i64, Arc<Semaphore>>>,
+    waits: Arc<Waits>,
     shutdown: CancellationToken,
 }
 
@@ -120,6 +124,7 @@ impl Engine {
             journal,
             epoch,
             hosts: Mutex::new(HashMap::new()),
+            waits: Arc::default(),
             shutdown: parts.shutdown,
         });
         let writer = Arc::new(Mutex::new(Some(writer)));
@@ -133,6 +138,16 @@ impl Engine {
 
     pub fn epoch(&self) -> i64 {
         self.shared.epoch
+    }
+
+    /// Grows with every commit of events or logs.
+    pub fn commits(&self) -> watch::Receiver<u64> {
+        self.shared.journal.commits()
+    }
+
+    /// What the subtasks of a task wait for at the moment, as far as they do.
+    pub fn waits(&self, id: TaskId) -> HashMap<NodeIndex, Wait> {
+        self.shared.waits.of(id)
     }
 
     pub fn agents(&self) -> &Arc<AgentPool> {

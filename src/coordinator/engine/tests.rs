@@ -5,6 +5,7 @@ use super::{
     driver::survive,
     journal::{Journal, LogText},
     log::AttemptLog,
+    waits::WaitPlace,
 };
 use crate::{
     agent::{
@@ -88,6 +89,7 @@ impl Lab {
             package: None,
             deadline: Some(Instant::now() + Duration::from_secs(60)),
             cancel: CancellationToken::new(),
+            place: WaitPlace::new(Arc::default(), TaskId(1), NodeIndex(0), None),
         }
     }
 

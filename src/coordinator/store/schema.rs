@@ -73,6 +73,26 @@ const STATEMENTS: &[(&str, &str)] = &[
          part BIGINT NOT NULL, text TEXT NOT NULL, agent_offset BIGINT NOT NULL, \
          PRIMARY KEY (task_id, node, attempt, part))",
     ),
+    // Why a task cannot be taken up by this program; its status is FAILED then.
+    ("problem of a task", "ALTER TABLE tasks ADD COLUMN problem TEXT"),
+    (
+        "object locks",
+        "CREATE TABLE object_locks (object_kind VARCHAR(32) NOT NULL, object_id BIGINT NOT NULL, \
+         task_id BIGINT NOT NULL, exclusive BIGINT NOT NULL, PRIMARY KEY (object_kind, object_id, task_id))",
+    ),
+    ("object locks by task", "CREATE INDEX object_locks_by_task ON object_locks (task_id)"),
+    (
+        "idempotent requests",
+        "CREATE TABLE idempotent_requests (user_name VARCHAR(64) NOT NULL, request_key VARCHAR(191) NOT NULL, \
+         fingerprint VARCHAR(64) NOT NULL, task_ids TEXT NOT NULL, created_at BIGINT NOT NULL, \
+         PRIMARY KEY (user_name, request_key))",
+    ),
+    (
+        "audit events",
+        "CREATE TABLE audit_events (id BIGINT PRIMARY KEY, created_at BIGINT NOT NULL, user_name VARCHAR(64) NOT NULL, \
+         action VARCHAR(64) NOT NULL, object VARCHAR(191) NOT NULL, detail TEXT NOT NULL, trace_id VARCHAR(16) NOT NULL)",
+    ),
+    ("ids of audit events", "INSERT INTO sequences (name, next_value) VALUES ('audit_event', 1)"),
 ];
 
 pub(super) fn migrator() -> Migrator {

@@ -278,13 +278,23 @@ pub async fn claim(store: &Store, id: TaskId, epoch: i64) -> Result<LoadedTask, 
     if claimed.rows_affected() != 1 {
         return Err(LoadError::Superseded(id));
     }
+    let loaded = replay(&mut transaction, record).await?;
+    transaction.commit().await.map_err(StoreError::from)?;
+    Ok(loaded)
+}
+
+/// Reads a task with the state that its events give, whoever drives it.
+pub async fn load(connection: &mut AnyConnection, id: TaskId) -> Result<LoadedTask, LoadError> {
+    let record = get(connection, id).await?.ok_or(LoadError::Absent(id))?;
+    replay(connection, record).await
+}
+
+async fn replay(connection: &mut AnyConnection, record: TaskRecord) -> Result<LoadedTask, LoadError> {
     let rows = sqlx::query("SELECT sequence, payload, created_at FROM task_events WHERE task_id = ? ORDER BY sequence")
-        .bind(id.0)
-        .fetch_all(&mut *transaction)
+        .bind(record.id.0)
+        .fetch_all(connection)
         .await
         .map_err(StoreError::from)?;
-    transaction.commit().await.map_err(StoreError::from)?;
-
     let mut state = TaskState::new(record.plan.graph()?);
     let mut next_sequence = 1;
     let (mut dispatched_at, mut ended) = (Vec::new(), Vec::new());

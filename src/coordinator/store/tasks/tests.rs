@@ -21,6 +21,7 @@ fn plan() -> TaskPlan {
         context: Context::default(),
         host_id: None,
         obproxy_cluster_id: None,
+        locks: Vec::new(),
         nodes: vec![node],
     }
 }

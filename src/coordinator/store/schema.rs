@@ -93,6 +93,8 @@ const STATEMENTS: &[(&str, &str)] = &[
          action VARCHAR(64) NOT NULL, object VARCHAR(191) NOT NULL, detail TEXT NOT NULL, trace_id VARCHAR(16) NOT NULL)",
     ),
     ("ids of audit events", "INSERT INTO sequences (name, next_value) VALUES ('audit_event', 1)"),
+    // Logs of a task that were written before this are gone.
+    ("retention of logs", "ALTER TABLE tasks ADD COLUMN logs_removed_at BIGINT"),
 ];
 
 pub(super) fn migrator() -> Migrator {

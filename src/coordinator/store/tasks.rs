@@ -5,7 +5,11 @@ pub use super::task_logs::{LogPosition, append_log, log, log_position};
 #[cfg(test)]
 mod tests;
 
-use super::{Store, StoreError, allocate, now_micros};
+use super::{
+    Store, StoreError, allocate,
+    locks::{self, Holder},
+    now_micros,
+};
 use crate::{
     graph::{Dispatch, Event, Failure, IllegalTransition, NodeIndex, Operation, SubtaskStatus, TaskState, TaskStatus},
     operations::TaskPlan,
@@ -64,8 +68,30 @@ pub struct Origin<'a> {
     pub epoch: i64,
 }
 
-/// Creates a task inside a transaction, so that it comes into being together with the rows that it is about.
+/// Why a task was not created.
+#[derive(Debug, thiserror::Error)]
+pub enum CreateError {
+    /// An object that it needs is reserved by another task.
+    #[error("{0}")]
+    Reserved(Holder),
+    #[error("the store did not take the task")]
+    Store(#[from] StoreError),
+}
+
+/// Creates a task inside a transaction, so that it comes into being together with the rows that it is about, and takes
+/// its locks. After an error the caller rolls back.
 pub async fn create(
+    connection: &mut AnyConnection,
+    plan: &TaskPlan,
+    state: &TaskState,
+    origin: &Origin<'_>,
+) -> Result<TaskId, CreateError> {
+    let id = insert(connection, plan, state, origin).await?;
+    locks::take(connection, id, &plan.locks).await?.map_err(CreateError::Reserved)?;
+    Ok(id)
+}
+
+async fn insert(
     connection: &mut AnyConnection,
     plan: &TaskPlan,
     state: &TaskState,
@@ -382,6 +408,9 @@ pub async fn append(connection: &mut AnyConnection, append: &Append) -> Result<(
         }
     }
     project_statuses(connection, append).await?;
+    if status == TaskStatus::Successful {
+        locks::release(connection, task).await?;
+    }
     Ok(())
 }
 

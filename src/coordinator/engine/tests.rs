@@ -5,6 +5,7 @@ use super::{
     driver::survive,
     journal::Journal,
     log::AttemptLog,
+    metrics::EngineMetrics,
     sql::SqlTaskStore,
     store::LogText,
     waits::WaitPlace,
@@ -76,8 +77,9 @@ impl Lab {
         let store = Store::open(&directory.path().join("coordinator.db")).await.unwrap();
         let vault = Arc::new(Vault::load_or_create(&directory.path().join("secret.key")).unwrap());
         let tasks = Arc::new(SqlTaskStore { store, vault, packages_dir: directory.path().into() });
+        let metrics = EngineMetrics::register(&prometheus::Registry::new()).unwrap();
         let fatal = CancellationToken::new();
-        let (journal, _writer) = Journal::start(tasks, shutdown.clone(), fatal.clone());
+        let (journal, _writer) = Journal::start(tasks, metrics, shutdown.clone(), fatal.clone());
         Self { directory, carrier, agent, pool, journal, fatal, _shutdown: shutdown.drop_guard() }
     }
 

@@ -23,7 +23,9 @@ mod store;
 mod tests;
 mod waits;
 
-pub use local::{LocalSteps, SqlLocalSteps};
+pub use attempt::Outcome;
+pub use local::{LocalRun, LocalSteps, SqlLocalSteps};
+pub use log::AttemptLog;
 pub use metrics::EngineMetrics;
 pub use sql::SqlTaskStore;
 pub use store::{LogText, NamedSecret, PreparationError, TaskStore, Unwritten, Write, Written};

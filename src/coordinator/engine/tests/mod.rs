@@ -1,5 +1,7 @@
 //! Attempts of the coordinator against a whole agent on a simulated host, and the writer of the journal.
 
+mod takeover;
+
 use super::{
     attempt::{AgentAttempt, Outcome},
     driver::survive,
@@ -94,9 +96,9 @@ impl Lab {
             undoes: None,
             secrets: Vec::new(),
             package: None,
-            deadline: Some(Instant::now() + Duration::from_secs(60)),
+            deadline: Instant::now() + Duration::from_secs(60),
             cancel: CancellationToken::new(),
-            place: WaitPlace::new(Arc::default(), TaskId(1), NodeIndex(0), None),
+            place: WaitPlace::new(Arc::default(), TaskId(1), NodeIndex(0), i64::MAX),
         }
     }
 
@@ -124,7 +126,7 @@ async fn a_success_counts_also_when_it_is_learned_after_the_deadline() {
     let key = fresh_key();
     assert!(matches!(lab.run(lab.attempt(&key)).await, Outcome::Succeeded { .. }));
     // The coordinator was away until the deadline had passed.
-    let late = AgentAttempt { deadline: Some(Instant::now()), ..lab.attempt(&key) };
+    let late = AgentAttempt { deadline: Instant::now(), ..lab.attempt(&key) };
     assert!(matches!(lab.run(late).await, Outcome::Succeeded { effect: Effect::Done, .. }));
     assert_eq!(lab.carrier.calls().len(), 1);
 }
@@ -132,7 +134,7 @@ async fn a_success_counts_also_when_it_is_learned_after_the_deadline() {
 #[tokio::test]
 async fn past_the_deadline_nothing_is_begun() {
     let lab = Lab::new(Behaviour::Succeed).await;
-    let late = AgentAttempt { deadline: Some(Instant::now()), ..lab.attempt(&fresh_key()) };
+    let late = AgentAttempt { deadline: Instant::now(), ..lab.attempt(&fresh_key()) };
     let failure = failure(lab.run(late).await);
     assert_eq!((failure.reason.as_str(), failure.effect), ("TIMEOUT", Effect::None));
     assert!(lab.carrier.calls().is_empty());

@@ -81,6 +81,16 @@ impl Flight {
     pub(super) async fn fly(self) -> Outcome {
         let Some(planned) = self.plan.node(self.dispatch.node).cloned() else { return Outcome::Abandoned };
         let Ok(mut log) = self.log().await else { return Outcome::Abandoned };
+        let mut outcome = self.carry_out(&planned, &mut log).await;
+        if let Outcome::Failed(failure) = &mut outcome
+            && failure.log_tail.is_empty()
+        {
+            failure.log_tail = log.tail();
+        }
+        outcome
+    }
+
+    async fn carry_out(&self, planned: &PlannedNode, log: &mut AttemptLog) -> Outcome {
         // What the request wrote is taken back with the whole task only: a retry still needs it.
         let kept = self.operation == Operation::Retry
             && matches!(planned.step, Step::Coordinator(CoordinatorStep::PrepareObproxyInstall(_)));
@@ -90,7 +100,7 @@ impl Flight {
                 Err(Closed) => Outcome::Abandoned,
             };
         }
-        let deadline = self.deadline(&planned);
+        let deadline = self.deadline(planned);
         match &planned.step {
             Step::Coordinator(step) => {
                 let run = LocalRun {
@@ -98,12 +108,12 @@ impl Flight {
                     direction: self.dispatch.direction,
                     deadline,
                     cancel: &self.cancel,
-                    place: &self.wait_place(&planned),
+                    place: &self.wait_place(planned),
                 };
-                self.shared.local.run(run, &mut log).await
+                self.shared.local.run(run, log).await
             }
-            Step::Agent(step) => match self.agent_attempt(&planned, step, deadline).await {
-                Ok(attempt) => attempt.run(&mut log).await,
+            Step::Agent(step) => match self.agent_attempt(planned, step, deadline).await {
+                Ok(attempt) => attempt.run(log).await,
                 Err(error) => Outcome::Failed(unprepared(&error)),
             },
         }

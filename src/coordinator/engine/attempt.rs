@@ -23,7 +23,7 @@ use zeroize::Zeroizing;
 
 /// What an attempt came to.
 #[derive(Debug)]
-pub(super) enum Outcome {
+pub enum Outcome {
     Succeeded {
         effect: Effect,
         output: Vec<(String, String)>,

@@ -3,8 +3,10 @@
 use super::{
     attempt::{AgentAttempt, Outcome},
     driver::survive,
-    journal::{Journal, LogText},
+    journal::Journal,
     log::AttemptLog,
+    sql::SqlTaskStore,
+    store::LogText,
     waits::WaitPlace,
 };
 use crate::{
@@ -14,6 +16,7 @@ use crate::{
     },
     coordinator::{
         agents::{AgentAddress, AgentPool},
+        secrets::Vault,
         store::{
             Store,
             tasks::{AppendError, LogPosition, TaskId},
@@ -71,8 +74,10 @@ impl Lab {
         let agent = agent::start(settings, carrier.clone(), carrier.clone(), shutdown.clone()).await.unwrap();
         let pool = AgentPool::new(issue(directory.path(), Role::Coordinator));
         let store = Store::open(&directory.path().join("coordinator.db")).await.unwrap();
+        let vault = Arc::new(Vault::load_or_create(&directory.path().join("secret.key")).unwrap());
+        let tasks = Arc::new(SqlTaskStore { store, vault, packages_dir: directory.path().into() });
         let fatal = CancellationToken::new();
-        let (journal, _writer) = Journal::start(store, shutdown.clone(), fatal.clone());
+        let (journal, _writer) = Journal::start(tasks, shutdown.clone(), fatal.clone());
         Self { directory, carrier, agent, pool, journal, fatal, _shutdown: shutdown.drop_guard() }
     }
 

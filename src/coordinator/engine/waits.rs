@@ -29,7 +29,7 @@ impl Waits {
 }
 
 /// The place of one subtask; what it waits for is forgotten with it.
-pub(super) struct WaitPlace {
+pub struct WaitPlace {
     waits: Arc<Waits>,
     task: TaskId,
     node: NodeIndex,
@@ -41,12 +41,12 @@ impl WaitPlace {
         Self { waits, task, node, until }
     }
 
-    pub(super) fn waits_for(&self, what: impl Into<String>) {
+    pub fn waits_for(&self, what: impl Into<String>) {
         let wait = Wait { what: what.into(), until: self.until };
         self.waits.lock().entry(self.task).or_default().insert(self.node, wait);
     }
 
-    pub(super) fn goes_on(&self) {
+    pub fn goes_on(&self) {
         let mut waits = self.waits.lock();
         if let Some(nodes) = waits.get_mut(&self.task) {
             nodes.remove(&self.node);

@@ -197,6 +197,7 @@ impl Decision {
         carried_out.map_err(|error| match error {
             CommandError::Refused(refusal) => refused(id.0, command, &refusal),
             CommandError::Load(error) => unloadable(id.0, error),
+            CommandError::Undriven => ApiError::try_later(error).advise("nothing was changed; send the request again"),
             CommandError::ShuttingDown => ApiError::try_later(error).advise("send the request again once it is back"),
         })?;
         tracing::info!(task_id = id.0, ?command, by = requester.name, "decision carried out");
@@ -243,10 +244,11 @@ fn unloadable(id: i64, error: LoadError) -> ApiError {
         LoadError::Store(error) => error.into(),
         LoadError::Superseded(_) => ApiError::try_later(format_args!("task {id} is run by another coordinator"))
             .advise("send the request to the coordinator that the task names as its executor"),
-        LoadError::Graph(_) | LoadError::Event { .. } | LoadError::Illegal { .. } => {
-            ApiError::conflict("TSK10007", format_args!("task {id} cannot be taken up: {}", chain(&error))).advise(
-                format!("see what it left on its hosts, then release what it has with: POST /api/v2/tasks/instances/{id}/releaseLocks"),
-            )
+        LoadError::Record(_) | LoadError::Graph(_) | LoadError::Event { .. } | LoadError::Illegal { .. } => {
+            ApiError::conflict("TSK10007", format_args!("task {id} needs an operator: {}", chain(&error))).advise(format!(
+                "start the coordinator that wrote it, or take back by hand what it did, then release what it has with: \
+                 POST /api/v2/tasks/instances/{id}/releaseLocks"
+            ))
         }
     }
 }

@@ -79,7 +79,7 @@ impl fmt::Display for ObjectLock {
 }
 
 /// A task before it is run: everything that its graph needs, and nothing secret.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TaskPlan {
     pub name: String,
     pub context: Context,

@@ -7,10 +7,10 @@ use oblet::{
         store::{
             Store, now_micros,
             task_logs::{self, LogPosition},
-            tasks::TaskId,
+            tasks::{self, TaskId},
         },
     },
-    graph::{Event, NodeIndex},
+    graph::{Event, NodeIndex, TaskStatus},
 };
 use serde_json::{Value, json};
 
@@ -84,7 +84,7 @@ async fn a_subtask_that_waits_says_for_what_and_until_when() {
 
     lab.begin(&made).await;
     assert_eq!(waiting(0).await, None, "it runs");
-    let wait = Wait { what: "the agent of host 1".into(), until: Some(now_micros()) };
+    let wait = Wait { what: "the agent of host 1".into(), until: now_micros() };
     lab.engine.waits.lock().unwrap().insert(NodeIndex(0), wait);
     let told = waiting(0).await.unwrap();
     assert_eq!(told["for"], "the agent of host 1");
@@ -95,6 +95,39 @@ async fn a_subtask_that_waits_says_for_what_and_until_when() {
     for index in 0..12 {
         assert_eq!(waiting(index).await, None, "a task at rest waits for nobody but its operator");
     }
+}
+
+#[tokio::test]
+async fn a_task_that_cannot_be_taken_up_says_why_and_can_be_made_to_give_free_what_it_has() {
+    let lab = Lab::furnished().await;
+    let made = lab.post(BATCH_ADD, proxies(1)).await.data()["contents"][0].take();
+    lab.begin(&made).await;
+    let mut writer = lab.store.begin().await.unwrap();
+    sqlx::raw_sql(
+        "UPDATE task_events SET payload = '{\"kind\": \"from the future\", \"by\": \"x\"}' WHERE task_id = 2",
+    )
+    .execute(&mut *writer)
+    .await
+    .unwrap();
+    let (id, why) = (TaskId(made["id"].as_i64().unwrap()), Some("event 1 of the task is damaged"));
+    tasks::set_problem(&mut writer, id, 1, why, TaskStatus::Failed).await.unwrap();
+    writer.commit().await.unwrap();
+
+    let shown = lab.get(&task(&made)).await.data();
+    assert_eq!((&shown["status"], &shown["problem"]), (&json!("FAILED"), &json!("event 1 of the task is damaged")));
+    assert_eq!(lab.get("/api/v2/tasks/instances?size=1").await.data()["contents"][0]["problem"], shown["problem"]);
+    for verb in ["retry", "rollback?dryRun=true"] {
+        let answer = lab.post(&format!("{}/{verb}", task(&made)), json!({})).await;
+        assert_eq!(answer.status, 409, "{}", answer.text);
+        let error = answer.json()["error"].take();
+        let message = error["message"].as_str().unwrap();
+        assert!(message.starts_with("TSK10007") && message.contains("needs an operator"), "{message}");
+        assert!(error["nextMove"].as_str().unwrap().contains("releaseLocks"), "{error}");
+    }
+    assert_eq!(lab.post(BATCH_ADD, proxies(1)).await.status, 409, "its host is reserved");
+    lab.post(&format!("{}/releaseLocks", task(&made)), json!({})).await.data();
+    let told = lab.get(&format!("{}/events", task(&made))).await;
+    assert!(told.text.contains(r#""kind":"dispatched""#) && told.text.contains("event: rest"), "{}", told.text);
 }
 
 async fn write_log(store: &Store, task: &Value, text: &str) {

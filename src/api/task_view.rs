@@ -5,8 +5,11 @@
 
 use super::envelope::ocp_time;
 use crate::{
-    coordinator::store::tasks::{SubtaskRecord, TaskRecord},
-    graph::{Failure, NodeIndex},
+    coordinator::{
+        engine::Wait,
+        store::tasks::{SubtaskRecord, TaskRecord},
+    },
+    graph::{Failure, GraphError, NodeIndex, Operation, SubtaskStatus, TaskState, TaskStatus},
     operations::PlannedNode,
 };
 use serde::Serialize;
@@ -101,6 +104,18 @@ pub(super) struct SubtaskInstance {
     finish_time: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     failure: Option<SubtaskFailure>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    waiting: Option<SubtaskWait>,
+}
+
+/// What a subtask of a running task waits for. Not part of OCP's answers.
+#[derive(Clone, Serialize, ToSchema)]
+struct SubtaskWait {
+    /// Completes "it waits for".
+    r#for: String,
+    /// When it gives up; absent if never.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    until: Option<String>,
 }
 
 /// Why a subtask failed and what to do next. Not part of OCP's answers.
@@ -158,6 +173,19 @@ impl TaskInstance {
     }
 }
 
+/// The record of a task as it was when it was made.
+pub(super) fn as_made(mut record: TaskRecord) -> Result<TaskRecord, GraphError> {
+    let state = TaskState::new(record.plan.graph()?);
+    record.status = state.status();
+    record.operation = state.operation();
+    for (row, (_, subtask)) in record.subtasks.iter_mut().zip(state.subtasks()) {
+        row.status = subtask.status;
+        row.operation = subtask.operation;
+        row.run_time = subtask.attempt;
+    }
+    Ok(record)
+}
+
 /// A task that was just made.
 pub(super) fn created(record: &TaskRecord) -> TaskInstance {
     let creator = Creator::Name(record.creator.clone());
@@ -169,13 +197,20 @@ pub(super) fn planned(record: &TaskRecord) -> TaskInstance {
     TaskInstance { id: None, ..created(record) }
 }
 
-/// A task that is asked for. `hosts` gives the addresses of the hosts of its subtasks.
-pub(super) fn wrapped(record: &TaskRecord, creator: UserName, hosts: &HashMap<i64, String>) -> TaskInstance {
+/// A task that is asked for. `hosts` gives the addresses of the hosts of its subtasks, `waits` what the running ones
+/// wait for.
+pub(super) fn wrapped(
+    record: &TaskRecord,
+    creator: UserName,
+    hosts: &HashMap<i64, String>,
+    waits: &HashMap<NodeIndex, Wait>,
+) -> TaskInstance {
     let list = subtasks(record, |view, node, row| SubtaskInstance {
         executor: row.started_at.map(|_| record.executor.clone()),
         start_time: row.started_at.map(ocp_time),
         finish_time: row.finished_at.map(ocp_time),
         failure: row.failure.as_ref().map(|failure| failed(failure, node.host_id.and_then(|id| hosts.get(&id)))),
+        waiting: waiting(record, node, row, waits),
         ..view
     });
     TaskInstance {
@@ -266,10 +301,49 @@ fn subtasks(
             start_time: None,
             finish_time: None,
             failure: None,
+            waiting: None,
         };
         extend(view, node, row)
     };
     record.subtasks.iter().zip(&record.plan.nodes).map(view).collect()
+}
+
+fn waiting(
+    record: &TaskRecord,
+    node: &PlannedNode,
+    row: &SubtaskRecord,
+    waits: &HashMap<NodeIndex, Wait>,
+) -> Option<SubtaskWait> {
+    if record.status != TaskStatus::Running {
+        return None;
+    }
+    let forever = |what: String| Some(SubtaskWait { r#for: what, until: None });
+    match row.status {
+        SubtaskStatus::Running | SubtaskStatus::Canceling => {
+            let wait = waits.get(&row.node)?;
+            Some(SubtaskWait { r#for: wait.what.clone(), until: Some(ocp_time(wait.until)) })
+        }
+        SubtaskStatus::Ready if row.operation == Operation::Execute && any(record, SubtaskStatus::Failed) => {
+            forever("a decision about what failed".into())
+        }
+        SubtaskStatus::Ready => forever("its turn".into()),
+        // Going backward it is done.
+        SubtaskStatus::Pending if record.operation != Operation::Rollback => {
+            let upstreams = node.upstreams.iter().filter(|upstream| {
+                record.subtasks.get(upstream.at()).is_some_and(|row| row.status != SubtaskStatus::Successful)
+            });
+            let name = |upstream: &NodeIndex| {
+                let id = record.subtasks.get(upstream.at()).map(|row| row.id)?;
+                Some(format!("{} ({id})", record.plan.node(*upstream)?.info().name))
+            };
+            forever(upstreams.filter_map(name).collect::<Vec<_>>().join(", "))
+        }
+        SubtaskStatus::Pending | SubtaskStatus::Failed | SubtaskStatus::Successful => None,
+    }
+}
+
+fn any(record: &TaskRecord, status: SubtaskStatus) -> bool {
+    record.subtasks.iter().any(|row| row.status == status)
 }
 
 fn failed(failure: &Failure, host: Option<&String>) -> SubtaskFailure {

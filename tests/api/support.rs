@@ -28,6 +28,7 @@ use std::{
 };
 use tempfile::TempDir;
 use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
 
 pub(crate) const OBPROXY: &str = "obproxy-1.9.1.1-1919579.el7.x86_64.rpm";
@@ -111,6 +112,7 @@ async fn append(store: &Store, task: TaskId, events: Vec<Event>) {
 pub(crate) struct Lab {
     pub(crate) store: Store,
     pub(crate) engine: Arc<NotingEngine>,
+    pub(crate) shutdown: CancellationToken,
     pub(crate) directory: TempDir,
     router: Router,
     config_service: Router,
@@ -142,6 +144,7 @@ impl Lab {
         transaction.commit().await.unwrap();
         let packages_dir = directory.path().join("packages");
         std::fs::create_dir(&packages_dir).unwrap();
+        let shutdown = CancellationToken::new();
         let engine = Arc::new(NotingEngine {
             store: store.clone(),
             woken: Mutex::default(),
@@ -157,19 +160,38 @@ impl Lab {
             config_url_base: "http://192.0.2.250:8080".into(),
             engine: engine.clone(),
             registry: prometheus::Registry::new(),
+            shutdown: shutdown.clone(),
         })
         .unwrap();
         let config_service = oblet::api::config_service_router(state.clone());
-        Self { store, engine, directory, router: oblet::api::router(state), config_service }
+        Self { store, engine, shutdown, directory, router: oblet::api::router(state), config_service }
     }
 
     /// A lab with the cluster "test" (1), two hosts (1 and 2) and the samples' package.
     pub(crate) async fn furnished() -> Self {
         let lab = Self::new().await;
-        lab.post("/api/v2/obproxy/clusters", json!({"name": "test", "obLinks": []})).await.data();
+        let made = lab.post("/api/v2/obproxy/clusters", json!({"name": "test", "obLinks": []})).await.data();
+        lab.finish(&made).await;
         lab.add_hosts(&["192.0.2.1", "192.0.2.2"]).await.data();
         lab.upload(OBPROXY, &package("obproxy", "1.9.1.1", "1919579.el7", "x86_64")).await.data();
         lab
+    }
+
+    /// Lets all subtasks of a task succeed.
+    pub(crate) async fn finish(&self, task: &Value) {
+        let nodes = u32::try_from(task["subtasks"].as_array().unwrap().len()).unwrap();
+        let run = |node| {
+            let (node, attempt) = (NodeIndex(node), 1);
+            let succeeded = Event::Succeeded { node, attempt, effect: Effect::Done, output: Vec::new() };
+            [Event::Dispatched { node, attempt, direction: Direction::Execute }, succeeded]
+        };
+        self.happens(task, (0..nodes).flat_map(run).collect()).await;
+    }
+
+    /// Writes events to the journal of a task, as the engine does.
+    pub(crate) async fn happens(&self, task: &Value, events: Vec<Event>) {
+        append(&self.store, TaskId(task["id"].as_i64().unwrap()), events).await;
+        self.engine.commits.send_modify(|count| *count += 1);
     }
 
     /// Adds a proxy to host 2 and lets the second subtask of the task fail; answers the task.
@@ -184,8 +206,8 @@ impl Lab {
             dispatched(second),
             Event::Failed { node: second, attempt: 1, failure },
         ];
-        let id = made["contents"][0]["id"].as_i64().unwrap();
-        append(&self.store, TaskId(id), events).await;
+        let id = &made["contents"][0]["id"];
+        self.happens(&made["contents"][0], events).await;
         self.get(&format!("/api/v2/tasks/instances/{id}")).await.data()
     }
 

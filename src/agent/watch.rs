@@ -8,7 +8,10 @@ use super::{
     runner::Runner,
     wire,
 };
-use crate::rpc::{Refused, v1};
+use crate::{
+    blocking,
+    rpc::{Refused, v1},
+};
 use std::{sync::Arc, time::Duration};
 use tokio::{sync::mpsc, time::Instant};
 use tonic::Status;
@@ -98,10 +101,9 @@ impl Watcher {
         let run_id = self.record.key.run_id();
         while self.runner.logs().len(&run_id) > self.log_offset {
             let (runner, run_id, offset) = (Arc::clone(&self.runner), run_id.clone(), self.log_offset);
-            let data = tokio::task::spawn_blocking(move || runner.logs().read(&run_id, offset, CHUNK_BYTES))
+            let data = blocking::run(move || runner.logs().read(&run_id, offset, CHUNK_BYTES))
                 .await
-                .map_err(std::io::Error::other)
-                .and_then(|read| read)
+                .flatten()
                 .map_err(|error| Refused::Internal(format!("the log cannot be read: {error}")))?;
             if data.is_empty() {
                 break;

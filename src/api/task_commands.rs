@@ -155,7 +155,13 @@ fn refused(id: i64, command: Command, error: CommandError) -> ApiError {
             };
             ApiError::conflict(code, format_args!("task {id}: {refusal}")).advise(next_move(&refusal))
         }
-        CommandError::Load(error) => ApiError::internal(&error),
+        CommandError::Load(error) => match error.problem() {
+            Some(problem) => ApiError::conflict("TSK10007", format_args!("task {id} needs an operator: {problem}"))
+                .advise("start the coordinator that wrote it, or roll back by hand and release its locks"),
+            None => ApiError::internal(&error),
+        },
+        CommandError::Undriven => ApiError::new(StatusCode::SERVICE_UNAVAILABLE, code::UNKNOWN, error)
+            .advise("nothing was changed; send the request again"),
         CommandError::ShuttingDown => ApiError::new(StatusCode::SERVICE_UNAVAILABLE, code::UNKNOWN, error)
             .advise("send the request again once it is back"),
     }

@@ -73,7 +73,7 @@ impl ObjectLock {
 }
 
 /// A task before it is run: everything that its graph needs, and nothing secret.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TaskPlan {
     pub name: String,
     pub context: Context,

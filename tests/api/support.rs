@@ -11,7 +11,7 @@ use oblet::{
         secrets::Vault,
         store::{
             Store, now_micros,
-            tasks::{self, Append, LoadedTask, TaskId},
+            tasks::{self, Draft, LoadedTask, TaskId},
             users,
         },
     },
@@ -53,7 +53,9 @@ impl TaskEngine for NotingEngine {
 
     fn command<'a>(&'a self, id: TaskId, command: Command, by: &'a str) -> BoxFuture<'a, Result<(), CommandError>> {
         Box::pin(async move {
-            let LoadedTask { state, .. } = tasks::claim(&self.store, id, self.epoch()).await?;
+            let mut connection = self.store.readers().acquire().await.unwrap();
+            let LoadedTask { state, .. } = tasks::load(&mut connection, id).await?;
+            drop(connection);
             let event = state.decide(command, by)?;
             append(&self.store, id, vec![event]).await;
             Ok(())
@@ -95,12 +97,13 @@ impl TaskEngine for NotingEngine {
 
 /// What the engine does with events.
 async fn append(store: &Store, task: TaskId, events: Vec<Event>) {
-    let LoadedTask { mut state, next_sequence, .. } = tasks::claim(store, task, 1).await.unwrap();
-    for event in &events {
-        state.apply(event).unwrap();
-    }
     let mut transaction = store.begin().await.unwrap();
-    let append = Append { task, epoch: 1, sequence: next_sequence, events, state, at: now_micros() };
+    let LoadedTask { mut state, next_sequence, .. } = tasks::load(&mut transaction, task).await.unwrap();
+    let mut draft = Draft::new(&state);
+    for event in events {
+        draft.apply(&mut state, event).unwrap();
+    }
+    let append = draft.finish((task, 1, next_sequence), &state, now_micros());
     tasks::append(&mut transaction, &append).await.unwrap();
     transaction.commit().await.unwrap();
 }

@@ -21,7 +21,7 @@ mod writer;
 pub use records::{Accepted, Acknowledged, Attempt, Expired, Page, Resume, Unfinished};
 pub use writer::JournalFailure;
 
-use crate::agent::step::BoxFuture;
+use crate::{agent::step::BoxFuture, blocking};
 use seal::Sealer;
 use sqlx::{
     ConnectOptions as _, SqliteConnection,
@@ -117,10 +117,11 @@ impl Journal {
             .foreign_keys(true)
             .pragma("secure_delete", "ON");
         let database = |source| OpenError::Database { path: path.clone(), source };
-        let mut connection = options.connect().await.map_err(database)?;
-        schema::migrate(&mut connection, &path).await?;
+        let mut connection = blocking::database(options.connect()).await.map_err(database)?;
+        blocking::database(schema::migrate(&mut connection, &path)).await?;
         let sealer = Arc::new(Sealer::load_or_create(&directory.join("journal.key"))?);
-        let epoch = Arc::new(AtomicU64::new(records::highest(&mut connection).await.map_err(database)?));
+        let highest = blocking::database(records::highest(&mut connection)).await.map_err(database)?;
+        let epoch = Arc::new(AtomicU64::new(highest));
         let (jobs, queue) = mpsc::channel(QUEUE);
         let (committed, commits) = watch::channel(0);
         let writer = tokio::spawn(writer::run(connection, queue, committed));

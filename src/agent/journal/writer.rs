@@ -1,6 +1,6 @@
 //! The task that owns the connection.
 
-use crate::agent::step::BoxFuture;
+use crate::{agent::step::BoxFuture, blocking};
 use sqlx::{Connection as _, SqliteConnection};
 use tokio::sync::{mpsc, watch};
 
@@ -39,7 +39,7 @@ pub(super) async fn run(
             }
         }
         if !writes.is_empty() {
-            match commit(&mut connection, writes).await {
+            match blocking::database(commit(&mut connection, writes)).await {
                 Ok(replies) => {
                     for reply in replies {
                         reply();
@@ -49,7 +49,7 @@ pub(super) async fn run(
                 Err(rolled_back) if is_full(&rolled_back.error) => {
                     tracing::warn!("the disk is full: the journal cannot take changes");
                     // SQLite may have rolled back by itself, and then there is no transaction to end.
-                    let _ = sqlx::query("ROLLBACK").execute(&mut connection).await;
+                    let _ = blocking::database(sqlx::query("ROLLBACK").execute(&mut connection)).await;
                     drop(rolled_back.replies);
                 }
                 Err(failed) => {
@@ -59,10 +59,10 @@ pub(super) async fn run(
             }
         }
         for read in reads {
-            read(&mut connection).await;
+            blocking::database(read(&mut connection)).await;
         }
     }
-    connection.close().await.map_err(JournalFailure)
+    blocking::database(connection.close()).await.map_err(JournalFailure)
 }
 
 struct RolledBack {

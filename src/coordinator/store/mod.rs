@@ -129,10 +129,7 @@ pub async fn allocate(connection: &mut AnyConnection, sequence: &str, count: i64
     Ok(row.try_get::<i64, _>(0)? - count)
 }
 
-/// Microseconds since 1970.
-pub fn now_micros() -> i64 {
-    jiff::Timestamp::now().as_microsecond()
-}
+pub use crate::clock::now_micros;
 
 #[cfg(test)]
 mod tests {

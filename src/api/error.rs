@@ -141,7 +141,7 @@ impl From<Holder> for ApiError {
         };
         let task = holder.task;
         let next_move = match holder.status {
-            TaskStatus::Running => format!("wait until task {task} is over: oblet task show {task}"),
+            TaskStatus::Running => format!("wait until task {task} is over: oblet task watch {task}"),
             TaskStatus::Failed => format!(
                 "retry task {task} or roll it back; if that cannot be, release what it has with: \
                  POST /api/v2/tasks/instances/{task}/releaseLocks"

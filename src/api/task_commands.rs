@@ -245,9 +245,10 @@ fn unloadable(id: i64, error: LoadError) -> ApiError {
         LoadError::Superseded(_) => ApiError::try_later(format_args!("task {id} is run by another coordinator"))
             .advise("send the request to the coordinator that the task names as its executor"),
         LoadError::Record(_) | LoadError::Graph(_) | LoadError::Event { .. } | LoadError::Illegal { .. } => {
-            ApiError::conflict("TSK10007", format_args!("task {id} cannot be taken up: {}", chain(&error))).advise(
-                format!("see what it left on its hosts, then release what it has with: POST /api/v2/tasks/instances/{id}/releaseLocks"),
-            )
+            ApiError::conflict("TSK10007", format_args!("task {id} needs an operator: {}", chain(&error))).advise(format!(
+                "start the coordinator that wrote it, or take back by hand what it did, then release what it has with: \
+                 POST /api/v2/tasks/instances/{id}/releaseLocks"
+            ))
         }
     }
 }

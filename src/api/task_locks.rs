@@ -49,7 +49,7 @@ async fn release(
 ) -> Result<Reply<Contents<ReleasedObject>>, ApiError> {
     let mut transaction = state.store().begin().await?;
     let task = tasks::get(&mut transaction, TaskId(id)).await?.ok_or_else(|| absent(id))?;
-    if task.status == TaskStatus::Running {
+    if task.status == TaskStatus::Running && task.problem.is_none() {
         let text = format_args!(
             "task {id} is {} {}; only what does not run gives its objects free",
             task.operation, task.status

@@ -40,6 +40,9 @@ pub(super) struct TaskInstance {
     start_time: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     finish_time: Option<String>,
+    /// Why no coordinator can go on with it: an operator has to look. Not part of OCP's answers.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    problem: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     prohibit_rollback: Option<bool>,
     task_definition_id: i64,
@@ -155,6 +158,9 @@ pub(super) struct BasicTaskInstance {
     start_time: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     finish_time: Option<String>,
+    /// Why no coordinator can go on with it: an operator has to look. Not part of OCP's answers.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    problem: Option<String>,
     subtasks: Vec<BasicSubtaskInstance>,
 }
 
@@ -216,6 +222,7 @@ pub(super) fn wrapped(
     TaskInstance {
         create_time: Some(ocp_time(record.created_at)),
         finish_time: record.finished_at.map(ocp_time),
+        problem: record.problem.clone(),
         prohibit_rollback: Some(false),
         tasks: Some(list.clone()),
         ..instance(record, Creator::User(creator), list)
@@ -239,6 +246,7 @@ pub(super) fn basic(record: &TaskRecord, creator: UserName) -> BasicTaskInstance
         host_id: record.plan.host_id,
         start_time: ocp_time(record.created_at),
         finish_time: record.finished_at.map(ocp_time),
+        problem: record.problem.clone(),
         subtasks: record.subtasks.iter().zip(&record.plan.nodes).map(row).collect(),
     }
 }
@@ -262,6 +270,7 @@ fn instance(record: &TaskRecord, creator: Creator, subtasks: Vec<SubtaskInstance
         create_time: None,
         start_time: ocp_time(record.created_at),
         finish_time: None,
+        problem: None,
         prohibit_rollback: None,
         task_definition_id: -1,
         subtasks,
@@ -314,7 +323,7 @@ fn waiting(
     row: &SubtaskRecord,
     waits: &HashMap<NodeIndex, Wait>,
 ) -> Option<SubtaskWait> {
-    if record.status != TaskStatus::Running {
+    if record.status != TaskStatus::Running || record.problem.is_some() {
         return None;
     }
     let forever = |what: String| Some(SubtaskWait { r#for: what, until: None });

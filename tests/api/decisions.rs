@@ -1,21 +1,7 @@
 //! What an operator decides about a task, and what would happen if a task were made.
 
-use crate::support::{Lab, OBPROXY};
-use oblet::graph::{Effect, Failure};
+use crate::support::{Lab, OBPROXY, failure};
 use serde_json::{Value, json};
-
-fn failure() -> Failure {
-    Failure {
-        reason: "PORT_IN_USE".into(),
-        message: "port 2883 is in use".into(),
-        causes: Vec::new(),
-        next_move: "stop its owner, then retry".into(),
-        exit_code: None,
-        signal: None,
-        log_tail: Vec::new(),
-        effect: Effect::None,
-    }
-}
 
 fn task(id: &Value) -> String {
     format!("/api/v2/tasks/instances/{id}")

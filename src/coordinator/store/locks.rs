@@ -121,13 +121,13 @@ async fn conflict(
 
 fn read_holder(row: &AnyRow) -> Result<Holder, StoreError> {
     let task: i64 = row.try_get("task_id")?;
-    let damaged = |source| StoreError::Damaged { table: "tasks", id: task, source };
     let finished_at: Option<i64> = row.try_get("finished_at")?;
     Ok(Holder {
         lock: read_lock(row)?,
         task: TaskId(task),
         name: row.try_get("name")?,
-        status: parse(row, "status").map_err(damaged)?,
+        // A damaged task is in the way like any other that does not go on by itself.
+        status: parse(row, "status").unwrap_or(TaskStatus::Failed),
         since: finished_at.map_or_else(|| row.try_get("created_at"), Ok)?,
     })
 }

@@ -66,8 +66,8 @@ fn read(row: &AnyRow) -> Result<JournalEvent, StoreError> {
 /// Status of a task; None if there is no such task.
 pub async fn status(connection: &mut AnyConnection, task: TaskId) -> Result<Option<TaskStatus>, StoreError> {
     let row = sqlx::query("SELECT status FROM tasks WHERE id = ?").bind(task.0).fetch_optional(connection).await?;
-    let damaged = |source| StoreError::Damaged { table: "tasks", id: task.0, source };
-    row.map(|row| parse(&row, "status")).transpose().map_err(damaged)
+    // A damaged task does not go on by itself, like one that failed.
+    Ok(row.map(|row| parse(&row, "status").unwrap_or(TaskStatus::Failed)))
 }
 
 /// Place and status of a subtask; None if the task has no such subtask.

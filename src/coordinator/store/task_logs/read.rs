@@ -77,8 +77,11 @@ pub async fn read_from(
     for row in rows {
         let (attempt, part) = (row.try_get(0)?, row.try_get::<i64, _>(1)?);
         let text: String = row.try_get(2)?;
-        let skipped = if (attempt, part) == (cursor.attempt, cursor.part) { cursor.within } else { 0 };
-        let (_, rest) = text.split_at(text.floor_char_boundary(skipped));
+        let within = if (attempt, part) == (cursor.attempt, cursor.part) { cursor.within } else { 0 };
+        // An offset may have been made up and lie inside a character, which is read whole then.
+        let begin = text.floor_char_boundary(within);
+        cursor.offset -= (within.min(text.len()) - begin) as u64;
+        let (_, rest) = text.split_at(begin);
         let (kept, left) = rest.split_at(rest.floor_char_boundary(limit - chunk.len()));
         chunk.push_str(kept);
         let offset = cursor.offset + kept.len() as u64;

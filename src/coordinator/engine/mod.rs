@@ -26,6 +26,8 @@ pub use local::{LocalSteps, SqlLocalSteps};
 pub use sql::SqlTaskStore;
 pub use store::{LogText, NamedSecret, PreparationError, TaskStore, Unwritten, Write, Written};
 pub use waits::{Wait, WaitPlace};
+#[cfg(test)]
+pub(crate) use {attempt::Outcome, local::LocalRun, log::AttemptLog};
 
 use super::{
     agents::AgentPool,

@@ -25,7 +25,7 @@ pub(super) fn add(sim: &mut turmoil::Sim<'_>, world: &Arc<World>, carrier: Simul
             if let Err(error) = run(carrier, state_dir).await {
                 world.note(&name, format!("the agent stops: {error}"));
             }
-            Ok(())
+            world.crash_here(&name).await
         }
     });
 }

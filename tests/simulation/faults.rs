@@ -1,6 +1,7 @@
 //! What breaks, when, and for how long.
 
 use super::{
+    network::{HIGHEST_LATENCY, LOWEST_LATENCY},
     tasks::host_name,
     world::{COORDINATOR, World},
 };
@@ -90,7 +91,11 @@ impl Faults {
         if self.planned.iter().any(|(_, fault)| restarts(fault)) {
             return;
         }
+        // tokio drops the tasks of a runtime in an order that no seed decides, and each closes its connections: with
+        // one latency for all, the order makes no difference.
+        sim.set_max_message_latency(LOWEST_LATENCY);
         sim.crash(host);
+        sim.set_max_message_latency(HIGHEST_LATENCY);
         wait_until_closed(&directory.join(host));
         let downtime = RESTART_AFTER.max(world.delay(LONGEST_DOWNTIME));
         self.planned.push((sim.elapsed() + downtime, Fault::Restart(host.into())));

@@ -20,7 +20,7 @@ pub(super) struct Report {
     pub(super) violations: Vec<String>,
 }
 
-pub(super) fn network<'a>(seed: u64) -> turmoil::Sim<'a> {
+pub(super) fn simulation<'a>(seed: u64) -> turmoil::Sim<'a> {
     // The backoff of the coordinator takes its jitter from here.
     fastrand::seed(seed);
     turmoil::Builder::new()
@@ -28,8 +28,8 @@ pub(super) fn network<'a>(seed: u64) -> turmoil::Sim<'a> {
         .epoch(std::time::UNIX_EPOCH + EPOCH)
         .tick_duration(TICK)
         .simulation_duration(LIMIT)
-        .min_message_latency(Duration::from_millis(1))
-        .max_message_latency(Duration::from_millis(100))
+        .min_message_latency(network::LOWEST_LATENCY)
+        .max_message_latency(network::HIGHEST_LATENCY)
         .build()
 }
 
@@ -39,7 +39,7 @@ pub(super) fn run(seed: u64, memory: Memory) -> Report {
         Odds { step_fails: 0.1 * random.f64(), agent_crashes: 0.1 * random.f64(), store_fails: 0.03 * random.f64() };
     let world = World::new(seed, odds);
     let directory = agents::state_directory();
-    let mut sim = network(seed);
+    let mut sim = simulation(seed);
     for host_id in 1..=HOSTS {
         let name = tasks::host_name(host_id);
         let state_dir = directory.path().join(&name);

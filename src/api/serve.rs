@@ -7,7 +7,7 @@ use crate::{
     coordinator::{
         agents::{AgentAddress, AgentPool, CallError},
         config::Config,
-        engine::{CommandError, Engine, EngineParts, SqlLocalSteps, SqlTaskStore, Wait},
+        engine::{CommandError, Engine, EngineMetrics, EngineParts, SqlLocalSteps, SqlTaskStore, Wait},
         secrets::{SecretError, Vault},
         store::{Store, StoreError, tasks::TaskId, users},
     },
@@ -91,19 +91,20 @@ pub async fn start(config: &Config) -> Result<Coordinator, StartError> {
     clean_uploads(&packages_dir).map_err(|source| StartError::File { path: packages_dir.clone(), source })?;
 
     let (shutdown, fatal) = (CancellationToken::new(), CancellationToken::new());
+    let registry = prometheus::Registry::new();
+    registry.register(Box::new(prometheus::process_collector::ProcessCollector::for_self()))?;
     let agents = Arc::new(AgentPool::new(identity));
     let (vault_of_tasks, dir) = (Arc::clone(&vault), packages_dir.clone());
     let engine = Engine::start(EngineParts {
         tasks: Arc::new(SqlTaskStore { store: store.clone(), vault: vault_of_tasks, packages_dir: dir.clone() }),
         local: Arc::new(SqlLocalSteps { store: store.clone(), agents: Arc::clone(&agents), packages_dir: dir }),
         agents,
+        metrics: EngineMetrics::register(&registry)?,
         shutdown: shutdown.clone(),
         fatal: fatal.clone(),
     })
     .await?;
     let address = config.advertise_addresses.first().map(ToString::to_string).unwrap_or_default();
-    let registry = prometheus::Registry::new();
-    registry.register(Box::new(prometheus::process_collector::ProcessCollector::for_self()))?;
     let state = ApiState::new(ApiSettings {
         store: store.clone(),
         vault,

@@ -9,7 +9,9 @@
     reason = "a panic is how a test fails, and what it prints is shown then"
 )]
 
+mod chaos;
 mod crashes;
 mod install;
 mod lab;
+mod rest;
 mod rollback;

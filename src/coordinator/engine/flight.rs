@@ -59,6 +59,9 @@ impl Agents {
     }
 }
 
+/// Where OCP sets no limit (it prints 0), for no wait is endless. Such steps take seconds.
+const UNLIMITED: Duration = Duration::from_secs(3600);
+
 pub(super) struct Flight {
     pub(super) shared: Arc<Shared>,
     pub(super) id: TaskId,
@@ -78,6 +81,16 @@ impl Flight {
     pub(super) async fn fly(self) -> Outcome {
         let Some(planned) = self.plan.node(self.dispatch.node).cloned() else { return Outcome::Abandoned };
         let Ok(mut log) = self.log().await else { return Outcome::Abandoned };
+        let mut outcome = self.carry_out(&planned, &mut log).await;
+        if let Outcome::Failed(failure) = &mut outcome
+            && failure.log_tail.is_empty()
+        {
+            failure.log_tail = log.tail();
+        }
+        outcome
+    }
+
+    async fn carry_out(&self, planned: &PlannedNode, log: &mut AttemptLog) -> Outcome {
         // What the request wrote is taken back with the whole task only: a retry still needs it.
         let kept = self.operation == Operation::Retry
             && matches!(planned.step, Step::Coordinator(CoordinatorStep::PrepareObproxyInstall(_)));
@@ -87,7 +100,7 @@ impl Flight {
                 Err(Closed) => Outcome::Abandoned,
             };
         }
-        let deadline = self.deadline(&planned);
+        let deadline = self.deadline(planned);
         match &planned.step {
             Step::Coordinator(step) => {
                 let run = LocalRun {
@@ -95,12 +108,12 @@ impl Flight {
                     direction: self.dispatch.direction,
                     deadline,
                     cancel: &self.cancel,
-                    place: &self.wait_place(&planned),
+                    place: &self.wait_place(planned),
                 };
-                self.shared.local.run(run, &mut log).await
+                self.shared.local.run(run, log).await
             }
-            Step::Agent(step) => match self.agent_attempt(&planned, step, deadline).await {
-                Ok(attempt) => attempt.run(&mut log).await,
+            Step::Agent(step) => match self.agent_attempt(planned, step, deadline).await {
+                Ok(attempt) => attempt.run(log).await,
                 Err(error) => Outcome::Failed(unprepared(&error)),
             },
         }
@@ -119,23 +132,22 @@ impl Flight {
     }
 
     fn wait_place(&self, planned: &PlannedNode) -> WaitPlace {
-        let timeout = planned.info().timeout.and_then(|timeout| i64::try_from(timeout.as_micros()).ok());
-        let until = timeout.map(|timeout| self.dispatched_at.saturating_add(timeout));
+        let limit = i64::try_from(limit(planned).as_micros()).unwrap_or(i64::MAX);
+        let until = self.dispatched_at.saturating_add(limit);
         WaitPlace::new(Arc::clone(&self.shared.waits), self.id, self.dispatch.node, until)
     }
 
     /// Counted from the dispatch, also across a restart.
-    fn deadline(&self, planned: &PlannedNode) -> Option<Instant> {
-        let timeout = planned.info().timeout?;
+    fn deadline(&self, planned: &PlannedNode) -> Instant {
         let elapsed = Duration::from_micros(u64::try_from(now_micros() - self.dispatched_at).unwrap_or(0));
-        Some(Instant::now() + timeout.saturating_sub(elapsed))
+        Instant::now() + limit(planned).saturating_sub(elapsed)
     }
 
     async fn agent_attempt(
         &self,
         planned: &PlannedNode,
         step: &AgentStep,
-        deadline: Option<Instant>,
+        deadline: Instant,
     ) -> Result<AgentAttempt, PreparationError> {
         let direction = self.dispatch.direction;
         let agent = self.agents.of(planned.host_id).await?;
@@ -169,6 +181,10 @@ impl Flight {
             _ => Ok(None),
         }
     }
+}
+
+fn limit(planned: &PlannedNode) -> Duration {
+    planned.info().timeout.unwrap_or(UNLIMITED)
 }
 
 fn unprepared(error: &PreparationError) -> Failure {

@@ -4,7 +4,10 @@
 //!  2. A commit that fails for another reason than a full disk ends the program: after a failed sync nobody knows what
 //!     is on the disk, and only a restart that reads the journal does. Nothing is written again before that.
 
-use super::store::{LogText, TaskStore, Unwritten, Write, Written};
+use super::{
+    metrics::EngineMetrics,
+    store::{LogText, TaskStore, Unwritten, Write, Written},
+};
 use crate::coordinator::store::StoreError;
 use std::sync::Arc;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -34,11 +37,13 @@ impl Journal {
     /// Starts the writer. It ends with `closing`, or after cancelling `fatal` when the store fails for good.
     pub(super) fn start(
         store: Arc<dyn TaskStore>,
+        metrics: EngineMetrics,
         closing: CancellationToken,
         fatal: CancellationToken,
     ) -> (Self, tokio::task::JoinHandle<()>) {
         let (requests, receiver) = mpsc::channel(QUEUE);
         let (committed, commits) = watch::channel(0);
+        let committed = Committed { commits: committed, metrics };
         let writer = async move {
             tokio::select! {
                 biased;
@@ -66,12 +71,7 @@ impl Journal {
     }
 }
 
-async fn run(
-    store: &dyn TaskStore,
-    requests: mpsc::Receiver<Request>,
-    committed: watch::Sender<u64>,
-    fatal: CancellationToken,
-) {
+async fn run(store: &dyn TaskStore, requests: mpsc::Receiver<Request>, committed: Committed, fatal: CancellationToken) {
     if let Err(error) = write_all(store, requests, &committed).await {
         tracing::error!(error = crate::telemetry::chain(&error), "the store failed; stopping to recover");
         fatal.cancel();
@@ -82,19 +82,23 @@ async fn run(
 async fn write_all(
     store: &dyn TaskStore,
     mut requests: mpsc::Receiver<Request>,
-    committed: &watch::Sender<u64>,
+    committed: &Committed,
 ) -> Result<(), StoreError> {
     let mut group = Vec::with_capacity(GROUP);
     while requests.recv_many(&mut group, GROUP).await > 0 {
         let (writes, replies): (Vec<_>, Vec<_>) = group.drain(..).map(|request| (request.write, request.reply)).unzip();
         match store.commit(&writes).await {
-            Ok(results) => replies.into_iter().zip(results).for_each(|(reply, result)| tell(reply, result)),
+            Ok(results) => {
+                committed.count(&writes);
+                replies.into_iter().zip(results).for_each(|(reply, result)| tell(reply, result));
+            }
             Err(Unwritten::InDoubt(error)) => return Err(error),
             // One bad request must not take its neighbours with it, so each is written by itself.
             Err(Unwritten::Undone(_)) => {
                 for (write, reply) in writes.into_iter().zip(replies) {
                     match store.commit(std::slice::from_ref(&write)).await {
                         Ok(results) => {
+                            committed.count(std::slice::from_ref(&write));
                             if let Some(result) = results.into_iter().next() {
                                 tell(reply, result);
                             }
@@ -105,9 +109,23 @@ async fn write_all(
                 }
             }
         }
-        committed.send_modify(|count| *count += 1);
     }
     Ok(())
+}
+
+/// Who is told of a commit.
+struct Committed {
+    commits: watch::Sender<u64>,
+    metrics: EngineMetrics,
+}
+
+impl Committed {
+    fn count(&self, group: &[Write]) {
+        let events = |write: &Write| if let Write::Append(append) = write { append.events.len() as u64 } else { 0 };
+        self.metrics.commits.inc();
+        self.metrics.events.inc_by(group.iter().map(events).sum());
+        self.commits.send_modify(|count| *count += 1);
+    }
 }
 
 /// Whoever asked may have been shut down meanwhile; what is written stays written.

@@ -67,7 +67,7 @@ impl LocalError {
 pub struct LocalRun<'a> {
     pub step: &'a CoordinatorStep,
     pub direction: Direction,
-    pub deadline: Option<Instant>,
+    pub deadline: Instant,
     pub cancel: &'a CancellationToken,
     pub place: &'a WaitPlace,
 }
@@ -142,7 +142,7 @@ type Done = Result<Result<(), Closed>, LocalError>;
 async fn prepare_install(
     shared: &SqlLocalSteps,
     step: &PrepareObproxyInstall,
-    deadline: Option<Instant>,
+    deadline: Instant,
     place: &WaitPlace,
     log: &mut AttemptLog,
 ) -> Done {
@@ -199,7 +199,7 @@ async fn check_package(
 async fn describe(
     shared: &SqlLocalSteps,
     host: &Host,
-    deadline: Option<Instant>,
+    deadline: Instant,
     place: &WaitPlace,
     log: &mut AttemptLog,
 ) -> Result<Result<v1::DescribeHostResponse, Closed>, LocalError> {
@@ -210,7 +210,7 @@ async fn describe(
         match agent.describe_host().await {
             Ok(facts) => return Ok(Ok(facts)),
             Err(error @ (CallError::Unknown { .. } | CallError::Busy { .. })) => {
-                if deadline.is_some_and(|deadline| deadline <= Instant::now()) {
+                if deadline <= Instant::now() {
                     return Err(LocalError::Unreachable { host: host.inner_ip, source: Box::new(error) });
                 }
                 if !told && let Err(closed) = log.line(&format!("waiting: {error}")).await {

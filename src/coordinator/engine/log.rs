@@ -7,6 +7,7 @@ use crate::{
     graph::{NodeIndex, Operation},
 };
 use jiff::{Zoned, fmt::strtime};
+use std::collections::VecDeque;
 
 /// Writes the log of one attempt.
 pub struct AttemptLog {
@@ -17,11 +18,16 @@ pub struct AttemptLog {
     position: LogPosition,
     /// Begin of a character whose end is still on the way.
     unfinished: Vec<u8>,
+    /// The last lines, for an outcome that comes without.
+    tail: VecDeque<String>,
 }
+
+/// As many as an agent sends with its failures.
+const TAIL_LINES: usize = 20;
 
 impl AttemptLog {
     pub(super) fn new(journal: Journal, task: TaskId, node: NodeIndex, attempt: u32, position: LogPosition) -> Self {
-        Self { journal, task, node, attempt, position, unfinished: Vec::new() }
+        Self { journal, task, node, attempt, position, unfinished: Vec::new(), tail: VecDeque::new() }
     }
 
     /// Bytes of the agent's log that are in.
@@ -63,8 +69,19 @@ impl AttemptLog {
         self.write(String::from_utf8_lossy(&whole).replace('\0', "\u{fffd}")).await
     }
 
+    /// The last lines, at most twenty.
+    pub(super) fn tail(&self) -> Vec<String> {
+        self.tail.iter().cloned().collect()
+    }
+
     /// A log that does not fit on the disk must not change the outcome of a step, so only the end of the program counts.
     async fn write(&mut self, text: String) -> Result<(), Closed> {
+        for line in text.lines() {
+            if self.tail.len() == TAIL_LINES {
+                self.tail.pop_front();
+            }
+            self.tail.push_back(line.to_owned());
+        }
         let position = self.position;
         let after = position.after(&text);
         let request = LogText { task: self.task, node: self.node, attempt: self.attempt, position, text };

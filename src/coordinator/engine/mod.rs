@@ -16,13 +16,17 @@ mod housekeeping;
 mod journal;
 mod local;
 mod log;
+mod metrics;
 mod sql;
 mod store;
 #[cfg(test)]
 mod tests;
 mod waits;
 
-pub use local::{LocalSteps, SqlLocalSteps};
+pub use attempt::Outcome;
+pub use local::{LocalRun, LocalSteps, SqlLocalSteps};
+pub use log::AttemptLog;
+pub use metrics::EngineMetrics;
 pub use sql::SqlTaskStore;
 pub use store::{LogText, NamedSecret, PreparationError, TaskStore, Unwritten, Write, Written};
 pub use waits::{Wait, WaitPlace};
@@ -84,6 +88,7 @@ struct Shared {
     local: Arc<dyn LocalSteps>,
     agents: Arc<AgentPool>,
     journal: Journal,
+    metrics: EngineMetrics,
     epoch: i64,
     hosts: Mutex<HashMap<i64, Arc<Semaphore>>>,
     waits: Arc<Waits>,
@@ -108,6 +113,7 @@ pub struct EngineParts {
     pub tasks: Arc<dyn TaskStore>,
     pub local: Arc<dyn LocalSteps>,
     pub agents: Arc<AgentPool>,
+    pub metrics: EngineMetrics,
     /// Drivers stop where they are; what they handed out is asked for again at the next start.
     pub shutdown: CancellationToken,
     /// Cancelled by the engine when the store fails for good.
@@ -131,12 +137,14 @@ impl Engine {
         let unfinished = parts.tasks.unfinished().await?;
         let tracker = TaskTracker::new();
         let closing = CancellationToken::new();
-        let (journal, writer) = Journal::start(Arc::clone(&parts.tasks), closing.clone(), parts.fatal);
+        let (journal, writer) =
+            Journal::start(Arc::clone(&parts.tasks), parts.metrics.clone(), closing.clone(), parts.fatal);
         let shared = Arc::new(Shared {
             tasks: parts.tasks,
             local: parts.local,
             agents: parts.agents,
             journal,
+            metrics: parts.metrics,
             epoch,
             hosts: Mutex::new(HashMap::new()),
             waits: Arc::default(),
@@ -232,7 +240,9 @@ impl Engine {
     fn spawn_driver(&self, id: TaskId, taken_up: oneshot::Sender<()>) -> mpsc::Sender<Order> {
         let (orders, receiver) = mpsc::channel(COMMAND_QUEUE);
         let shared = Arc::clone(&self.shared);
-        let place = Place { drivers: Arc::clone(&self.drivers), id };
+        let driven = self.shared.metrics.driven.clone();
+        driven.inc();
+        let place = Place { drivers: Arc::clone(&self.drivers), id, driven };
         self.tracker.spawn(async move {
             let _place = place;
             let driver = Driver::load(shared, id).await;
@@ -249,10 +259,12 @@ impl Engine {
 struct Place {
     drivers: Arc<Mutex<HashMap<TaskId, mpsc::Sender<Order>>>>,
     id: TaskId,
+    driven: prometheus::IntGauge,
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
+        self.driven.dec();
         self.drivers.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.id);
     }
 }

@@ -11,8 +11,8 @@ use std::{
 pub struct Wait {
     /// Completes "waits for".
     pub what: String,
-    /// When it gives up, in microseconds since 1970; None: never.
-    pub until: Option<i64>,
+    /// When it gives up, in microseconds since 1970.
+    pub until: i64,
 }
 
 #[derive(Default)]
@@ -33,16 +33,20 @@ pub struct WaitPlace {
     waits: Arc<Waits>,
     task: TaskId,
     node: NodeIndex,
-    until: Option<i64>,
+    until: i64,
 }
 
 impl WaitPlace {
-    pub(super) fn new(waits: Arc<Waits>, task: TaskId, node: NodeIndex, until: Option<i64>) -> Self {
+    pub(super) fn new(waits: Arc<Waits>, task: TaskId, node: NodeIndex, until: i64) -> Self {
         Self { waits, task, node, until }
     }
 
     pub fn waits_for(&self, what: impl Into<String>) {
-        let wait = Wait { what: what.into(), until: self.until };
+        self.waits_until(self.until, what);
+    }
+
+    pub fn waits_until(&self, until: i64, what: impl Into<String>) {
+        let wait = Wait { what: what.into(), until };
         self.waits.lock().entry(self.task).or_default().insert(self.node, wait);
     }
 

@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     coordinator::{
-        engine::{AttemptLog, Engine, EngineParts, LocalRun, LocalSteps, Outcome},
+        engine::{AttemptLog, Engine, EngineMetrics, EngineParts, LocalRun, LocalSteps, Outcome},
         store::tasks::TaskId,
     },
     graph::{Command, Direction, Effect, Failure, NodeIndex, Operation, TaskStatus},
@@ -32,6 +32,7 @@ async fn run(world: Arc<World>, host: String) -> turmoil::Result {
         tasks: Arc::new(MemoryStore { world: Arc::clone(&world), host: host.clone() }),
         local: Arc::new(SimulatedLocalSteps(Arc::clone(&world))),
         agents: Arc::new(network::pool()),
+        metrics: EngineMetrics::register(&prometheus::Registry::new())?,
         shutdown,
         fatal: fatal.clone(),
     };
@@ -85,7 +86,7 @@ fn finish(world: &World, id: TaskId, operation: Operation) -> Command {
 
 /// What an operator does who does not look at the state first.
 fn whim(world: &World, nodes: usize) -> Option<Command> {
-    if !world.chance(0.2) {
+    if !world.chance(0.12) {
         return None;
     }
     let node = NodeIndex(u32::try_from(world.below(nodes)).unwrap());

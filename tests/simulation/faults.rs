@@ -25,6 +25,9 @@ enum Fault {
 
 /// Faults still to come, and the repairs of those that came.
 pub(super) struct Faults {
+    /// Of a message. A lost one breaks its link: for TCP that is a partition which begins and ends by chance.
+    pub(super) loss: f64,
+    hosts: Vec<String>,
     planned: Vec<(Duration, Fault)>,
 }
 
@@ -49,12 +52,18 @@ impl Faults {
                 _ => planned.extend([(at, Fault::Hold(host.clone())), (long, Fault::Release(host))]),
             }
         }
-        Self { planned }
+        let loss = if random.u8(0..4) == 0 { 0.002 } else { 0.0 };
+        Self { loss, hosts: (1..=hosts).map(host_name).collect(), planned }
     }
 
     /// Nothing breaks any more, and what is broken is repaired.
     pub(super) fn mend(&mut self, sim: &mut Sim<'_>, world: &World) {
         world.note_at(sim.elapsed(), "network", "everything is mended");
+        self.loss = 0.0;
+        sim.set_fail_rate(self.loss);
+        for host in &self.hosts {
+            sim.repair(COORDINATOR, host.as_str());
+        }
         let now = sim.elapsed();
         self.planned.retain_mut(|(at, fault)| match fault {
             Fault::Crash(_) | Fault::Partition(_) | Fault::Hold(_) => false,
@@ -91,11 +100,13 @@ impl Faults {
         if self.planned.iter().any(|(_, fault)| restarts(fault)) {
             return;
         }
-        // tokio drops the tasks of a runtime in an order that no seed decides, and each closes its connections: with
-        // one latency for all, the order makes no difference.
+        // tokio drops the tasks of a runtime in an order that no seed decides, and each closes its connections: where
+        // all messages have one fate, the order makes no difference.
+        sim.set_fail_rate(0.0);
         sim.set_max_message_latency(LOWEST_LATENCY);
         sim.crash(host);
         sim.set_max_message_latency(HIGHEST_LATENCY);
+        sim.set_fail_rate(self.loss);
         wait_until_closed(&directory.join(host));
         let downtime = RESTART_AFTER.max(world.delay(LONGEST_DOWNTIME));
         self.planned.push((sim.elapsed() + downtime, Fault::Restart(host.into())));

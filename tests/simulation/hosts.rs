@@ -15,13 +15,15 @@ use crate::{
 };
 use std::{sync::Arc, time::Duration};
 
-/// How a host treats its own past.
+/// How a host and its agent treat their own past.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Memory {
     /// Looks up what an earlier agent began.
     Looks,
-    /// Begins again without looking: the defect that a simulation has to find.
+    /// A defect to be found: the host begins again without looking.
     Begins,
+    /// A defect to be found: the agent begins every life with an empty journal.
+    Forgets,
 }
 
 #[derive(Clone)]
@@ -57,8 +59,13 @@ impl SimulatedHost {
         self.fails(Effect::None)?;
         let there = self.world.identity_of(thing);
         match (&context.identity, there) {
-            (None, Some(_)) => return Ok(Done::already()),
-            (Some(identity), Some(there)) if *identity == there && self.memory == Memory::Looks => {}
+            (None, Some(there)) => {
+                if there == context.run_id {
+                    self.world.violation(format!("the agent does not know that it chose an identity for {thing}"));
+                }
+                return Ok(Done::already());
+            }
+            (Some(identity), Some(there)) if *identity == there && self.memory != Memory::Begins => {}
             (Some(identity), _) => self.world.make(thing, identity),
             (None, None) => {
                 let identity = context.run_id.clone();

@@ -30,13 +30,14 @@ pub(super) fn simulation<'a>(seed: u64) -> turmoil::Sim<'a> {
         .simulation_duration(LIMIT)
         .min_message_latency(network::LOWEST_LATENCY)
         .max_message_latency(network::HIGHEST_LATENCY)
+        .repair_rate(0.05)
         .build()
 }
 
 pub(super) fn run(seed: u64, memory: Memory) -> Report {
     let mut random = fastrand::Rng::with_seed(!seed);
     let odds =
-        Odds { step_fails: 0.1 * random.f64(), agent_crashes: 0.1 * random.f64(), store_fails: 0.03 * random.f64() };
+        Odds { step_fails: 0.06 * random.f64(), agent_crashes: 0.2 * random.f64(), store_fails: 0.03 * random.f64() };
     let world = World::new(seed, odds);
     let directory = agents::state_directory();
     let mut sim = simulation(seed);
@@ -52,6 +53,7 @@ pub(super) fn run(seed: u64, memory: Memory) -> Report {
     let mut requests: Vec<Duration> = (0..random.usize(1..4)).map(|_| TURMOIL.mul_f64(0.5 * random.f64())).collect();
     requests.sort();
     let mut faults = Faults::plan(&mut random, HOSTS, TURMOIL);
+    sim.set_fail_rate(faults.loss);
 
     while sim.elapsed() < LIMIT {
         sim.step().unwrap();

@@ -30,8 +30,6 @@ pub use metrics::EngineMetrics;
 pub use sql::SqlTaskStore;
 pub use store::{LogText, NamedSecret, PreparationError, TaskStore, Unwritten, Write, Written};
 pub use waits::{Wait, WaitPlace};
-#[cfg(test)]
-pub(crate) use {attempt::Outcome, local::LocalRun, log::AttemptLog};
 
 use super::{
     agents::AgentPool,

@@ -6,6 +6,7 @@
 //!  4. A request that was refused leaves no key behind, so it can be corrected and sent again.
 
 use super::{
+    envelope::ocp_time,
     error::{ApiError, code},
     extract::{JsonBody, read_body},
     requester::Requester,
@@ -109,7 +110,8 @@ impl Once {
             return Ok(Some(records));
         }
         let made: Vec<String> = records.iter().map(|task| format!("task {}, {}", task.id, task.plan.name)).collect();
-        let text = format_args!("the key {:?} was used for another request, which made {}", key.key, made.join("; "));
+        let (at, made) = (ocp_time(known.created_at), made.join("; "));
+        let text = format_args!("the key {:?} was used at {at} for another request, which made {made}", key.key);
         Err(ApiError::conflict(code::INVALID_REQUEST, text)
             .about(HEADER)
             .advise("give each request a key of its own; nothing was changed"))

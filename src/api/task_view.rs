@@ -16,6 +16,9 @@ use serde::Serialize;
 use std::collections::{BTreeMap, HashMap};
 use utoipa::ToSchema;
 
+/// Subtasks that are named where one waits for many.
+const NAMED_UPSTREAMS: usize = 3;
+
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct TaskInstance {
@@ -327,28 +330,34 @@ fn waiting(
         return None;
     }
     let forever = |what: String| Some(SubtaskWait { r#for: what, until: None });
-    match row.status {
-        SubtaskStatus::Running | SubtaskStatus::Canceling => {
+    match (row.status, record.operation) {
+        (SubtaskStatus::Running | SubtaskStatus::Canceling, _) => {
             let wait = waits.get(&row.node)?;
             Some(SubtaskWait { r#for: wait.what.clone(), until: Some(ocp_time(wait.until)) })
         }
-        SubtaskStatus::Ready if row.operation == Operation::Execute && any(record, SubtaskStatus::Failed) => {
+        (SubtaskStatus::Pending | SubtaskStatus::Ready, Operation::Cancel) => {
+            forever("a decision about the canceled task".into())
+        }
+        (SubtaskStatus::Ready, _) if row.operation == Operation::Execute && any(record, SubtaskStatus::Failed) => {
             forever("a decision about what failed".into())
         }
-        SubtaskStatus::Ready => forever("its turn".into()),
+        (SubtaskStatus::Ready, _) => forever("its turn".into()),
         // Going backward it is done.
-        SubtaskStatus::Pending if record.operation != Operation::Rollback => {
-            let upstreams = node.upstreams.iter().filter(|upstream| {
-                record.subtasks.get(upstream.at()).is_some_and(|row| row.status != SubtaskStatus::Successful)
-            });
-            let name = |upstream: &NodeIndex| {
-                let id = record.subtasks.get(upstream.at()).map(|row| row.id)?;
-                Some(format!("{} ({id})", record.plan.node(*upstream)?.info().name))
-            };
-            forever(upstreams.filter_map(name).collect::<Vec<_>>().join(", "))
-        }
-        SubtaskStatus::Pending | SubtaskStatus::Failed | SubtaskStatus::Successful => None,
+        (SubtaskStatus::Pending, Operation::Rollback) => None,
+        (SubtaskStatus::Pending, _) => forever(unfinished(record, &node.upstreams)),
+        (SubtaskStatus::Failed | SubtaskStatus::Successful, _) => None,
     }
+}
+
+/// The first of these subtasks that are not SUCCESSFUL, by name, and how many more there are.
+fn unfinished(record: &TaskRecord, subtasks: &[NodeIndex]) -> String {
+    let rows = subtasks.iter().filter_map(|node| record.subtasks.get(node.at()).zip(record.plan.node(*node)));
+    let open = rows.filter(|(row, _)| row.status != SubtaskStatus::Successful);
+    let mut names: Vec<String> = open.map(|(row, node)| format!("{} ({})", node.info().name, row.id)).collect();
+    let more = names.len().saturating_sub(NAMED_UPSTREAMS);
+    names.truncate(NAMED_UPSTREAMS);
+    let named = names.join(", ");
+    if more > 0 { format!("{named} and {more} more") } else { named }
 }
 
 fn any(record: &TaskRecord, status: SubtaskStatus) -> bool {

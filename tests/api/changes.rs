@@ -90,11 +90,27 @@ async fn a_subtask_that_waits_says_for_what_and_until_when() {
     assert_eq!(told["for"], "the agent of host 1");
     assert!(told["until"].as_str().unwrap().parse::<jiff::Timestamp>().is_ok());
 
+    lab.post(&format!("{}/cancel", task(&made)), json!({})).await.data();
+    assert_eq!(waiting(1).await, Some(json!({"for": "a decision about the canceled task"})));
     let ended = Event::Failed { node: NodeIndex(0), attempt: 1, failure: failure() };
     lab.happens(&made, vec![ended]).await;
     for index in 0..12 {
         assert_eq!(waiting(index).await, None, "a task at rest waits for nobody but its operator");
     }
+}
+
+#[tokio::test]
+async fn of_many_that_are_waited_for_three_are_named() {
+    let lab = Lab::furnished().await;
+    lab.add_hosts(&["192.0.2.3", "192.0.2.4", "192.0.2.5"]).await.data();
+    let mut cluster = json!({"name": "wide", "obLinks": [], "obproxyInstallParam": proxies(1)});
+    cluster["obproxyInstallParam"]["hostIds"] = json!([1, 2, 3, 4, 5]);
+    let made = lab.post("/api/v2/obproxy/clusters", cluster).await.data();
+    let shown = lab.get(&task(&made)).await.data();
+    let last = shown["subtasks"].as_array().unwrap().last().unwrap();
+    let waits = last["waiting"]["for"].as_str().unwrap();
+    assert_eq!(waits.matches("Update obproxy status (").count(), 3, "{waits}");
+    assert!(waits.ends_with(" and 2 more"), "{waits}");
 }
 
 #[tokio::test]
@@ -189,36 +205,37 @@ async fn a_log_that_is_too_long_keeps_its_beginning_and_says_so_once() {
     assert_eq!(kept.len(), 1 << 20);
 }
 
+/// Lets the store grow to so many pages and no further. The limit belongs to the one connection that writes, which the
+/// first refusal may cost.
+async fn limit_pages(store: &Store, more: i64) {
+    let mut writer = store.begin().await.unwrap();
+    let used: i64 = sqlx::query_scalar("PRAGMA page_count").fetch_one(&mut *writer).await.unwrap();
+    let limit = sqlx::AssertSqlSafe(format!("PRAGMA max_page_count = {}", used + more));
+    sqlx::raw_sql(limit).execute(&mut *writer).await.unwrap();
+    writer.commit().await.unwrap();
+}
+
 #[tokio::test]
 async fn a_full_disk_stops_what_is_new_and_is_read_all_the_same() {
     let lab = Lab::furnished().await;
     let failed = lab.failed_task(failure()).await;
-    let mut writer = lab.store.begin().await.unwrap();
-    let used: i64 = sqlx::query_scalar("PRAGMA page_count").fetch_one(&mut *writer).await.unwrap();
-    // The limit belongs to the one connection that writes.
-    sqlx::raw_sql(sqlx::AssertSqlSafe(format!("PRAGMA max_page_count = {used}"))).execute(&mut *writer).await.unwrap();
-    writer.commit().await.unwrap();
-
-    let mut full = None;
-    // What is free in the pages that there are is used up by and by.
+    limit_pages(&lab.store, 0).await;
+    // Until what is free within the pages is used up.
+    let mut refused = None;
     for number in 0..64 {
         let body = json!({"name": format!("cluster-{number}"), "obLinks": []});
         let answer = lab.post("/api/v2/obproxy/clusters", body).await;
         if answer.status != 200 {
-            full = Some(answer);
+            refused = Some(answer);
             break;
         }
     }
-    let refused = [full.unwrap(), lab.post(BATCH_ADD, proxies(1)).await];
-    for answer in refused {
-        assert_eq!(answer.status, 503, "{}", answer.text);
-        assert_eq!(answer.headers["retry-after"], "5");
-        assert!(answer.json()["error"]["nextMove"].as_str().unwrap().contains("free space"), "{}", answer.text);
-    }
+    let answer = refused.expect("the disk is never full");
+    assert_eq!(answer.status, 503, "{}", answer.text);
+    assert_eq!(answer.headers["retry-after"], "5");
+    assert!(answer.json()["error"]["nextMove"].as_str().unwrap().contains("free space"), "{}", answer.text);
     assert_eq!(lab.get(&task(&failed)).await.data(), failed);
 
-    let mut writer = lab.store.begin().await.unwrap();
-    sqlx::raw_sql("PRAGMA max_page_count = 1000000").execute(&mut *writer).await.unwrap();
-    writer.commit().await.unwrap();
+    limit_pages(&lab.store, 1_000_000).await;
     lab.post(BATCH_ADD, proxies(1)).await.data();
 }

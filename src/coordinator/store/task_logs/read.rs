@@ -63,11 +63,10 @@ pub async fn read_from(
 ) -> Result<(String, LogCursor), StoreError> {
     let rows = sqlx::query(
         "SELECT attempt, part, text FROM subtask_logs WHERE task_id = ? AND node = ? \
-         AND (attempt > ? OR (attempt = ? AND part >= ?)) ORDER BY attempt, part LIMIT ?",
+         AND (attempt, part) >= (?, ?) ORDER BY attempt, part LIMIT ?",
     )
     .bind(task.0)
     .bind(i64::from(node.0))
-    .bind(cursor.attempt)
     .bind(cursor.attempt)
     .bind(cursor.part)
     .bind(PARTS)

@@ -245,14 +245,55 @@ mod tests {
     }
 
     #[test]
-    fn a_log_that_children_filled_is_cut_and_says_so() {
+    fn what_a_reader_gets_is_the_same_before_and_after_the_cut() {
         let directory = tempfile::tempdir().unwrap();
         let store = LogStore::new(directory.path().into());
         let log = store.open("run").unwrap();
-        log.file.lock().unwrap().set_len(MAX_LOG_BYTES + 5).unwrap();
+        log.file.lock().unwrap().set_len(MAX_LOG_BYTES).unwrap();
+        assert_eq!(store.len("run"), MAX_LOG_BYTES);
+        assert!(store.read("run", MAX_LOG_BYTES, 10).unwrap().is_empty());
+        log.line("goes beyond the limit");
         log.line("is left out");
+        let read = || {
+            let mut bytes = store.read("run", MAX_LOG_BYTES - 4, 1 << 20).unwrap();
+            bytes.extend(store.read("run", MAX_LOG_BYTES, 9).unwrap());
+            bytes.extend(store.read("run", MAX_LOG_BYTES + 9, 1 << 20).unwrap());
+            (store.len("run"), bytes, store.read("run", CUT_BYTES, 10).unwrap())
+        };
+        let before = read();
+        assert_eq!(before.0, CUT_BYTES);
+        assert_eq!(before.1, [&[0; 4], TRUNCATED].concat());
+        assert!(before.2.is_empty());
         close(&log.path).unwrap();
-        assert_eq!(store.len("run"), MAX_LOG_BYTES + TRUNCATED.len() as u64);
+        assert_eq!(read(), before);
+        assert_eq!(fs::metadata(&log.path).unwrap().len(), CUT_BYTES);
         assert!(log.tail(1)[0].contains("truncated"));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_log_is_cut_while_children_go_on_writing() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("run.log");
+        let mut child = OpenOptions::new().append(true).create(true).open(&path).unwrap();
+        let length = || fs::metadata(&path).unwrap().len();
+        let work = async {
+            for last in ["first", "second"] {
+                child.set_len(MAX_LOG_BYTES + (8 << 20)).unwrap();
+                writeln!(child, "{last}").unwrap();
+                tokio::time::timeout(CUT_EVERY * 60, async {
+                    while length() > CUT_BYTES {
+                        tokio::time::sleep(CUT_EVERY).await;
+                    }
+                })
+                .await
+                .unwrap();
+            }
+            writeln!(child, "the last words").unwrap();
+            length()
+        };
+        // A child that appends goes on behind the cut, and does not leave a hole.
+        assert_eq!(bounded(Some(path.clone()), work).await, CUT_BYTES + 15);
+        let log = LogStore::new(directory.path().into()).open("run").unwrap();
+        assert_eq!(log.tail(1), ["the last words"]);
     }
 }

@@ -177,7 +177,7 @@ impl<'a> RpmDatabase<'a> {
             user: None,
             log,
         };
-        runs::start(supervisor, &run_dir, &launch, context, "the start of rpm").await?;
+        runs::start(supervisor, &run_dir, &launch, RPM_GRACE, context, "the start of rpm").await?;
         context.confirm_identity().await?;
         runs::wait(supervisor, &run_dir, RPM_GRACE, context, "rpm").await
     }

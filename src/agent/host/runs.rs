@@ -65,6 +65,7 @@ pub(super) async fn start(
     supervisor: &dyn Supervisor,
     run_dir: &Path,
     launch: &Launch,
+    grace: Duration,
     context: &StepContext,
     what: &str,
 ) -> Result<(), StepError> {
@@ -73,7 +74,8 @@ pub(super) async fn start(
         () = context.cancel.cancelled() => {}
         started = supervisor.start(run_dir, launch) => return started.map_err(failed(what)),
     }
-    supervisor.stop(run_dir, Duration::ZERO).await.map_err(failed(what))?;
+    // The program may run already, although nobody has said so yet.
+    supervisor.stop(run_dir, grace).await.map_err(failed(what))?;
     Err(StepError::canceled(what))
 }
 

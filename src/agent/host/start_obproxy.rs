@@ -104,7 +104,7 @@ pub(super) async fn execute(host: &Host, step: &StartObproxy, context: &StepCont
     made.map_err(directory_failed(&dir)).map_err(|error| error.leaving(Effect::Unknown))?;
     context.log.line(&format!("{} {}", launch.program.display(), launch.arguments.join(" ")));
     let run_dir = runs::dir(&host.settings, &run);
-    let started = runs::start(&*host.supervisor, &run_dir, &launch, context, "the start of obproxy").await;
+    let started = runs::start(&*host.supervisor, &run_dir, &launch, GRACE, context, "the start of obproxy").await;
     started.map_err(|error| error.leaving(Effect::Unknown))?;
     context.confirm_identity().await?;
     serve(host, step, &run, &passwords, context).await.map(|()| Done::made())

@@ -5,6 +5,7 @@ use super::{
     tests::{Lab, Started},
     *,
 };
+use crate::agent::logs::MAX_LOG_BYTES;
 use std::{fs, time::SystemTime};
 
 async fn finish(runner: &Arc<Runner>, orders: &[Order]) {
@@ -96,4 +97,31 @@ async fn runs_are_let_go_with_the_record_of_their_operation() {
     simulated::damage(lab.path(), "UPDATE operations SET finish_us = finish_us - 120000000 WHERE position = 2").await;
     runner.collect(Duration::from_secs(60), u64::MAX).await.unwrap();
     assert_eq!(lab.carrier.runs(), [kept.key.run_id(), "of-somebody-else".into()]);
+}
+
+#[tokio::test]
+async fn the_log_of_a_step_is_bounded_while_it_runs() {
+    let lab = Lab::new(Behaviour::HoldAt(Phase::Running));
+    let Started { runner, .. } = lab.start().await;
+    let order = order(refresh());
+    runner.submit(order.clone()).await.unwrap();
+    reached(&runner, order.key, Phase::Running).await;
+    let path = lab.path().join("logs").join(format!("{}.log", order.key.run_id()));
+    let child = async {
+        while !path.exists() {
+            tokio::task::yield_now().await;
+        }
+        fs::File::options().append(true).open(&path).unwrap().set_len(2 * MAX_LOG_BYTES).unwrap();
+        while fs::metadata(&path).unwrap().len() == 2 * MAX_LOG_BYTES {
+            tests::pass(Duration::from_secs(1)).await;
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(86_400), child).await.unwrap();
+    let bytes = runner.logs().len(&order.key.run_id());
+    assert_eq!(fs::metadata(&path).unwrap().len(), bytes);
+    lab.carrier.gate.add_permits(1);
+    reached(&runner, order.key, Phase::Finished).await;
+    let mark = runner.logs().read(&order.key.run_id(), MAX_LOG_BYTES, 100).unwrap();
+    assert_eq!((mark.len() as u64, mark.starts_with(b"\n[truncated")), (bytes - MAX_LOG_BYTES, true));
 }

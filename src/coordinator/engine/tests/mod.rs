@@ -72,6 +72,7 @@ impl Lab {
             identity: issue(directory.path(), Role::Agent),
             reflection: false,
             retention: Duration::from_secs(3600),
+            log_limit_bytes: 1 << 30,
             grace: Duration::from_secs(5),
         };
         let agent = agent::start(settings, carrier.clone(), carrier.clone(), shutdown.clone()).await.unwrap();

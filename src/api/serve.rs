@@ -114,6 +114,7 @@ pub async fn start(config: &Config) -> Result<Coordinator, StartError> {
         config_url_base: config.config_url_base.clone(),
         engine: Arc::new(Ready { engine: engine.clone(), fatal: fatal.clone() }),
         registry,
+        shutdown: shutdown.clone(),
     })?;
     let rest_listener = listen(config.listen)?;
     let config_listener = listen(config.config_service_listen)?;

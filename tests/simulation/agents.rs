@@ -1,6 +1,10 @@
 //! Real agents as hosts of a simulation.
 
-use super::{hosts::SimulatedHost, network, world::World};
+use super::{
+    hosts::{Memory, SimulatedHost},
+    network,
+    world::World,
+};
 use crate::{
     agent::{Settings, start_on},
     tls::Identity,
@@ -25,12 +29,15 @@ pub(super) fn add(sim: &mut turmoil::Sim<'_>, world: &Arc<World>, carrier: Simul
             if let Err(error) = run(carrier, state_dir).await {
                 world.note(&name, format!("the agent stops: {error}"));
             }
-            Ok(())
+            world.crash_here(&name).await
         }
     });
 }
 
 async fn run(carrier: SimulatedHost, state_dir: PathBuf) -> anyhow::Result<()> {
+    if carrier.memory == Memory::Forgets && state_dir.exists() {
+        std::fs::remove_dir_all(&state_dir)?;
+    }
     let settings = Settings {
         listen: (Ipv4Addr::UNSPECIFIED, network::AGENT_PORT).into(),
         metrics_port: 0,

@@ -1,7 +1,7 @@
 //! A host whose effects outlive its agent, carried out by the rules of [`crate::agent::step`].
 
 use super::{
-    steps::thing,
+    tasks::thing,
     world::{Thing, World},
 };
 use crate::{
@@ -15,13 +15,15 @@ use crate::{
 };
 use std::{sync::Arc, time::Duration};
 
-/// How a host treats its own past.
+/// How a host and its agent treat their own past.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Memory {
     /// Looks up what an earlier agent began.
     Looks,
-    /// Begins again without looking: the defect that a simulation has to find.
+    /// A defect to be found: the host begins again without looking.
     Begins,
+    /// A defect to be found: the agent begins every life with an empty journal.
+    Forgets,
 }
 
 #[derive(Clone)]
@@ -29,8 +31,6 @@ pub(super) struct SimulatedHost {
     pub(super) world: Arc<World>,
     pub(super) name: String,
     pub(super) memory: Memory,
-    /// Of a step that fails for a reason of its own.
-    pub(super) failures: f64,
 }
 
 const LONGEST_WORK: Duration = Duration::from_secs(8);
@@ -45,7 +45,7 @@ impl SimulatedHost {
     }
 
     fn fails(&self, effect: Effect) -> Result<(), StepError> {
-        if self.world.chance(self.failures) {
+        if self.world.step_fails() {
             self.world.note(&self.name, format!("fails, effect {effect:?}"));
             return Err(StepError::new("SCRIPTED", "the step fails by the script", "retry").leaving(effect));
         }
@@ -53,24 +53,34 @@ impl SimulatedHost {
     }
 
     async fn make(&self, thing: &Thing, context: &StepContext) -> Result<Done, StepError> {
+        let _in_hand = self.world.take_in_hand(thing);
         let canceled = |effect| move |()| StepError::canceled("the step").leaving(effect);
         self.work(context).await.map_err(canceled(Effect::None))?;
         self.fails(Effect::None)?;
-        let there = self.world.made_as(thing);
+        let there = self.world.identity_of(thing);
         match (&context.identity, there) {
-            (None, Some(_)) => return Ok(Done::already()),
-            (Some(identity), Some(there)) if *identity == there && self.memory == Memory::Looks => {}
+            (None, Some(there)) => {
+                if there == context.run_id {
+                    self.world.violation(format!("the agent does not know that it chose an identity for {thing}"));
+                }
+                return Ok(Done::already());
+            }
+            (Some(identity), Some(there)) if *identity == there && self.memory != Memory::Begins => {}
             (Some(identity), _) => self.world.make(thing, identity),
             (None, None) => {
                 let identity = context.run_id.clone();
+                self.world.agent_may_crash(&self.name).await;
                 context.choose_identity(identity.clone()).await?;
+                self.world.agent_may_crash(&self.name).await;
                 self.work(context).await.map_err(canceled(Effect::None))?;
                 self.world.make(thing, &identity);
             }
         }
+        self.world.agent_may_crash(&self.name).await;
         context.confirm_identity().await?;
         self.work(context).await.map_err(canceled(Effect::Unknown))?;
         self.fails(Effect::Done)?;
+        self.world.agent_may_crash(&self.name).await;
         Ok(Done::made())
     }
 }
@@ -99,10 +109,12 @@ impl Carrier for SimulatedHost {
     ) -> BoxFuture<'a, Result<Done, StepError>> {
         Box::pin(async move {
             self.world.note(&self.name, format!("undoes {}", step.kind()));
-            let canceled = |()| StepError::canceled("the undo").leaving(Effect::Unknown);
-            self.work(context).await.map_err(canceled)?;
             let Some(thing) = thing(&self.name, step) else { return Ok(Done::already()) };
-            let there = self.world.made_as(&thing);
+            let canceled = |()| StepError::canceled("the undo").leaving(Effect::Unknown);
+            let _in_hand = self.world.take_in_hand(&thing);
+            let there = self.world.identity_of(&thing);
+            self.work(context).await.map_err(canceled)?;
+            self.fails(Effect::Unknown)?;
             if there.is_none() || !undoes.iter().any(|undone| undone.identity == there) {
                 return Ok(Done::already());
             }

@@ -8,6 +8,7 @@ use std::{
     net::Ipv4Addr,
     pin::Pin,
     task::{Context, Poll},
+    time::Duration,
 };
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_stream::Stream;
@@ -15,6 +16,8 @@ use tonic::transport::{Endpoint, Uri, server::Connected};
 use turmoil::net::{TcpListener, TcpStream};
 
 pub(super) const AGENT_PORT: u16 = 7443;
+pub(super) const LOWEST_LATENCY: Duration = Duration::from_millis(1);
+pub(super) const HIGHEST_LATENCY: Duration = Duration::from_millis(100);
 
 /// Connections to the host that calls this.
 pub(super) async fn listen() -> io::Result<impl Stream<Item = io::Result<Connection>>> {

@@ -10,6 +10,7 @@
 //!  5. One unreadable record costs who asks for it, not the journal.
 //!  6. Locks are rows: a lock is held by the unfinished operation that names it, and by nothing else.
 
+mod commits;
 mod records;
 mod rows;
 mod schema;
@@ -18,10 +19,12 @@ mod seal;
 mod tests;
 mod writer;
 
+pub use commits::Commits;
 pub use records::{Accepted, Acknowledged, Attempt, Expired, Page, Resume, Unfinished};
 pub use writer::JournalFailure;
 
 use crate::{agent::step::BoxFuture, blocking};
+use commits::Announcer;
 use seal::Sealer;
 use sqlx::{
     ConnectOptions as _, SqliteConnection,
@@ -37,7 +40,7 @@ use std::{
     },
 };
 use tokio::{
-    sync::{mpsc, oneshot, watch},
+    sync::{mpsc, oneshot},
     task::JoinHandle,
 };
 use writer::Job;
@@ -89,7 +92,7 @@ pub enum OpenError {
 #[derive(Clone)]
 pub struct Journal {
     jobs: mpsc::Sender<Job>,
-    commits: watch::Receiver<u64>,
+    commits: Commits,
     sealer: Arc<Sealer>,
     /// Highest epoch heard of. Only checks go by it: to ask the database would cost them more than their own work.
     epoch: Arc<AtomicU64>,
@@ -123,7 +126,8 @@ impl Journal {
         let highest = blocking::database(records::highest(&mut connection)).await.map_err(database)?;
         let epoch = Arc::new(AtomicU64::new(highest));
         let (jobs, queue) = mpsc::channel(QUEUE);
-        let (committed, commits) = watch::channel(0);
+        let committed = Announcer::default();
+        let commits = committed.listener();
         let writer = tokio::spawn(writer::run(connection, queue, committed));
         Ok((Self { jobs, commits, sealer, epoch }, writer))
     }
@@ -137,8 +141,10 @@ impl Journal {
     }
 
     /// Changes whenever something was committed.
-    pub fn commits(&self) -> watch::Receiver<u64> {
-        self.commits.clone()
+    pub fn commits(&self) -> Commits {
+        let mut commits = self.commits.clone();
+        commits.update();
+        commits
     }
 
     async fn write<T: Send + 'static>(

@@ -1,8 +1,9 @@
 //! The task that owns the connection.
 
+use super::commits::Announcer;
 use crate::{agent::step::BoxFuture, blocking};
 use sqlx::{Connection as _, SqliteConnection};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 
 pub(super) type Reply = Box<dyn FnOnce() + Send>;
 type Write = Box<dyn for<'c> FnOnce(&'c mut SqliteConnection) -> BoxFuture<'c, sqlx::Result<Reply>> + Send>;
@@ -27,7 +28,7 @@ const SQLITE_FULL: &str = "13";
 pub(super) async fn run(
     mut connection: SqliteConnection,
     mut queue: mpsc::Receiver<Job>,
-    committed: watch::Sender<u64>,
+    committed: Announcer,
 ) -> Result<(), JournalFailure> {
     let mut group = Vec::with_capacity(GROUP);
     while queue.recv_many(&mut group, GROUP).await > 0 {
@@ -44,7 +45,7 @@ pub(super) async fn run(
                     for reply in replies {
                         reply();
                     }
-                    committed.send_modify(|count| *count += 1);
+                    committed.committed();
                 }
                 Err(rolled_back) if is_full(&rolled_back.error) => {
                     tracing::warn!("the disk is full: the journal cannot take changes");

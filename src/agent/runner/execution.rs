@@ -74,6 +74,7 @@ impl Runner {
             return self.carrier.execute(&order.step, context).await;
         };
         let undoes = tokio::select! {
+            biased;
             undoes = self.undoes(target.operation_id) => undoes.map_err(|error| {
                 StepError::new("JOURNAL", "what is to be undone cannot be read", "retry the subtask").because(error)
             })?,

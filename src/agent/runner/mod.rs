@@ -173,6 +173,7 @@ impl Runner {
         let runner = Arc::clone(self);
         tokio::spawn(async move {
             tokio::select! {
+                biased;
                 () = runner.abandoned.cancelled() => {}
                 () = runner.carry_out(resume, &run) => {}
             }
@@ -198,7 +199,7 @@ impl Runner {
     async fn stop(&self, key: Key) -> Result<Option<Record>, JournalError> {
         let mut commits = self.journal.commits();
         loop {
-            commits.borrow_and_update();
+            commits.update();
             let record = self.journal.get(key).await?;
             if record.as_ref().is_none_or(|record| record.phase.is_over()) {
                 return Ok(record);

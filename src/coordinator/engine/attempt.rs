@@ -71,6 +71,7 @@ impl AgentAttempt {
     pub(super) async fn run(self, log: &mut AttemptLog) -> Outcome {
         let limit = self.deadline + GRACE;
         let ended = tokio::select! {
+            biased;
             outcome = self.pursue_in_turn(log) => Some(outcome),
             () = self.cancel.cancelled() => None,
             () = tokio::time::sleep_until(limit) => None,

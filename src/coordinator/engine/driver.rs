@@ -16,7 +16,12 @@ use crate::{
     telemetry::chain,
 };
 use futures_util::FutureExt as _;
-use std::{collections::HashMap, panic::AssertUnwindSafe, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, HashMap},
+    panic::AssertUnwindSafe,
+    sync::Arc,
+    time::Duration,
+};
 use tokio::{sync::mpsc, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 
@@ -33,7 +38,7 @@ pub(super) struct Driver {
     dispatched_at: HashMap<NodeIndex, i64>,
     agents: Arc<Agents>,
     flights: JoinSet<(Dispatch, Outcome)>,
-    cancels: HashMap<NodeIndex, CancellationToken>,
+    cancels: BTreeMap<NodeIndex, CancellationToken>,
     acknowledgements: Acknowledgements,
 }
 
@@ -102,7 +107,7 @@ impl Driver {
             dispatched_at: loaded.dispatched_at.into_iter().collect(),
             agents,
             flights: JoinSet::new(),
-            cancels: HashMap::new(),
+            cancels: BTreeMap::new(),
             acknowledgements,
         }
     }
@@ -278,6 +283,8 @@ async fn write(shared: &Shared, id: TaskId, what: impl Fn() -> Write) -> Result<
         match shared.journal.write(what()).await? {
             Ok(()) => return Ok(()),
             Err(AppendError::Fenced(_)) => return Err(Stopped::Fenced),
+            // The journal has this already and differs: to try again would fail for ever.
+            Err(AppendError::Store(error)) if error.is_conflict() => return Err(Stopped::Problem(chain(&error))),
             Err(AppendError::Store(error)) => wait_for_store(shared, id, &error).await?,
         }
     }

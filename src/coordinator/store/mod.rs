@@ -4,11 +4,15 @@
 //! since 1970, text for JSON, ids from the table `sequences`, no upsert outside this file.
 //! SQLite has one writer, so all writing goes through one connection; readers have their own and never wait for it.
 
+pub mod audit;
 pub mod clusters;
 pub mod hosts;
+pub mod locks;
 pub mod packages;
+pub mod requests;
 mod schema;
-mod task_logs;
+pub mod task_events;
+pub mod task_logs;
 pub mod tasks;
 pub mod users;
 

@@ -184,6 +184,14 @@ async fn old_logs_give_way_by_age_and_by_size_and_say_so() {
     lab.happens(&running, vec![ended]).await;
     assert_eq!(task_logs::expire(&lab.store, always, 1 << 20).await.unwrap(), 1);
     assert!(log(&lab, &running, 0).await.contains("removed by retention"));
+
+    let mut writer = lab.store.begin().await.unwrap();
+    let future = sqlx::query("UPDATE tasks SET finished_at = ?, logs_removed_at = NULL WHERE id = ?");
+    let future = future.bind(now_micros() + 3_600_000_000).bind(old["id"].as_i64().unwrap());
+    future.execute(&mut *writer).await.unwrap();
+    writer.commit().await.unwrap();
+    assert_eq!(task_logs::expire(&lab.store, always, 1 << 20).await.unwrap(), 1);
+    assert_eq!(task_logs::expire(&lab.store, always, 1 << 20).await.unwrap(), 0, "the clock was set back");
 }
 
 #[tokio::test]

@@ -6,10 +6,6 @@ use super::{
     tasks::{TaskId, decode, encode},
 };
 use sqlx::{AnyConnection, Row as _};
-use std::time::Duration;
-
-/// How long a request is remembered.
-pub const KEPT: Duration = Duration::from_hours(7 * 24);
 
 /// Under what a request is found again.
 #[derive(Debug, Clone, PartialEq, Eq)]

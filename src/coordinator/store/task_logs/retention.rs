@@ -26,7 +26,7 @@ pub async fn expire(store: &Store, before: i64, max_total_bytes: i64) -> Result<
             break;
         }
         let bytes = stored_bytes(&mut readers, Some(task)).await?;
-        if remove(store, task).await? {
+        if remove(store, task, finished_at).await? {
             removed += 1;
             excess = excess.saturating_sub(bytes);
         }
@@ -45,10 +45,11 @@ async fn stored_bytes(connection: &mut AnyConnection, task: Option<i64>) -> Resu
 }
 
 /// Answers whether the logs are gone: a task that was taken up again meanwhile keeps them.
-async fn remove(store: &Store, task: i64) -> Result<bool, StoreError> {
+async fn remove(store: &Store, task: i64, finished_at: i64) -> Result<bool, StoreError> {
     let mut transaction = store.begin().await?;
     let marked = sqlx::query("UPDATE tasks SET logs_removed_at = ? WHERE id = ? AND status <> ?")
-        .bind(now_micros())
+        // Never before the task came to rest, also if the clock was set back: it would be found again for ever.
+        .bind(now_micros().max(finished_at))
         .bind(task)
         .bind(TaskStatus::Running.as_str())
         .execute(&mut *transaction)

@@ -87,7 +87,7 @@ impl AttemptLog {
         let request = LogText { task: self.task, node: self.node, attempt: self.attempt, position, text };
         match self.journal.log(request).await? {
             Ok(()) => self.position = after,
-            Err(AppendError::Fenced(_) | AppendError::Store(_)) => {}
+            Err(AppendError::Fenced(_) | AppendError::Reserved(_) | AppendError::Store(_)) => {}
         }
         Ok(())
     }

@@ -37,7 +37,7 @@ impl fmt::Display for Holder {
     }
 }
 
-/// Takes locks for a task, which may hold them already. The caller rolls back if one is held by another.
+/// Takes locks for a task, which may hold them already: all of them, or none if one is held by another.
 pub async fn take(
     connection: &mut AnyConnection,
     task: TaskId,
@@ -47,6 +47,8 @@ pub async fn take(
         if let Some(holder) = conflict(connection, Some(task), lock).await? {
             return Ok(Err(holder));
         }
+    }
+    for lock in locks {
         sqlx::query("DELETE FROM object_locks WHERE object_kind = ? AND object_id = ? AND task_id = ?")
             .bind(lock.kind.as_str())
             .bind(lock.id)

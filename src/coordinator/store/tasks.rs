@@ -415,6 +415,9 @@ pub enum AppendError {
     /// Another coordinator claimed the task, or the journal went on without this one. Never retried.
     #[error("task {0} belongs to another coordinator")]
     Fenced(TaskId),
+    /// An operator released what the task had reserved, and another task has it.
+    #[error("{0}")]
+    Reserved(Holder),
     #[error("the store did not take the events")]
     Store(#[from] StoreError),
 }
@@ -505,7 +508,8 @@ async fn project(connection: &mut AnyConnection, append: &Append, subtask: &Subt
     Ok(())
 }
 
-/// Notes that the task cannot be taken up, or that it can again.
+/// Notes that the task cannot be taken up, or that it can again. Then it reserves its objects anew, because an operator
+/// may have released them.
 pub async fn set_problem(
     connection: &mut AnyConnection,
     id: TaskId,
@@ -513,6 +517,11 @@ pub async fn set_problem(
     problem: Option<&str>,
     status: TaskStatus,
 ) -> Result<(), AppendError> {
+    if problem.is_none()
+        && let Some(record) = get(connection, id).await?
+    {
+        locks::retake(connection, id, &record.plan).await?.map_err(AppendError::Reserved)?;
+    }
     let done = sqlx::query("UPDATE tasks SET problem = ?, status = ? WHERE id = ? AND epoch = ?")
         .bind(problem)
         .bind(status.as_str())

@@ -3,7 +3,7 @@ MAKEFLAGS += --no-print-directory
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-up demo-down test lint lint-rust lint-tls lint-proto lint-deny lint-shell bench openapi
+.PHONY: help setup demo demo-up demo-down test chaos lint lint-rust lint-tls lint-proto lint-deny lint-shell bench openapi
 
 BUF_VERSION := 1.75.0
 BUF := target/tools/node_modules/.bin/buf
@@ -35,6 +35,12 @@ test: setup ## all tests; the runner's count is the last line
 	  if ((EUID == 0)); then exec cargo test --workspace; fi; \
 	  exec cargo test --workspace -- --skip root_ --skip lab_; \
 	fi
+
+# ROUNDS=1 SEED=s FIRST=r plays round r alone.
+chaos: setup ## kill real programs at random moments; ROUNDS=n, SEED=s
+	@cargo build --quiet --workspace --bins
+	@OBLET_CHAOS_ROUNDS=$(or $(ROUNDS),100) OBLET_CHAOS_SEED=$(SEED) OBLET_CHAOS_FIRST=$(FIRST) \
+	  cargo test --quiet --test end_to_end chaos:: -- --nocapture
 
 lint: lint-rust lint-tls lint-proto lint-deny lint-shell ## formatting, clippy, contract, licences, scripts
 

@@ -5,12 +5,17 @@
 
 pub mod agent;
 pub mod api;
+mod blocking;
 pub mod cli;
+pub mod clock;
 pub mod config;
 pub mod coordinator;
 pub mod graph;
 pub mod operations;
 pub mod rpc;
+#[cfg(test)]
+#[path = "../tests/simulation/mod.rs"]
+mod simulation;
 pub mod steps;
 pub mod telemetry;
 pub mod tls;

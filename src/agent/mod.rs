@@ -22,4 +22,6 @@ mod wire;
 
 pub use describe::HostView;
 pub use exporter::serve_metrics;
+#[cfg(test)]
+pub(crate) use server::start_on;
 pub use server::{Agent, AgentError, Settings, listen, start};

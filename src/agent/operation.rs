@@ -159,7 +159,4 @@ impl Order {
     }
 }
 
-/// Microseconds since 1970 of the host's clock.
-pub fn now_us() -> i64 {
-    jiff::Timestamp::now().as_microsecond()
-}
+pub use crate::clock::now_micros as now_us;

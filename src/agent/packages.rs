@@ -7,6 +7,7 @@
 
 use super::wire::bad_request;
 use crate::{
+    blocking,
     rpc::{MAX_CHUNK_BYTES, Refused, v1},
     steps::values::{PackageRef, Sha256},
 };
@@ -71,7 +72,7 @@ impl PackageStore {
     pub(super) async fn put(&self, request: v1::PutPackageRequest) -> Result<v1::PutPackageResponse, Refused> {
         let chunk = Chunk::try_from(request)?;
         let store = self.clone();
-        tokio::task::spawn_blocking(move || {
+        blocking::run(move || {
             let _one_at_a_time = store.writing.lock().unwrap_or_else(PoisonError::into_inner);
             store.store(&chunk)
         })
@@ -115,7 +116,7 @@ impl PackageStore {
     /// Removes packages that were last asked for longer than `retention` ago, except those whose digest is `needed`.
     pub(super) async fn collect(&self, retention: Duration, needed: HashSet<Sha256>) -> io::Result<usize> {
         let store = self.clone();
-        tokio::task::spawn_blocking(move || {
+        blocking::run(move || {
             let _one_at_a_time = store.writing.lock().unwrap_or_else(PoisonError::into_inner);
             let mut count = 0;
             for entry in fs::read_dir(&store.directory)? {
@@ -129,7 +130,7 @@ impl PackageStore {
             Ok(count)
         })
         .await
-        .map_err(io::Error::other)?
+        .flatten()
     }
 
     fn check_room(&self, missing: u64) -> Result<(), Refused> {

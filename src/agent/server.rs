@@ -22,11 +22,16 @@ use std::{
     time::Duration,
 };
 use tokio::{
+    io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpSocket},
     task::JoinHandle,
 };
+use tokio_stream::Stream;
 use tokio_util::sync::CancellationToken;
-use tonic::transport::{Server, server::TcpIncoming};
+use tonic::transport::{
+    Server,
+    server::{Connected, TcpIncoming},
+};
 
 /// What the agent needs to know to serve.
 #[derive(Clone)]
@@ -111,13 +116,29 @@ pub async fn start(
     tls::install_crypto_provider();
     let listener = listen(settings.listen)?;
     let address = listener.local_addr().map_err(|source| AgentError::Listen { address: settings.listen, source })?;
+    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true)).with_keepalive(Some(KEEPALIVE));
+    let builder = Server::builder().tls_config(settings.identity.server())?;
+    let serving = start_on(settings, builder, incoming, carrier, view, shutdown).await?;
+    tracing::info!(%address, "the agent is ready");
+    Ok(Agent { address, serving })
+}
+
+/// Starts the agent on connections of any kind.
+pub(crate) async fn start_on<I: AsyncRead + AsyncWrite + Connected + Unpin + Send + 'static>(
+    settings: Settings,
+    builder: Server,
+    incoming: impl Stream<Item = io::Result<I>> + Send + 'static,
+    carrier: Arc<dyn Carrier>,
+    view: Arc<dyn HostView>,
+    shutdown: CancellationToken,
+) -> Result<JoinHandle<Result<(), AgentError>>, AgentError> {
     for name in ["logs", "packages"] {
         private_directory(&settings.state_dir.join(name))?;
     }
     let (journal, writer) = Journal::open(&settings.state_dir).await?;
     let runner = Runner::new(journal, LogStore::new(settings.state_dir.join("logs")), carrier);
     let recovered = runner.recover().await?;
-    tracing::info!(%address, recovered, "the agent is ready");
+    tracing::info!(recovered, "operations that were under way are taken up");
     let api = AgentApi {
         runner: Arc::clone(&runner),
         packages: PackageStore::new(settings.state_dir.join("packages")),
@@ -125,8 +146,7 @@ pub async fn start(
         disks: disks(&settings.root_dir, &settings.state_dir),
         metrics_port: settings.metrics_port,
     };
-    let serving = tokio::spawn(serve(settings, listener, api, writer, shutdown));
-    Ok(Agent { address, serving })
+    Ok(tokio::spawn(serve(settings, builder, incoming, api, writer, shutdown)))
 }
 
 fn disks(root_dir: &Path, state_dir: &Path) -> Vec<PathBuf> {
@@ -145,9 +165,10 @@ pub fn listen(address: SocketAddr) -> Result<TcpListener, AgentError> {
 }
 
 /// Serves until the shutdown or until the journal fails, whichever comes first.
-async fn serve(
+async fn serve<I: AsyncRead + AsyncWrite + Connected + Unpin + Send + 'static>(
     settings: Settings,
-    listener: TcpListener,
+    builder: Server,
+    incoming: impl Stream<Item = io::Result<I>>,
     api: AgentApi,
     mut writer: JoinHandle<Result<(), JournalFailure>>,
     shutdown: CancellationToken,
@@ -168,21 +189,18 @@ async fn serve(
         })
         .transpose()?;
     let stopping = CancellationToken::new();
-    let server = Server::builder()
-        .tls_config(settings.identity.server())?
+    let server = builder
         .http2_keepalive_interval(Some(KEEPALIVE))
         .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
         .concurrency_limit_per_connection(CALLS_PER_CONNECTION)
         .add_service(health_service)
         .add_optional_service(reflection)
         .add_service(service)
-        .serve_with_incoming_shutdown(
-            TcpIncoming::from(listener).with_nodelay(Some(true)).with_keepalive(Some(KEEPALIVE)),
-            stopping.clone().cancelled_owned(),
-        );
+        .serve_with_incoming_shutdown(incoming, stopping.clone().cancelled_owned());
     let mut server = Box::pin(server);
     let mut collector = Box::pin(collect(&runner, &packages, settings.retention, settings.log_limit_bytes));
     let ended = tokio::select! {
+        biased;
         () = shutdown.cancelled() => Ok(()),
         ended = &mut server => ended.map_err(AgentError::from).and(Err(AgentError::Ended("the gRPC server"))),
         ended = &mut writer => {

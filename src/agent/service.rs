@@ -93,7 +93,7 @@ impl v1::agent_service_server::AgentService for AgentApi {
         _request: Request<v1::DescribeHostRequest>,
     ) -> Result<Response<v1::DescribeHostResponse>, Status> {
         let (view, disks) = (Arc::clone(&self.view), self.disks.clone());
-        let mut description = tokio::task::spawn_blocking(move || super::describe::describe(&disks, view.as_ref()))
+        let mut description = crate::blocking::run(move || super::describe::describe(&disks, view.as_ref()))
             .await
             .map_err(|error| Refused::Internal(error.to_string()))?;
         description.epoch = self.runner.journal().highest_epoch();

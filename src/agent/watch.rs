@@ -4,11 +4,15 @@
 //! restart of either side, and a slow reader costs nothing but its place in a bounded channel.
 
 use super::{
+    journal::Commits,
     operation::{Phase, Record},
     runner::Runner,
     wire,
 };
-use crate::rpc::{Refused, v1};
+use crate::{
+    blocking,
+    rpc::{Refused, v1},
+};
 use std::{sync::Arc, time::Duration};
 use tokio::{sync::mpsc, time::Instant};
 use tonic::Status;
@@ -29,6 +33,7 @@ pub(super) fn watch(runner: Arc<Runner>, record: Record, after_sequence: u64, lo
         let mut watcher =
             Watcher { runner, record, sequence: after_sequence, log_offset, items, last_sent: Instant::now() };
         let ended = tokio::select! {
+            biased;
             ended = watcher.run() => ended,
             () = reader.closed() => Ok(()),
         };
@@ -53,7 +58,7 @@ impl Watcher {
     async fn run(&mut self) -> Result<(), Refused> {
         let mut commits = self.runner.journal().commits();
         loop {
-            commits.borrow_and_update();
+            commits.update();
             self.record = self.runner.get(self.record.key).await?;
             let events = self.runner.journal().events(self.record.position, self.sequence).await;
             let events = events.map_err(super::runner::refused)?;
@@ -77,7 +82,7 @@ impl Watcher {
     }
 
     /// Until something was committed, the log grew, or it is time for a heartbeat.
-    async fn wait(&self, commits: &mut tokio::sync::watch::Receiver<u64>) -> Result<(), Refused> {
+    async fn wait(&self, commits: &mut Commits) -> Result<(), Refused> {
         let heartbeat = self.last_sent + HEARTBEAT;
         let run_id = self.record.key.run_id();
         let growth = async {
@@ -86,8 +91,9 @@ impl Watcher {
             }
         };
         tokio::select! {
+            biased;
             changed = commits.changed() => {
-                changed.map_err(|_| super::runner::refused(super::journal::JournalError::Stopped))
+                changed.map_err(super::runner::refused)
             }
             () = self.runner.draining().cancelled() => Err(Refused::Draining),
             () = growth => Ok(()),
@@ -98,10 +104,9 @@ impl Watcher {
         let run_id = self.record.key.run_id();
         while self.runner.logs().len(&run_id) > self.log_offset {
             let (runner, run_id, offset) = (Arc::clone(&self.runner), run_id.clone(), self.log_offset);
-            let data = tokio::task::spawn_blocking(move || runner.logs().read(&run_id, offset, CHUNK_BYTES))
+            let data = blocking::run(move || runner.logs().read(&run_id, offset, CHUNK_BYTES))
                 .await
-                .map_err(std::io::Error::other)
-                .and_then(|read| read)
+                .flatten()
                 .map_err(|error| Refused::Internal(format!("the log cannot be read: {error}")))?;
             if data.is_empty() {
                 break;

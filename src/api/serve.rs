@@ -7,7 +7,7 @@ use crate::{
     coordinator::{
         agents::{AgentAddress, AgentPool, CallError},
         config::Config,
-        engine::{CommandError, Engine, EngineParts, Wait},
+        engine::{CommandError, Engine, EngineMetrics, EngineParts, SqlLocalSteps, SqlTaskStore, Wait},
         secrets::{SecretError, Vault},
         store::{Store, StoreError, tasks::TaskId, users},
     },
@@ -91,18 +91,20 @@ pub async fn start(config: &Config) -> Result<Coordinator, StartError> {
     clean_uploads(&packages_dir).map_err(|source| StartError::File { path: packages_dir.clone(), source })?;
 
     let (shutdown, fatal) = (CancellationToken::new(), CancellationToken::new());
+    let registry = prometheus::Registry::new();
+    registry.register(Box::new(prometheus::process_collector::ProcessCollector::for_self()))?;
+    let agents = Arc::new(AgentPool::new(identity));
+    let (vault_of_tasks, dir) = (Arc::clone(&vault), packages_dir.clone());
     let engine = Engine::start(EngineParts {
-        store: store.clone(),
-        vault: Arc::clone(&vault),
-        agents: Arc::new(AgentPool::new(identity)),
-        packages_dir: packages_dir.clone(),
+        tasks: Arc::new(SqlTaskStore { store: store.clone(), vault: vault_of_tasks, packages_dir: dir.clone() }),
+        local: Arc::new(SqlLocalSteps { store: store.clone(), agents: Arc::clone(&agents), packages_dir: dir }),
+        agents,
+        metrics: EngineMetrics::register(&registry)?,
         shutdown: shutdown.clone(),
         fatal: fatal.clone(),
     })
     .await?;
     let address = config.advertise_addresses.first().map(ToString::to_string).unwrap_or_default();
-    let registry = prometheus::Registry::new();
-    registry.register(Box::new(prometheus::process_collector::ProcessCollector::for_self()))?;
     let state = ApiState::new(ApiSettings {
         store: store.clone(),
         vault,
@@ -112,6 +114,7 @@ pub async fn start(config: &Config) -> Result<Coordinator, StartError> {
         config_url_base: config.config_url_base.clone(),
         engine: Arc::new(Ready { engine: engine.clone(), fatal: fatal.clone() }),
         registry,
+        shutdown: shutdown.clone(),
     })?;
     let rest_listener = listen(config.listen)?;
     let config_listener = listen(config.config_service_listen)?;
@@ -219,7 +222,7 @@ impl TaskEngine for Ready {
     }
 
     fn wake(&self, id: TaskId) {
-        self.engine.wake(id);
+        drop(self.engine.wake(id));
     }
 
     fn command<'a>(&'a self, id: TaskId, command: Command, by: &'a str) -> BoxFuture<'a, Result<(), CommandError>> {

@@ -91,15 +91,33 @@ struct Kept {
     used: Instant,
 }
 
+type Connect = dyn Fn(AgentAddress) -> Result<Channel, CallError> + Send + Sync;
+
 /// The coordinator's connections to all agents.
 pub struct AgentPool {
-    identity: Identity,
+    connect: Box<Connect>,
     channels: Mutex<HashMap<AgentAddress, Kept>>,
 }
 
 impl AgentPool {
     pub fn new(identity: Identity) -> Self {
-        Self { identity, channels: Mutex::new(HashMap::new()) }
+        Self::connecting(move |address| {
+            let endpoint = Endpoint::from_shared(format!("https://{address}"))
+                .and_then(|endpoint| endpoint.tls_config(identity.client(address.0.ip())))
+                .map_err(|error| CallError::Refused {
+                    agent: address,
+                    reason: "BAD_ADDRESS".into(),
+                    message: crate::telemetry::chain(&error),
+                })?;
+            Ok(patient(endpoint).connect_lazy())
+        })
+    }
+
+    /// A pool whose channels are made by `connect`.
+    pub(crate) fn connecting(
+        connect: impl Fn(AgentAddress) -> Result<Channel, CallError> + Send + Sync + 'static,
+    ) -> Self {
+        Self { connect: Box::new(connect), channels: Mutex::default() }
     }
 
     /// A client for the agent. Connecting happens with the first call, and again after a loss.
@@ -109,7 +127,7 @@ impl AgentPool {
             kept.used = Instant::now();
             return Ok(Agent { address, channel: kept.channel.clone() });
         }
-        let channel = self.connect(address)?;
+        let channel = (self.connect)(address)?;
         if channels.len() >= MAX_CHANNELS
             && let Some(oldest) = channels.iter().min_by_key(|(_, kept)| kept.used).map(|(address, _)| *address)
         {
@@ -118,23 +136,16 @@ impl AgentPool {
         channels.insert(address, Kept { channel: channel.clone(), used: Instant::now() });
         Ok(Agent { address, channel })
     }
+}
 
-    fn connect(&self, address: AgentAddress) -> Result<Channel, CallError> {
-        let endpoint = Endpoint::from_shared(format!("https://{address}"))
-            .and_then(|endpoint| endpoint.tls_config(self.identity.client(address.0.ip())))
-            .map_err(|error| CallError::Refused {
-                agent: address,
-                reason: "BAD_ADDRESS".into(),
-                message: crate::telemetry::chain(&error),
-            })?;
-        Ok(endpoint
-            .connect_timeout(CONNECT_TIMEOUT)
-            .tcp_nodelay(true)
-            .http2_keep_alive_interval(KEEPALIVE_INTERVAL)
-            .keep_alive_timeout(KEEPALIVE_TIMEOUT)
-            .keep_alive_while_idle(true)
-            .connect_lazy())
-    }
+/// What holds for every connection: it is given up when nobody answers, also when nothing is asked.
+pub(crate) fn patient(endpoint: Endpoint) -> Endpoint {
+    endpoint
+        .connect_timeout(CONNECT_TIMEOUT)
+        .tcp_nodelay(true)
+        .http2_keep_alive_interval(KEEPALIVE_INTERVAL)
+        .keep_alive_timeout(KEEPALIVE_TIMEOUT)
+        .keep_alive_while_idle(true)
 }
 
 /// One agent. Every call has a deadline.

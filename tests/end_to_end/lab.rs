@@ -1,8 +1,11 @@
 //! Hosts on loopback addresses: each an agent with its own root directory and rpm database, under one coordinator.
 
+use crate::rest::Rest;
+use nix::{sys::signal::Signal, unistd::Pid};
 use oblet::tls;
 use serde_json::{Value, json};
 use std::{
+    collections::BTreeMap,
     fs,
     net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
     path::{Path, PathBuf},
@@ -12,13 +15,13 @@ use std::{
 };
 
 pub(crate) const PACKAGE: &str = "obproxy-1.9.1.1-1919579.el7.x86_64";
-const AGENT_PORT: u16 = 62898;
+pub(crate) const AGENT_PORT: u16 = 62898;
 const METRICS_PORT: u16 = 62899;
 const REST_PORT: u16 = 8443;
 pub(crate) const SQL_PORT: u16 = 2883;
 pub(crate) const EXPORTER_PORT: u16 = 2884;
 pub(crate) const SYS_PASSWORD: &str = "aaBB22__proxysys";
-const PATIENCE: Duration = Duration::from_secs(90);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(90);
 
 /// True where the tests of this file can run; says loudly where they cannot.
 pub(crate) fn possible() -> bool {
@@ -45,10 +48,26 @@ impl Process {
         self.0.wait().unwrap();
     }
 
+    pub(crate) fn is_alive(&mut self) -> bool {
+        self.0.try_wait().unwrap().is_none()
+    }
+
+    /// SIGSTOP: alive, and deaf.
+    pub(crate) fn pause(&self) {
+        self.signal(Signal::SIGSTOP);
+    }
+
+    pub(crate) fn resume(&self) {
+        self.signal(Signal::SIGCONT);
+    }
+
+    fn signal(&self, signal: Signal) {
+        nix::sys::signal::kill(Pid::from_raw(self.0.id().cast_signed()), signal).unwrap();
+    }
+
     /// SIGTERM, as a service manager sends it, until it has ended.
     pub(crate) fn stop(&mut self) {
-        let pid = nix::unistd::Pid::from_raw(self.0.id().cast_signed());
-        nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).unwrap();
+        self.signal(Signal::SIGTERM);
         let deadline = Instant::now() + PATIENCE;
         while self.0.try_wait().unwrap().is_none() {
             assert!(Instant::now() < deadline, "the process does not end");
@@ -92,8 +111,7 @@ impl Host {
     pub(crate) fn processes(&self) -> Vec<u32> {
         let inside =
             |pid: &u32| fs::read_link(format!("/proc/{pid}/exe")).is_ok_and(|program| program.starts_with(self.root()));
-        let pid = |entry: fs::DirEntry| entry.file_name().to_str()?.parse::<u32>().ok();
-        fs::read_dir("/proc").unwrap().flatten().filter_map(pid).filter(inside).collect()
+        pids().filter(inside).collect()
     }
 
     /// How often a file below the agent's logs holds `text`.
@@ -113,12 +131,24 @@ impl Host {
     }
 }
 
+fn pids() -> impl Iterator<Item = u32> {
+    fs::read_dir("/proc").unwrap().flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+}
+
+/// Command lines of all processes, their words parted by spaces.
+pub(crate) fn command_lines() -> BTreeMap<u32, String> {
+    let line = |pid: u32| {
+        let bytes = fs::read(format!("/proc/{pid}/cmdline")).ok()?;
+        Some((pid, String::from_utf8_lossy(&bytes).replace('\0', " ")))
+    };
+    pids().filter_map(line).collect()
+}
+
 impl Drop for Host {
     fn drop(&mut self) {
         self.agent = None;
         for pid in self.processes() {
-            let pid = nix::unistd::Pid::from_raw(pid.cast_signed());
-            let _ = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL);
+            let _ = nix::sys::signal::kill(Pid::from_raw(pid.cast_signed()), Signal::SIGKILL);
         }
     }
 }
@@ -127,8 +157,8 @@ pub(crate) struct Lab {
     pub(crate) hosts: Vec<Host>,
     pub(crate) coordinator: Option<Process>,
     pub(crate) directory: tempfile::TempDir,
-    rest: SocketAddr,
-    http: Option<(reqwest::Client, String)>,
+    pub(crate) listen: SocketAddr,
+    rest: Option<Rest>,
 }
 
 /// Addresses of its own for each lab, so that all of them can use OceanBase's ports at the same time: the process
@@ -146,17 +176,17 @@ impl Lab {
         tls::install_crypto_provider();
         let directory = tempfile::tempdir().unwrap();
         let address = block();
-        let rest = SocketAddr::from((address(0), REST_PORT));
+        let listen = SocketAddr::from((address(0), REST_PORT));
         let path = directory.path();
         fs::create_dir(path.join("coordinator")).unwrap();
         let config = format!(
-            "listen = '{rest}'\nconfig_service_listen = '{1}:8080'\nstate_dir = '{0}/coordinator/state'\n\
+            "listen = '{listen}'\nconfig_service_listen = '{1}:8080'\nstate_dir = '{0}/coordinator/state'\n\
              advertise_addresses = ['{1}']\ninitial_password_file = '{0}/password'\n",
             path.display(),
-            rest.ip(),
+            listen.ip(),
         );
         fs::write(path.join("coordinator/coordinator.toml"), config).unwrap();
-        let mut lab = Self { hosts: Vec::new(), coordinator: None, directory, rest, http: None };
+        let mut lab = Self { hosts: Vec::new(), coordinator: None, directory, listen, rest: None };
         for number in 0..hosts {
             lab.add_host(address(1 + number));
         }
@@ -200,36 +230,40 @@ impl Lab {
     /// Everything runs and answers.
     pub(crate) async fn start(hosts: u8) -> Self {
         let mut lab = Self::prepare(hosts);
-        lab.hosts.iter_mut().for_each(Host::start_agent);
-        lab.start_coordinator();
-        lab.connect().await;
+        lab.run().await;
         lab
+    }
+
+    pub(crate) async fn run(&mut self) {
+        self.hosts.iter_mut().for_each(Host::start_agent);
+        self.start_coordinator();
+        self.connect().await;
     }
 
     /// Waits until coordinator and agents answer.
     pub(crate) async fn connect(&mut self) {
         let path = self.directory.path().to_owned();
-        wait_for("the coordinator", || TcpStream::connect(self.rest).is_ok()).await;
+        wait_for("the coordinator", || TcpStream::connect(self.listen).is_ok()).await;
         for host in &self.hosts {
             wait_for("an agent", || TcpStream::connect((host.address, AGENT_PORT)).is_ok()).await;
         }
-        let ca = reqwest::Certificate::from_pem(&fs::read(path.join("coordinator/state/tls/ca.pem")).unwrap()).unwrap();
-        let client = reqwest::Client::builder().tls_certs_only([ca]).timeout(Duration::from_secs(30)).build().unwrap();
-        self.http = Some((client, fs::read_to_string(path.join("password")).unwrap().trim().to_owned()));
+        let ca = fs::read(path.join("coordinator/state/tls/ca.pem")).unwrap();
+        let password = fs::read_to_string(path.join("password")).unwrap();
+        self.rest = Some(Rest::new(self.listen, &ca, password.trim()));
+    }
+
+    /// The REST interface, as administrator.
+    pub(crate) fn rest(&self) -> &Rest {
+        self.rest.as_ref().unwrap()
     }
 
     pub(crate) async fn get(&self, path: &str) -> Result<Value, reqwest::Error> {
-        let (client, password) = self.http.as_ref().unwrap();
-        let request = client.get(format!("https://{}{path}", self.rest)).basic_auth("admin", Some(password));
-        request.send().await?.json().await
+        self.rest().get(path).await
     }
 
     /// Answers status and body.
     pub(crate) async fn post(&self, path: &str, body: &Value) -> (u16, Value) {
-        let (client, password) = self.http.as_ref().unwrap();
-        let request = client.post(format!("https://{}{path}", self.rest)).basic_auth("admin", Some(password));
-        let response = request.json(body).send().await.unwrap();
-        (response.status().as_u16(), response.json().await.unwrap())
+        self.rest().post(path, body).await.unwrap()
     }
 
     async fn must_post(&self, path: &str, body: &Value) -> Value {
@@ -240,13 +274,12 @@ impl Lab {
 
     /// Uploads the package, registers the hosts and creates a proxy cluster; answers the cluster's id.
     pub(crate) async fn set_up(&self, cluster: Value) -> i64 {
-        let (client, password) = self.http.as_ref().unwrap();
-        let file = self.build_package();
-        let form = reqwest::multipart::Form::new().file("file", &file).await.unwrap();
-        let upload = client.post(format!("https://{}/api/v2/software-packages", self.rest));
-        let answer = upload.basic_auth("admin", Some(password)).multipart(form).send().await.unwrap();
-        assert_eq!(answer.status(), 200, "{}", answer.text().await.unwrap());
+        let package = self.build_package();
+        self.set_up_with(&package, cluster).await
+    }
 
+    pub(crate) async fn set_up_with(&self, package: &Path, cluster: Value) -> i64 {
+        self.rest().upload(package).await;
         let list: Vec<Value> =
             self.hosts.iter().map(|host| json!({"innerIpAddress": host.address.to_string()})).collect();
         self.must_post("/api/v2/compute/hosts/batchCreate", &json!({"hostBasicDataList": list})).await;
@@ -262,21 +295,35 @@ impl Lab {
         clusters["data"]["contents"][0]["id"].as_i64().unwrap()
     }
 
+    /// Ends everything, and leaves the directory to whoever wants to look at it.
+    pub(crate) fn keep(self) -> PathBuf {
+        let Self { hosts, coordinator, directory, .. } = self;
+        drop((hosts, coordinator));
+        directory.keep()
+    }
+
     pub(crate) fn build_package(&self) -> PathBuf {
+        self.build_package_with("echo scriptlet ran once")
+    }
+
+    pub(crate) fn build_package_with(&self, scriptlet: &str) -> PathBuf {
         let binary = oblet_standins::program("obproxy").unwrap();
         let mut options = oblet_standins::package::Options::new(binary, self.directory.path());
-        options.scriptlet = Some("echo scriptlet ran once".into());
+        options.scriptlet = Some(scriptlet.into());
         oblet_standins::package::build(&options).unwrap()
     }
 
     /// The request of the sample, for all hosts; answers the ids of the tasks.
     pub(crate) async fn batch_add(&self, cluster_id: i64) -> Vec<i64> {
-        let host_ids: Vec<usize> = (1..=self.hosts.len()).collect();
-        let body = json!({
-            "hostIds": host_ids, "sqlPort": SQL_PORT, "exporterPort": EXPORTER_PORT, "version": format!("{PACKAGE}.rpm"),
-        });
-        let data = self.must_post(&format!("/api/v2/obproxy/clusters/{cluster_id}/obproxies/batchAdd"), &body).await;
+        let data = self.must_post(&batch_add_path(cluster_id), &self.batch_add_body()).await;
         data["contents"].as_array().unwrap().iter().map(|task| task["id"].as_i64().unwrap()).collect()
+    }
+
+    pub(crate) fn batch_add_body(&self) -> Value {
+        let host_ids: Vec<usize> = (1..=self.hosts.len()).collect();
+        json!({
+            "hostIds": host_ids, "sqlPort": SQL_PORT, "exporterPort": EXPORTER_PORT, "version": format!("{PACKAGE}.rpm"),
+        })
     }
 
     /// Waits until the task came to rest.
@@ -294,6 +341,25 @@ impl Lab {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
         panic!("task {id} does not come to rest: {last:#}");
+    }
+
+    /// Waits until the log of a subtask that runs or failed holds the text; answers that log.
+    pub(crate) async fn told(&self, id: i64, text: &str) -> String {
+        let deadline = Instant::now() + PATIENCE;
+        let mut logs = String::new();
+        while Instant::now() < deadline {
+            let task = self.get(&format!("/api/v2/tasks/instances/{id}")).await.unwrap()["data"].clone();
+            let active = |subtask: &&Value| subtask["status"] == "RUNNING" || subtask["status"] == "FAILED";
+            for subtask in task["subtasks"].as_array().unwrap().iter().filter(active) {
+                let log = self.log(&task, subtask["name"].as_str().unwrap()).await;
+                if log.contains(text) {
+                    return log;
+                }
+                logs = log;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        panic!("no log of task {id} says {text:?}: {logs}");
     }
 
     pub(crate) async fn log(&self, task: &Value, subtask: &str) -> String {
@@ -319,11 +385,25 @@ impl Lab {
     }
 }
 
+pub(crate) fn batch_add_path(cluster_id: i64) -> String {
+    format!("/api/v2/obproxy/clusters/{cluster_id}/obproxies/batchAdd")
+}
+
 /// Waits for a condition, bounded.
 pub(crate) async fn wait_for(what: &str, condition: impl Fn() -> bool) {
-    let deadline = Instant::now() + PATIENCE;
-    while !condition() {
-        assert!(Instant::now() < deadline, "waited in vain for {what}");
+    assert!(holds_within(PATIENCE, condition).await, "waited in vain for {what}");
+}
+
+/// Whether the condition comes true in that time.
+pub(crate) async fn holds_within(time: Duration, condition: impl Fn() -> bool) -> bool {
+    let deadline = Instant::now() + time;
+    loop {
+        if condition() {
+            return true;
+        }
+        if Instant::now() > deadline {
+            return false;
+        }
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
 }

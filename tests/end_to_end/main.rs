@@ -9,7 +9,11 @@
     reason = "a panic is how a test fails, and what it prints is shown then"
 )]
 
+mod chaos;
 mod crashes;
+mod disk;
 mod install;
 mod lab;
+mod network;
+mod rest;
 mod rollback;

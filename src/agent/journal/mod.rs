@@ -11,6 +11,7 @@
 //!  6. Locks are rows: a lock is held by the unfinished operation that names it, and by nothing else.
 
 mod collection;
+mod commits;
 mod records;
 mod recovery;
 mod rows;
@@ -21,11 +22,13 @@ mod tests;
 mod writer;
 
 pub use collection::{Expired, Need};
+pub use commits::Commits;
 pub use records::{Accepted, Acknowledged, Attempt, Canceled, Page};
 pub use recovery::{GivenUp, Resume, Unfinished};
 pub use writer::JournalFailure;
 
-use crate::agent::step::BoxFuture;
+use crate::{agent::step::BoxFuture, blocking};
+use commits::Announcer;
 use seal::Sealer;
 use sqlx::{
     ConnectOptions as _, SqliteConnection,
@@ -41,7 +44,7 @@ use std::{
     },
 };
 use tokio::{
-    sync::{mpsc, oneshot, watch},
+    sync::{mpsc, oneshot},
     task::JoinHandle,
 };
 use writer::Job;
@@ -93,7 +96,7 @@ pub enum OpenError {
 #[derive(Clone)]
 pub struct Journal {
     jobs: mpsc::Sender<Job>,
-    commits: watch::Receiver<u64>,
+    commits: Commits,
     sealer: Arc<Sealer>,
     /// Highest epoch heard of. Only checks go by it: to ask the database would cost them more than their own work.
     epoch: Arc<AtomicU64>,
@@ -121,12 +124,14 @@ impl Journal {
             .foreign_keys(true)
             .pragma("secure_delete", "ON");
         let database = |source| OpenError::Database { path: path.clone(), source };
-        let mut connection = options.connect().await.map_err(database)?;
-        schema::migrate(&mut connection, &path).await?;
+        let mut connection = blocking::database(options.connect()).await.map_err(database)?;
+        blocking::database(schema::migrate(&mut connection, &path)).await?;
         let sealer = Arc::new(Sealer::load_or_create(&directory.join("journal.key"))?);
-        let epoch = Arc::new(AtomicU64::new(records::highest(&mut connection).await.map_err(database)?));
+        let highest = blocking::database(records::highest(&mut connection)).await.map_err(database)?;
+        let epoch = Arc::new(AtomicU64::new(highest));
         let (jobs, queue) = mpsc::channel(QUEUE);
-        let (committed, commits) = watch::channel(0);
+        let committed = Announcer::default();
+        let commits = committed.listener();
         let writer = tokio::spawn(writer::run(connection, queue, committed));
         Ok((Self { jobs, commits, sealer, epoch }, writer))
     }
@@ -140,8 +145,10 @@ impl Journal {
     }
 
     /// Changes whenever something was committed.
-    pub fn commits(&self) -> watch::Receiver<u64> {
-        self.commits.clone()
+    pub fn commits(&self) -> Commits {
+        let mut commits = self.commits.clone();
+        commits.update();
+        commits
     }
 
     async fn write<T: Send + 'static>(

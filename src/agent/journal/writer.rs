@@ -1,8 +1,9 @@
 //! The task that owns the connection.
 
-use crate::agent::step::BoxFuture;
+use super::commits::Announcer;
+use crate::{agent::step::BoxFuture, blocking};
 use sqlx::{Connection as _, SqliteConnection};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 
 pub(super) type Reply = Box<dyn FnOnce() + Send>;
 type Write = Box<dyn for<'c> FnOnce(&'c mut SqliteConnection) -> BoxFuture<'c, sqlx::Result<Reply>> + Send>;
@@ -27,7 +28,7 @@ const SQLITE_FULL: &str = "13";
 pub(super) async fn run(
     mut connection: SqliteConnection,
     mut queue: mpsc::Receiver<Job>,
-    committed: watch::Sender<u64>,
+    committed: Announcer,
 ) -> Result<(), JournalFailure> {
     let mut group = Vec::with_capacity(GROUP);
     while queue.recv_many(&mut group, GROUP).await > 0 {
@@ -39,17 +40,17 @@ pub(super) async fn run(
             }
         }
         if !writes.is_empty() {
-            match commit(&mut connection, writes).await {
+            match blocking::database(commit(&mut connection, writes)).await {
                 Ok(replies) => {
                     for reply in replies {
                         reply();
                     }
-                    committed.send_modify(|count| *count += 1);
+                    committed.committed();
                 }
                 Err(rolled_back) if is_full(&rolled_back.error) => {
                     tracing::warn!("the disk is full: the journal cannot take changes");
                     // SQLite may have rolled back by itself, and then there is no transaction to end.
-                    let _ = sqlx::query("ROLLBACK").execute(&mut connection).await;
+                    let _ = blocking::database(sqlx::query("ROLLBACK").execute(&mut connection)).await;
                     drop(rolled_back.replies);
                 }
                 Err(failed) => {
@@ -59,10 +60,10 @@ pub(super) async fn run(
             }
         }
         for read in reads {
-            read(&mut connection).await;
+            blocking::database(read(&mut connection)).await;
         }
     }
-    connection.close().await.map_err(JournalFailure)
+    blocking::database(connection.close()).await.map_err(JournalFailure)
 }
 
 struct RolledBack {

@@ -8,6 +8,7 @@ use crate::{
         operation::{Order, Phase, Record, now_us},
         step::{BoxFuture, Done, IdentityStore, StepContext, StepError, StepLog, Undoes},
     },
+    blocking,
     graph::Direction,
     rpc::Refused,
     steps::Policy,
@@ -47,8 +48,8 @@ impl Runner {
         let (work, stop) = logs::bounded(log.path(), work).await;
         let outcome = outcome::outcome(work, stop, order.timeout, log.as_ref());
         if let Some(path) = log.path() {
-            let closed = tokio::task::spawn_blocking(move || logs::close(&path)).await.map_err(io::Error::other);
-            if let Err(error) = closed.and_then(|closed| closed) {
+            let closed = blocking::run(move || logs::close(&path)).await;
+            if let Err(error) = closed.flatten() {
                 tracing::warn!(operation = %order.key, %error, "the log of an operation could not be synced");
             }
         }
@@ -73,6 +74,7 @@ impl Runner {
             return self.carrier.execute(&order.step, context).await;
         };
         let undoes = tokio::select! {
+            biased;
             undoes = self.undoes(target.operation_id) => undoes.map_err(|error| {
                 StepError::new("JOURNAL", "what is to be undone cannot be read", "retry the subtask").because(error)
             })?,

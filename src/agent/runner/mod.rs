@@ -213,6 +213,7 @@ impl Runner {
                 runner.carry_out(resume, deadline, &run).await;
             };
             tokio::select! {
+                biased;
                 () = runner.abandoned.cancelled() => {}
                 () = work => {}
             }
@@ -237,6 +238,7 @@ impl Runner {
             }
         };
         tokio::select! {
+            biased;
             turn = self.turns.acquire() => turn.ok(),
             () = run.cancel.cancelled() => None,
             () = late => None,
@@ -267,7 +269,7 @@ impl Runner {
     async fn stop(&self, key: Key) -> Result<Option<Record>, JournalError> {
         let mut commits = self.journal.commits();
         loop {
-            commits.borrow_and_update();
+            commits.update();
             let record = self.journal.get(key).await?;
             if record.as_ref().is_none_or(|record| record.phase.is_over()) {
                 return Ok(record);

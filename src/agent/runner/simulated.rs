@@ -245,7 +245,7 @@ pub(crate) async fn reached(runner: &Runner, key: Key, phase: Phase) -> Record {
     let mut commits = runner.journal().commits();
     let wait = async {
         loop {
-            commits.borrow_and_update();
+            commits.update();
             let record = runner.get(key).await.unwrap();
             if record.phase >= phase {
                 return record;

@@ -10,7 +10,10 @@
 
 use super::{log::AttemptLog, waits::WaitPlace};
 use crate::{
-    coordinator::agents::{Agent, CallError, PutError},
+    coordinator::{
+        agents::{Agent, CallError, PutError},
+        store::now_micros,
+    },
     graph::{Direction, Effect, Failure},
     rpc::v1,
     steps::{AgentStep, fingerprint},
@@ -23,7 +26,7 @@ use zeroize::Zeroizing;
 
 /// What an attempt came to.
 #[derive(Debug)]
-pub(super) enum Outcome {
+pub enum Outcome {
     Succeeded {
         effect: Effect,
         output: Vec<(String, String)>,
@@ -47,7 +50,7 @@ pub(super) struct AgentAttempt {
     pub(super) secrets: Vec<(&'static str, Zeroizing<String>)>,
     /// Where the coordinator keeps the package of an install step.
     pub(super) package: Option<PathBuf>,
-    pub(super) deadline: Option<Instant>,
+    pub(super) deadline: Instant,
     pub(super) cancel: CancellationToken,
     pub(super) place: WaitPlace,
 }
@@ -66,11 +69,12 @@ enum Progress {
 
 impl AgentAttempt {
     pub(super) async fn run(self, log: &mut AttemptLog) -> Outcome {
-        let limit = self.deadline.map(|deadline| deadline + GRACE);
+        let limit = self.deadline + GRACE;
         let ended = tokio::select! {
+            biased;
             outcome = self.pursue_in_turn(log) => Some(outcome),
             () = self.cancel.cancelled() => None,
-            () = sleep_until(limit) => None,
+            () = tokio::time::sleep_until(limit) => None,
         };
         let outcome = match ended {
             Some(outcome) => outcome,
@@ -146,7 +150,7 @@ impl AgentAttempt {
     }
 
     fn is_late(&self) -> bool {
-        self.deadline.is_some_and(|deadline| deadline <= Instant::now())
+        self.deadline <= Instant::now()
     }
 
     fn is_pure(&self) -> bool {
@@ -189,7 +193,7 @@ impl AgentAttempt {
         };
         // The contract knows no timeout of zero.
         let least = Duration::from_millis(1);
-        let remaining = self.deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()).max(least));
+        let remaining = self.deadline.saturating_duration_since(Instant::now()).max(least);
         v1::SubmitRequest {
             key: Some(self.key.clone()),
             epoch: self.epoch,
@@ -202,7 +206,7 @@ impl AgentAttempt {
             undoes_operation_id: self.undoes.as_ref().map(|(id, _)| id.clone()).unwrap_or_default(),
             undoes_effect: self.undoes.as_ref().map_or(v1::Effect::Unspecified, |(_, effect)| (*effect).into()).into(),
             secrets: self.secrets.iter().map(secret).collect(),
-            timeout: remaining.and_then(|remaining| remaining.try_into().ok()),
+            timeout: remaining.try_into().ok(),
         }
     }
 
@@ -262,7 +266,8 @@ impl AgentAttempt {
 
     /// Canceled or out of time: the operation is stopped on the agent, and the attempt is over only when it is dead.
     async fn stop(&self) -> Outcome {
-        self.place.waits_for(format!("agent {} to end the step", self.agent.address));
+        let until = now_micros().saturating_add(i64::try_from(CANCEL_LIMIT.as_micros()).unwrap_or(i64::MAX));
+        self.place.waits_until(until, format!("agent {} to end the step", self.agent.address));
         let mut effect = Effect::Unknown;
         let mut causes = Vec::new();
         if self.is_pure() {
@@ -330,13 +335,6 @@ pub(super) fn backoff() -> backon::ExponentialBackoff {
         .with_max_delay(MAX_DELAY)
         .without_max_times()
         .build()
-}
-
-async fn sleep_until(limit: Option<Instant>) {
-    match limit {
-        Some(limit) => tokio::time::sleep_until(limit).await,
-        None => std::future::pending().await,
-    }
 }
 
 /// If a newer coordinator has the task as well, the store refuses this outcome; if not, an operator has to know.

@@ -4,44 +4,29 @@
 //!  2. A commit that fails for another reason than a full disk ends the program: after a failed sync nobody knows what
 //!     is on the disk, and only a restart that reads the journal does. Nothing is written again before that.
 
-use crate::coordinator::store::{
-    Store, StoreError,
-    tasks::{Append, AppendError, LogPosition, TaskId, append, append_log},
+use super::{
+    metrics::EngineMetrics,
+    store::{LogText, TaskStore, Unwritten, Write, Written},
 };
-use crate::graph::NodeIndex;
-use sqlx::AnyConnection;
+use crate::coordinator::store::StoreError;
+use std::sync::Arc;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
 const QUEUE: usize = 1024;
-const GROUP: usize = 64;
-
-/// Text for the log of an attempt.
-#[derive(Debug, Clone)]
-pub(super) struct LogText {
-    pub(super) task: TaskId,
-    pub(super) node: NodeIndex,
-    pub(super) attempt: u32,
-    pub(super) position: LogPosition,
-    pub(super) text: String,
-}
-
-enum Write {
-    Append(Box<Append>),
-    Log(LogText),
-}
+const GROUP: usize = 256;
 
 struct Request {
     write: Write,
-    reply: oneshot::Sender<Result<(), AppendError>>,
+    reply: oneshot::Sender<Written>,
 }
 
 /// The journal's writer has ended, because the program does.
 #[derive(Debug, thiserror::Error)]
 #[error("the journal is closed")]
-pub(super) struct Closed;
+pub struct Closed;
 
-/// The only way to write events and logs.
+/// The only way to write what belongs to tasks under way.
 #[derive(Clone)]
 pub(super) struct Journal {
     requests: mpsc::Sender<Request>,
@@ -51,16 +36,18 @@ pub(super) struct Journal {
 impl Journal {
     /// Starts the writer. It ends with `closing`, or after cancelling `fatal` when the store fails for good.
     pub(super) fn start(
-        store: Store,
+        store: Arc<dyn TaskStore>,
+        metrics: EngineMetrics,
         closing: CancellationToken,
         fatal: CancellationToken,
     ) -> (Self, tokio::task::JoinHandle<()>) {
         let (requests, receiver) = mpsc::channel(QUEUE);
         let (committed, commits) = watch::channel(0);
+        let committed = Committed { commits: committed, metrics };
         let writer = async move {
             tokio::select! {
                 biased;
-                () = run(store, receiver, committed, fatal) => {}
+                () = run(store.as_ref(), receiver, committed, fatal) => {}
                 () = closing.cancelled() => {}
             }
         };
@@ -72,24 +59,20 @@ impl Journal {
         self.commits.clone()
     }
 
-    /// Returns once the events are synced to disk.
-    pub(super) async fn append(&self, append: Append) -> Result<Result<(), AppendError>, Closed> {
-        self.write(Write::Append(Box::new(append))).await
-    }
-
-    pub(super) async fn log(&self, text: LogText) -> Result<Result<(), AppendError>, Closed> {
+    pub(super) async fn log(&self, text: LogText) -> Result<Written, Closed> {
         self.write(Write::Log(text)).await
     }
 
-    async fn write(&self, write: Write) -> Result<Result<(), AppendError>, Closed> {
+    /// Returns once it is synced to disk.
+    pub(super) async fn write(&self, write: Write) -> Result<Written, Closed> {
         let (reply, answer) = oneshot::channel();
         self.requests.send(Request { write, reply }).await.map_err(|_| Closed)?;
         answer.await.map_err(|_| Closed)
     }
 }
 
-async fn run(store: Store, requests: mpsc::Receiver<Request>, committed: watch::Sender<u64>, fatal: CancellationToken) {
-    if let Err(error) = write_all(&store, requests, &committed).await {
+async fn run(store: &dyn TaskStore, requests: mpsc::Receiver<Request>, committed: Committed, fatal: CancellationToken) {
+    if let Err(error) = write_all(store, requests, &committed).await {
         tracing::error!(error = crate::telemetry::chain(&error), "the store failed; stopping to recover");
         fatal.cancel();
     }
@@ -97,78 +80,55 @@ async fn run(store: Store, requests: mpsc::Receiver<Request>, committed: watch::
 
 /// Writes until nobody can ask any more, or until nobody knows what is on disk.
 async fn write_all(
-    store: &Store,
+    store: &dyn TaskStore,
     mut requests: mpsc::Receiver<Request>,
-    committed: &watch::Sender<u64>,
+    committed: &Committed,
 ) -> Result<(), StoreError> {
     let mut group = Vec::with_capacity(GROUP);
     while requests.recv_many(&mut group, GROUP).await > 0 {
-        if group.len() > 1 {
-            match write_group(store, &group).await {
-                Ok(results) => {
-                    group.drain(..).zip(results).for_each(|(request, result)| request.tell(result));
-                    committed.send_modify(|count| *count += 1);
-                    continue;
-                }
-                // One bad request must not take its neighbours with it, so each is written by itself.
-                Err(Unwritten::Undone(_)) => {}
-                Err(Unwritten::InDoubt(error)) => return Err(error),
+        let (writes, replies): (Vec<_>, Vec<_>) = group.drain(..).map(|request| (request.write, request.reply)).unzip();
+        match store.commit(&writes).await {
+            Ok(results) => {
+                committed.count(&writes);
+                replies.into_iter().zip(results).for_each(|(reply, result)| tell(reply, result));
             }
-        }
-        for request in group.drain(..) {
-            match write_group(store, std::slice::from_ref(&request)).await {
-                Ok(results) => {
-                    if let Some(result) = results.into_iter().next() {
-                        request.tell(result);
+            Err(Unwritten::InDoubt(error)) => return Err(error),
+            // One bad request must not take its neighbours with it, so each is written by itself.
+            Err(Unwritten::Undone(_)) => {
+                for (write, reply) in writes.into_iter().zip(replies) {
+                    match store.commit(std::slice::from_ref(&write)).await {
+                        Ok(results) => {
+                            committed.count(std::slice::from_ref(&write));
+                            if let Some(result) = results.into_iter().next() {
+                                tell(reply, result);
+                            }
+                        }
+                        Err(Unwritten::Undone(error)) => tell(reply, Err(error.into())),
+                        Err(Unwritten::InDoubt(error)) => return Err(error),
                     }
-                    committed.send_modify(|count| *count += 1);
                 }
-                Err(Unwritten::Undone(error)) => request.tell(Err(error.into())),
-                Err(Unwritten::InDoubt(error)) => return Err(error),
             }
         }
     }
     Ok(())
 }
 
-/// Why a group was not written.
-enum Unwritten {
-    Undone(StoreError),
-    /// It may be on disk all the same.
-    InDoubt(StoreError),
+/// Who is told of a commit.
+struct Committed {
+    commits: watch::Sender<u64>,
+    metrics: EngineMetrics,
 }
 
-impl Request {
-    fn tell(self, result: Result<(), AppendError>) {
-        // Whoever asked may have been shut down meanwhile; what is written stays written.
-        let _ = self.reply.send(result);
-    }
-}
-
-/// Writes all requests in one transaction; answers what came of each.
-async fn write_group(store: &Store, group: &[Request]) -> Result<Vec<Result<(), AppendError>>, Unwritten> {
-    let mut transaction = store.begin().await.map_err(Unwritten::Undone)?;
-    let mut results = Vec::with_capacity(group.len());
-    for request in group {
-        results.push(write(&mut transaction, &request.write).await.map_err(Unwritten::Undone)?);
-    }
-    match transaction.commit().await.map_err(StoreError::from) {
-        Ok(()) => Ok(results),
-        Err(full @ StoreError::DiskFull(_)) => Err(Unwritten::Undone(full)),
-        Err(error) => Err(Unwritten::InDoubt(error)),
+impl Committed {
+    fn count(&self, group: &[Write]) {
+        let events = |write: &Write| if let Write::Append(append) = write { append.events.len() as u64 } else { 0 };
+        self.metrics.commits.inc();
+        self.metrics.events.inc_by(group.iter().map(events).sum());
+        self.commits.send_modify(|count| *count += 1);
     }
 }
 
-async fn write(connection: &mut AnyConnection, write: &Write) -> Result<Result<(), AppendError>, StoreError> {
-    match write {
-        Write::Append(events) => match append(connection, events).await {
-            Err(AppendError::Store(error)) => Err(error),
-            // A fenced append has changed nothing, so its neighbours can be committed.
-            result => Ok(result),
-        },
-        Write::Log(log) => {
-            append_log(connection, (log.task, log.node, log.attempt), log.position, &log.text).await?;
-            Ok(Ok(()))
-        }
-    }
+/// Whoever asked may have been shut down meanwhile; what is written stays written.
+fn tell(reply: oneshot::Sender<Written>, result: Written) {
+    let _ = reply.send(result);
 }

@@ -1,11 +1,11 @@
 //! Steps that need no host. Each may run twice: it looks at the rows first, and writes what is missing.
 
-use super::{Shared, attempt::Outcome, journal::Closed, log::AttemptLog, waits::WaitPlace};
+use super::{attempt::Outcome, journal::Closed, log::AttemptLog, waits::WaitPlace};
 use crate::{
     coordinator::{
-        agents::{AgentAddress, CallError},
+        agents::{AgentAddress, AgentPool, CallError},
         store::{
-            StoreError,
+            Store, StoreError,
             clusters::{self, ObproxyStatus},
             hosts::{self, Host, HostDetails, HostStatus},
             packages,
@@ -15,7 +15,8 @@ use crate::{
     rpc::v1,
     steps::{CoordinatorStep, ObproxyRef, PrepareObproxyInstall, values::PackageRef},
 };
-use std::time::Duration;
+use futures_util::future::BoxFuture;
+use std::{path::PathBuf, sync::Arc, time::Duration};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -62,27 +63,61 @@ impl LocalError {
     }
 }
 
-pub(super) async fn run(
-    shared: &Shared,
-    step: &CoordinatorStep,
-    direction: Direction,
-    deadline: Option<Instant>,
-    (cancel, place): (&CancellationToken, &WaitPlace),
-    log: &mut AttemptLog,
-) -> Outcome {
+/// One run of a local step.
+pub struct LocalRun<'a> {
+    pub step: &'a CoordinatorStep,
+    pub direction: Direction,
+    pub deadline: Instant,
+    pub cancel: &'a CancellationToken,
+    pub place: &'a WaitPlace,
+}
+
+/// Carries out steps that need no host.
+pub trait LocalSteps: Send + Sync {
+    fn run<'a>(&'a self, run: LocalRun<'a>, log: &'a mut AttemptLog) -> BoxFuture<'a, Outcome>;
+}
+
+/// The real ones: rows of the store, and questions to agents.
+pub struct SqlLocalSteps {
+    pub store: Store,
+    pub agents: Arc<AgentPool>,
+    pub packages_dir: PathBuf,
+}
+
+impl LocalSteps for SqlLocalSteps {
+    fn run<'a>(&'a self, run: LocalRun<'a>, log: &'a mut AttemptLog) -> BoxFuture<'a, Outcome> {
+        Box::pin(carry_out(self, run, log))
+    }
+}
+
+async fn carry_out(shared: &SqlLocalSteps, run: LocalRun<'_>, log: &mut AttemptLog) -> Outcome {
+    let LocalRun { step, direction, deadline, cancel, place } = run;
     let work = async {
-        match (step, direction) {
-            (CoordinatorStep::PrepareObproxyInstall(step), Direction::Execute) => {
-                prepare_install(shared, step, deadline, place, log).await
+        loop {
+            let result = match (step, direction) {
+                (CoordinatorStep::PrepareObproxyInstall(step), Direction::Execute) => {
+                    prepare_install(shared, step, deadline, place, log).await
+                }
+                (CoordinatorStep::PrepareObproxyInstall(step), Direction::Undo) => {
+                    forget_install(shared, step, log).await
+                }
+                (CoordinatorStep::UpdateObproxyStatus(proxy), Direction::Execute) => {
+                    set_status(shared, proxy, ObproxyStatus::Running, log).await
+                }
+                (CoordinatorStep::UpdateObproxyStatus(proxy), Direction::Undo) => {
+                    set_status(shared, proxy, ObproxyStatus::Creating, log).await
+                }
+                (CoordinatorStep::Finish, Direction::Execute | Direction::Undo) => Ok(Ok(())),
+            };
+            // As the engine itself: a full disk costs time, no step.
+            match result {
+                Err(LocalError::Store(error @ StoreError::DiskFull(_))) => {
+                    tracing::error!(error = crate::telemetry::chain(&error), "waiting for the store");
+                    place.waits_for("room on the coordinator's disk");
+                }
+                result => return result,
             }
-            (CoordinatorStep::PrepareObproxyInstall(step), Direction::Undo) => forget_install(shared, step, log).await,
-            (CoordinatorStep::UpdateObproxyStatus(proxy), Direction::Execute) => {
-                set_status(shared, proxy, ObproxyStatus::Running, log).await
-            }
-            (CoordinatorStep::UpdateObproxyStatus(proxy), Direction::Undo) => {
-                set_status(shared, proxy, ObproxyStatus::Creating, log).await
-            }
-            (CoordinatorStep::Finish, Direction::Execute | Direction::Undo) => Ok(Ok(())),
+            tokio::time::sleep(RETRY_DELAY).await;
         }
     };
     let result = tokio::select! {
@@ -118,9 +153,9 @@ type Done = Result<Result<(), Closed>, LocalError>;
 
 /// Everything that can be found out before the host is touched: rows, the package, the agent, the architecture.
 async fn prepare_install(
-    shared: &Shared,
+    shared: &SqlLocalSteps,
     step: &PrepareObproxyInstall,
-    deadline: Option<Instant>,
+    deadline: Instant,
     place: &WaitPlace,
     log: &mut AttemptLog,
 ) -> Done {
@@ -158,7 +193,7 @@ async fn prepare_install(
 }
 
 async fn check_package(
-    shared: &Shared,
+    shared: &SqlLocalSteps,
     connection: &mut sqlx::AnyConnection,
     reference: &PackageRef,
 ) -> Result<(), LocalError> {
@@ -175,9 +210,9 @@ async fn check_package(
 
 /// Asks the agent what the host is, until it answers or the time is over.
 async fn describe(
-    shared: &Shared,
+    shared: &SqlLocalSteps,
     host: &Host,
-    deadline: Option<Instant>,
+    deadline: Instant,
     place: &WaitPlace,
     log: &mut AttemptLog,
 ) -> Result<Result<v1::DescribeHostResponse, Closed>, LocalError> {
@@ -188,7 +223,7 @@ async fn describe(
         match agent.describe_host().await {
             Ok(facts) => return Ok(Ok(facts)),
             Err(error @ (CallError::Unknown { .. } | CallError::Busy { .. })) => {
-                if deadline.is_some_and(|deadline| deadline <= Instant::now()) {
+                if deadline <= Instant::now() {
                     return Err(LocalError::Unreachable { host: host.inner_ip, source: Box::new(error) });
                 }
                 if !told && let Err(closed) = log.line(&format!("waiting: {error}")).await {
@@ -204,7 +239,7 @@ async fn describe(
 }
 
 /// Keeps what the host says of itself.
-async fn observe(shared: &Shared, host: Host, facts: &v1::DescribeHostResponse) -> Result<(), StoreError> {
+async fn observe(shared: &SqlLocalSteps, host: Host, facts: &v1::DescribeHostResponse) -> Result<(), StoreError> {
     let details = HostDetails {
         operating_system: facts.operating_system.clone(),
         operating_system_release: facts.kernel_release.clone(),
@@ -219,7 +254,7 @@ async fn observe(shared: &Shared, host: Host, facts: &v1::DescribeHostResponse) 
 }
 
 /// Takes back what the request wrote: the proxy, or the cluster that has no proxies.
-async fn forget_install(shared: &Shared, step: &PrepareObproxyInstall, log: &mut AttemptLog) -> Done {
+async fn forget_install(shared: &SqlLocalSteps, step: &PrepareObproxyInstall, log: &mut AttemptLog) -> Done {
     let mut transaction = shared.store.begin().await?;
     let line = match &step.proxy {
         Some(proxy) => {
@@ -242,7 +277,12 @@ async fn forget_install(shared: &Shared, step: &PrepareObproxyInstall, log: &mut
     Ok(log.line(&line).await)
 }
 
-async fn set_status(shared: &Shared, reference: &ObproxyRef, status: ObproxyStatus, log: &mut AttemptLog) -> Done {
+async fn set_status(
+    shared: &SqlLocalSteps,
+    reference: &ObproxyRef,
+    status: ObproxyStatus,
+    log: &mut AttemptLog,
+) -> Done {
     let mut transaction = shared.store.begin().await?;
     let Some(proxy) = clusters::proxy(&mut transaction, reference.server_id).await? else {
         return match status {

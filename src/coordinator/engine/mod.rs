@@ -4,24 +4,38 @@
 //!     follows from it.
 //!  2. A dispatch is committed before the work is handed out. At start, whatever was handed out and not answered is
 //!     asked for again under the same key (window W1), and an outcome is acknowledged only after it is committed (W5).
-//!  3. Each task has its own driver, so that one bad task, or one unreachable host, stalls no other.
+//!  3. Each task has its own driver, so that one bad task, or one unreachable host, stalls no other. A task that cannot
+//!     be taken up (a damaged record, a step of a newer program) is shown as FAILED with its problem.
 //!  4. Work per task and per host is bounded.
 
+mod acknowledge;
 mod attempt;
 mod driver;
+mod flight;
+mod housekeeping;
 mod journal;
 mod local;
 mod log;
+mod metrics;
+mod sql;
+mod store;
 #[cfg(test)]
 mod tests;
 mod waits;
 
+pub use attempt::Outcome;
+pub use local::{LocalRun, LocalSteps, SqlLocalSteps};
+pub use log::AttemptLog;
+pub use metrics::EngineMetrics;
+pub use sql::SqlTaskStore;
+pub use store::{LogText, NamedSecret, PreparationError, TaskStore, Unwritten, Write, Written};
+pub use waits::{Wait, WaitPlace};
+
 use super::{
     agents::AgentPool,
-    secrets::Vault,
     store::{
-        Store, StoreError,
-        tasks::{self, LoadError, TaskId},
+        StoreError,
+        tasks::{LoadError, TaskId},
     },
 };
 use crate::graph::{Command, NodeIndex, Refusal};
@@ -29,7 +43,6 @@ use driver::Driver;
 use journal::Journal;
 use std::{
     collections::HashMap,
-    path::PathBuf,
     sync::{Arc, Mutex, PoisonError},
 };
 use tokio::{
@@ -37,7 +50,6 @@ use tokio::{
     task::JoinHandle,
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
-pub use waits::Wait;
 use waits::Waits;
 
 /// Subtasks of one task that run at a time; OCP's engine has the same number.
@@ -45,6 +57,8 @@ const MAX_RUNNING_PER_TASK: usize = 10;
 /// Agent steps that run at a time on one host, over all tasks.
 const MAX_RUNNING_PER_HOST: usize = 4;
 const COMMAND_QUEUE: usize = 16;
+/// A driver that ends with an order in its queue came to rest in that moment, so the next one answers.
+const DRIVERS_PER_COMMAND: usize = 3;
 
 /// Why a command was not carried out.
 #[derive(Debug, thiserror::Error)]
@@ -53,6 +67,8 @@ pub enum CommandError {
     Refused(#[from] Refusal),
     #[error("the task cannot be taken up")]
     Load(#[from] LoadError),
+    #[error("nobody drives the task at the moment")]
+    Undriven,
     #[error("the coordinator is shutting down")]
     ShuttingDown,
 }
@@ -66,11 +82,11 @@ struct Order {
 
 /// What all drivers share.
 struct Shared {
-    store: Store,
-    vault: Arc<Vault>,
+    tasks: Arc<dyn TaskStore>,
+    local: Arc<dyn LocalSteps>,
     agents: Arc<AgentPool>,
-    packages_dir: PathBuf,
     journal: Journal,
+    metrics: EngineMetrics,
     epoch: i64,
     hosts: Mutex<HashMap<i64, Arc<Semaphore>>>,
     waits: Arc<Waits>,
@@ -84,14 +100,18 @@ impl Shared {
         hosts.retain(|id, permits| *id == host_id || Arc::strong_count(permits) > 1);
         Arc::clone(hosts.entry(host_id).or_insert_with(|| Arc::new(Semaphore::new(MAX_RUNNING_PER_HOST))))
     }
+
+    fn agent_epoch(&self) -> u64 {
+        u64::try_from(self.epoch).unwrap_or(0)
+    }
 }
 
 /// What the engine is made of.
 pub struct EngineParts {
-    pub store: Store,
-    pub vault: Arc<Vault>,
+    pub tasks: Arc<dyn TaskStore>,
+    pub local: Arc<dyn LocalSteps>,
     pub agents: Arc<AgentPool>,
-    pub packages_dir: PathBuf,
+    pub metrics: EngineMetrics,
     /// Drivers stop where they are; what they handed out is asked for again at the next start.
     pub shutdown: CancellationToken,
     /// Cancelled by the engine when the store fails for good.
@@ -109,19 +129,20 @@ pub struct Engine {
 }
 
 impl Engine {
-    /// Takes a new epoch and goes on with every unfinished task.
+    /// Takes a new epoch and takes up every unfinished task; returns once all of them are.
     pub async fn start(parts: EngineParts) -> Result<Self, StoreError> {
-        let epoch = tasks::next_epoch(&parts.store).await?;
-        let unfinished = tasks::unfinished(parts.store.readers()).await?;
+        let epoch = parts.tasks.next_epoch().await?;
+        let unfinished = parts.tasks.unfinished().await?;
         let tracker = TaskTracker::new();
         let closing = CancellationToken::new();
-        let (journal, writer) = Journal::start(parts.store.clone(), closing.clone(), parts.fatal);
+        let (journal, writer) =
+            Journal::start(Arc::clone(&parts.tasks), parts.metrics.clone(), closing.clone(), parts.fatal);
         let shared = Arc::new(Shared {
-            store: parts.store,
-            vault: parts.vault,
+            tasks: parts.tasks,
+            local: parts.local,
             agents: parts.agents,
-            packages_dir: parts.packages_dir,
             journal,
+            metrics: parts.metrics,
             epoch,
             hosts: Mutex::new(HashMap::new()),
             waits: Arc::default(),
@@ -130,9 +151,12 @@ impl Engine {
         let writer = Arc::new(Mutex::new(Some(writer)));
         let engine = Self { shared, drivers: Arc::default(), tracker, closing, writer };
         tracing::info!(epoch, tasks = unfinished.len(), "taking up unfinished tasks");
-        for id in unfinished {
-            engine.wake(id);
+        let taken_up: Vec<_> = unfinished.into_iter().map(|id| engine.wake(id)).collect();
+        for task in taken_up.into_iter().flatten() {
+            // An error only says that the driver has let go of its end, which is the news that counts.
+            let _ = task.await;
         }
+        engine.tracker.spawn(housekeeping::keep(engine.clone()));
         Ok(engine)
     }
 
@@ -154,32 +178,36 @@ impl Engine {
         &self.shared.agents
     }
 
-    /// Starts to drive a task that was committed to the store; harmless if it is driven already.
-    pub fn wake(&self, id: TaskId) {
-        let mut drivers = self.drivers.lock().unwrap_or_else(PoisonError::into_inner);
-        drivers.entry(id).or_insert_with(|| self.spawn_driver(id));
+    /// Starts to drive a task that was committed to the store; harmless if it is driven already. The receiver ends
+    /// when the task was taken up, or turned out to be one that cannot be.
+    pub fn wake(&self, id: TaskId) -> Option<oneshot::Receiver<()>> {
+        let mut drivers = self.drivers();
+        if drivers.contains_key(&id) {
+            return None;
+        }
+        let (taken_up, receiver) = oneshot::channel();
+        drivers.insert(id, self.spawn_driver(id, taken_up));
+        Some(receiver)
     }
 
     /// Carries out an operator's decision; returns once it is in the journal.
     pub async fn command(&self, id: TaskId, command: Command, by: &str) -> Result<(), CommandError> {
-        loop {
+        for _ in 0..DRIVERS_PER_COMMAND {
             let (reply, answer) = oneshot::channel();
             let order = Order { command, by: by.to_owned(), reply };
-            let driver = {
-                let mut drivers = self.drivers.lock().unwrap_or_else(PoisonError::into_inner);
-                drivers.entry(id).or_insert_with(|| self.spawn_driver(id)).clone()
-            };
+            let driver = self.driver(id);
             if driver.send(order).await.is_ok()
                 && let Ok(result) = answer.await
             {
                 return Ok(result?);
             }
-            // The driver ended with the order in its queue: the task came to rest, or cannot be taken up.
             if self.shared.shutdown.is_cancelled() {
                 return Err(CommandError::ShuttingDown);
             }
-            tasks::claim(&self.shared.store, id, self.shared.epoch).await?;
+            // The driver ended with the order in its queue: the task came to rest, or cannot be taken up.
+            self.shared.tasks.load(id).await?;
         }
+        Err(CommandError::Undriven)
     }
 
     /// Waits until every driver has stopped, then ends the journal's writer.
@@ -195,18 +223,30 @@ impl Engine {
         }
     }
 
-    fn spawn_driver(&self, id: TaskId) -> mpsc::Sender<Order> {
+    fn drivers(&self) -> std::sync::MutexGuard<'_, HashMap<TaskId, mpsc::Sender<Order>>> {
+        self.drivers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn driver(&self, id: TaskId) -> mpsc::Sender<Order> {
+        self.drivers().entry(id).or_insert_with(|| self.spawn_driver(id, oneshot::channel().0)).clone()
+    }
+
+    fn is_driven(&self, id: TaskId) -> bool {
+        self.drivers().contains_key(&id)
+    }
+
+    fn spawn_driver(&self, id: TaskId, taken_up: oneshot::Sender<()>) -> mpsc::Sender<Order> {
         let (orders, receiver) = mpsc::channel(COMMAND_QUEUE);
         let shared = Arc::clone(&self.shared);
-        let place = Place { drivers: Arc::clone(&self.drivers), id };
+        let driven = self.shared.metrics.driven.clone();
+        driven.inc();
+        let place = Place { drivers: Arc::clone(&self.drivers), id, driven };
         self.tracker.spawn(async move {
             let _place = place;
-            match Driver::load(shared, id).await {
-                Ok(driver) => driver.run(receiver).await,
-                // It stays RUNNING in the list, with the reason in the log, and costs no other task.
-                Err(error) => {
-                    tracing::error!(task = %id, error = crate::telemetry::chain(&error), "the task needs an operator");
-                }
+            let driver = Driver::load(shared, id).await;
+            drop(taken_up);
+            if let Some(driver) = driver {
+                driver.run(receiver).await;
             }
         });
         orders
@@ -217,10 +257,12 @@ impl Engine {
 struct Place {
     drivers: Arc<Mutex<HashMap<TaskId, mpsc::Sender<Order>>>>,
     id: TaskId,
+    driven: prometheus::IntGauge,
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
+        self.driven.dec();
         self.drivers.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.id);
     }
 }

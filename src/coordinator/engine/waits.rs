@@ -11,8 +11,8 @@ use std::{
 pub struct Wait {
     /// Completes "waits for".
     pub what: String,
-    /// When it gives up, in microseconds since 1970; None: never.
-    pub until: Option<i64>,
+    /// When it gives up, in microseconds since 1970.
+    pub until: i64,
 }
 
 #[derive(Default)]
@@ -29,24 +29,28 @@ impl Waits {
 }
 
 /// The place of one subtask; what it waits for is forgotten with it.
-pub(super) struct WaitPlace {
+pub struct WaitPlace {
     waits: Arc<Waits>,
     task: TaskId,
     node: NodeIndex,
-    until: Option<i64>,
+    until: i64,
 }
 
 impl WaitPlace {
-    pub(super) fn new(waits: Arc<Waits>, task: TaskId, node: NodeIndex, until: Option<i64>) -> Self {
+    pub(super) fn new(waits: Arc<Waits>, task: TaskId, node: NodeIndex, until: i64) -> Self {
         Self { waits, task, node, until }
     }
 
-    pub(super) fn waits_for(&self, what: impl Into<String>) {
-        let wait = Wait { what: what.into(), until: self.until };
+    pub fn waits_for(&self, what: impl Into<String>) {
+        self.waits_until(self.until, what);
+    }
+
+    pub fn waits_until(&self, until: i64, what: impl Into<String>) {
+        let wait = Wait { what: what.into(), until };
         self.waits.lock().entry(self.task).or_default().insert(self.node, wait);
     }
 
-    pub(super) fn goes_on(&self) {
+    pub fn goes_on(&self) {
         let mut waits = self.waits.lock();
         if let Some(nodes) = waits.get_mut(&self.task) {
             nodes.remove(&self.node);

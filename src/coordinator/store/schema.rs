@@ -92,7 +92,11 @@ const STATEMENTS: &[(&str, &str)] = &[
         "CREATE TABLE audit_events (id BIGINT PRIMARY KEY, created_at BIGINT NOT NULL, user_name VARCHAR(64) NOT NULL, \
          action VARCHAR(64) NOT NULL, object VARCHAR(191) NOT NULL, detail TEXT NOT NULL, trace_id VARCHAR(16) NOT NULL)",
     ),
+    // 1: the agents know that all its outcomes are safe.
+    ("acknowledged tasks", "ALTER TABLE tasks ADD COLUMN acknowledged BIGINT NOT NULL DEFAULT 0"),
     ("ids of audit events", "INSERT INTO sequences (name, next_value) VALUES ('audit_event', 1)"),
+    // Logs of a task that were written before this are gone.
+    ("retention of logs", "ALTER TABLE tasks ADD COLUMN logs_removed_at BIGINT"),
 ];
 
 pub(super) fn migrator() -> Migrator {

@@ -1,11 +1,18 @@
 //! Tasks: the journal of events, and the rows that the API lists, written in the same transaction.
 
+mod append;
+
 pub use super::task_logs::{LogPosition, append_log, log, log_position};
+pub use append::{Append, Clock, Draft, SubtaskChange};
 
 #[cfg(test)]
 mod tests;
 
-use super::{Store, StoreError, allocate, now_micros};
+use super::{
+    Store, StoreError, allocate,
+    locks::{self, Holder},
+    now_micros,
+};
 use crate::{
     graph::{Dispatch, Event, Failure, IllegalTransition, NodeIndex, Operation, SubtaskStatus, TaskState, TaskStatus},
     operations::TaskPlan,
@@ -37,6 +44,10 @@ pub struct TaskRecord {
     pub trace_id: String,
     pub created_at: i64,
     pub finished_at: Option<i64>,
+    /// Why no coordinator can go on with it; an operator has to look.
+    pub problem: Option<String>,
+    /// The agents know that its outcomes are safe.
+    pub acknowledged: bool,
     /// In the order of the plan's nodes.
     pub subtasks: Vec<SubtaskRecord>,
 }
@@ -64,8 +75,30 @@ pub struct Origin<'a> {
     pub epoch: i64,
 }
 
-/// Creates a task inside a transaction, so that it comes into being together with the rows that it is about.
+/// Why a task was not created.
+#[derive(Debug, thiserror::Error)]
+pub enum CreateError {
+    /// An object that it needs is reserved by another task.
+    #[error("{0}")]
+    Reserved(Holder),
+    #[error("the store did not take the task")]
+    Store(#[from] StoreError),
+}
+
+/// Creates a task inside a transaction, so that it comes into being together with the rows that it is about, and takes
+/// its locks. After an error the caller rolls back.
 pub async fn create(
+    connection: &mut AnyConnection,
+    plan: &TaskPlan,
+    state: &TaskState,
+    origin: &Origin<'_>,
+) -> Result<TaskId, CreateError> {
+    let id = insert(connection, plan, state, origin).await?;
+    locks::take(connection, id, &plan.locks).await?.map_err(CreateError::Reserved)?;
+    Ok(id)
+}
+
+async fn insert(
     connection: &mut AnyConnection,
     plan: &TaskPlan,
     state: &TaskState,
@@ -135,7 +168,7 @@ pub async fn list(
     let rows = query.build().fetch_all(&mut *connection).await?;
     let mut tasks = Vec::with_capacity(rows.len());
     for row in rows {
-        tasks.push(read_task(connection, &row).await?);
+        tasks.push(read_task(connection, &row).await?.0);
     }
     Ok((tasks, total))
 }
@@ -163,30 +196,53 @@ fn push_filter(query: &mut QueryBuilder<Any>, filter: &TaskFilter) {
 pub async fn get(connection: &mut AnyConnection, id: TaskId) -> Result<Option<TaskRecord>, StoreError> {
     let row = sqlx::query("SELECT * FROM tasks WHERE id = ?").bind(id.0).fetch_optional(&mut *connection).await?;
     match row {
-        Some(row) => Ok(Some(read_task(connection, &row).await?)),
+        Some(row) => Ok(Some(read_task(connection, &row).await?.0)),
         None => Ok(None),
     }
 }
 
-async fn read_task(connection: &mut AnyConnection, row: &AnyRow) -> Result<TaskRecord, StoreError> {
+/// What can be read of a task, and what cannot: a damaged task stays visible.
+async fn read_task(connection: &mut AnyConnection, row: &AnyRow) -> Result<(TaskRecord, Option<Cause>), StoreError> {
     let id: i64 = row.try_get("id")?;
-    let damaged = |source| StoreError::Damaged { table: "tasks", id, source };
     let rows = sqlx::query("SELECT * FROM subtasks WHERE task_id = ? ORDER BY node")
         .bind(id)
         .fetch_all(&mut *connection)
         .await?;
-    Ok(TaskRecord {
+    let mut record = TaskRecord {
         id: TaskId(id),
-        plan: decode(&row.try_get::<String, _>("plan")?).map_err(damaged)?,
-        status: parse(row, "status").map_err(damaged)?,
-        operation: parse(row, "operation").map_err(damaged)?,
+        plan: TaskPlan {
+            name: row.try_get("name")?,
+            host_id: row.try_get("host_id")?,
+            obproxy_cluster_id: row.try_get("cluster_id")?,
+            ..TaskPlan::default()
+        },
+        status: TaskStatus::Failed,
+        operation: Operation::Execute,
         creator: row.try_get("creator")?,
         executor: row.try_get("executor")?,
         trace_id: row.try_get("trace_id")?,
         created_at: row.try_get("created_at")?,
         finished_at: row.try_get("finished_at")?,
-        subtasks: rows.iter().map(read_subtask).collect::<Result<_, _>>()?,
-    })
+        problem: row.try_get("problem")?,
+        acknowledged: row.try_get::<i64, _>("acknowledged")? != 0,
+        subtasks: Vec::new(),
+    };
+    let damage = record.fill(row, &rows).err();
+    if let Some(damage) = &damage {
+        record.status = TaskStatus::Failed;
+        record.problem.get_or_insert_with(|| format!("the rows of the task cannot be read: {damage}"));
+    }
+    Ok((record, damage))
+}
+
+impl TaskRecord {
+    fn fill(&mut self, row: &AnyRow, subtasks: &[AnyRow]) -> Result<(), Cause> {
+        self.status = parse(row, "status")?;
+        self.operation = parse(row, "operation")?;
+        self.plan = decode(&row.try_get::<String, _>("plan")?)?;
+        self.subtasks = subtasks.iter().map(read_subtask).collect::<Result<_, _>>()?;
+        Ok(())
+    }
 }
 
 fn read_subtask(row: &AnyRow) -> Result<SubtaskRecord, StoreError> {
@@ -219,12 +275,27 @@ pub(super) fn encode<T: serde::Serialize>(value: &T) -> Result<String, StoreErro
     serde_json::to_string(value).map_err(|error| StoreError::Sql(sqlx::Error::Encode(error.into())))
 }
 
-/// Ids of the tasks that are under way.
+/// Ids of the tasks that are under way, and of those that could not be taken up: a newer program may know how.
 pub async fn unfinished(pool: &AnyPool) -> Result<Vec<TaskId>, StoreError> {
-    let rows = sqlx::query("SELECT id FROM tasks WHERE status = ? ORDER BY id")
+    let rows = sqlx::query("SELECT id FROM tasks WHERE status = ? OR problem IS NOT NULL ORDER BY id")
         .bind(TaskStatus::Running.as_str())
         .fetch_all(pool)
         .await?;
+    ids(&rows)
+}
+
+/// Tasks at rest whose agents may not know that their outcomes are safe, oldest first, at most a hundred.
+pub async fn unacknowledged(pool: &AnyPool) -> Result<Vec<TaskId>, StoreError> {
+    let rows = sqlx::query(
+        "SELECT id FROM tasks WHERE acknowledged = 0 AND status <> ? AND problem IS NULL ORDER BY id LIMIT 100",
+    )
+    .bind(TaskStatus::Running.as_str())
+    .fetch_all(pool)
+    .await?;
+    ids(&rows)
+}
+
+fn ids(rows: &[AnyRow]) -> Result<Vec<TaskId>, StoreError> {
     rows.iter().map(|row| Ok(TaskId(row.try_get(0)?))).collect()
 }
 
@@ -256,74 +327,86 @@ pub enum LoadError {
     Superseded(TaskId),
     #[error("the store cannot be read")]
     Store(#[from] StoreError),
+    #[error("the rows of the task are damaged, or were written by a newer coordinator")]
+    Record(#[source] Cause),
     #[error("the graph of the task is damaged")]
     Graph(#[from] crate::graph::GraphError),
-    #[error("event {sequence} of the task is damaged")]
+    #[error("event {sequence} of the task is damaged, or was written by a newer coordinator")]
     Event { sequence: i64, source: Cause },
     #[error("event {sequence} of the task does not follow from those before it")]
     Illegal { sequence: i64, source: IllegalTransition },
 }
 
-/// Claims a task for `epoch` and replays its journal.
-pub async fn claim(store: &Store, id: TaskId, epoch: i64) -> Result<LoadedTask, LoadError> {
-    let mut transaction = store.begin().await?;
-    let record = get(&mut transaction, id).await?.ok_or(LoadError::Absent(id))?;
+impl LoadError {
+    /// The task itself is at fault, so asking again does not help; None if it is not.
+    pub fn problem(&self) -> Option<String> {
+        match self {
+            Self::Record(_) | Self::Graph(_) | Self::Event { .. } | Self::Illegal { .. } => {
+                Some(crate::telemetry::chain(self))
+            }
+            Self::Absent(_) | Self::Superseded(_) | Self::Store(_) => None,
+        }
+    }
+}
+
+/// Claims a task for `epoch`, unless a newer coordinator did.
+pub async fn claim(connection: &mut AnyConnection, id: TaskId, epoch: i64) -> Result<(), AppendError> {
     let claimed = sqlx::query("UPDATE tasks SET epoch = ? WHERE id = ? AND epoch <= ?")
         .bind(epoch)
         .bind(id.0)
         .bind(epoch)
-        .execute(&mut *transaction)
+        .execute(connection)
         .await
         .map_err(StoreError::from)?;
-    if claimed.rows_affected() != 1 {
-        return Err(LoadError::Superseded(id));
-    }
-    let loaded = replay(&mut transaction, record).await?;
-    transaction.commit().await.map_err(StoreError::from)?;
-    Ok(loaded)
+    if claimed.rows_affected() == 1 { Ok(()) } else { Err(AppendError::Fenced(id)) }
 }
 
-/// Reads a task with the state that its events give, whoever drives it.
+/// Reads a task and replays its journal.
 pub async fn load(connection: &mut AnyConnection, id: TaskId) -> Result<LoadedTask, LoadError> {
-    let record = get(connection, id).await?.ok_or(LoadError::Absent(id))?;
-    replay(connection, record).await
-}
-
-async fn replay(connection: &mut AnyConnection, record: TaskRecord) -> Result<LoadedTask, LoadError> {
+    let row = sqlx::query("SELECT * FROM tasks WHERE id = ?")
+        .bind(id.0)
+        .fetch_optional(&mut *connection)
+        .await
+        .map_err(StoreError::from)?;
+    let row = row.ok_or(LoadError::Absent(id))?;
+    let (record, damage) = read_task(connection, &row).await?;
+    if let Some(damage) = damage {
+        return Err(LoadError::Record(damage));
+    }
     let rows = sqlx::query("SELECT sequence, payload, created_at FROM task_events WHERE task_id = ? ORDER BY sequence")
-        .bind(record.id.0)
+        .bind(id.0)
         .fetch_all(connection)
         .await
         .map_err(StoreError::from)?;
-    let mut state = TaskState::new(record.plan.graph()?);
-    let mut next_sequence = 1;
-    let (mut dispatched_at, mut ended) = (Vec::new(), Vec::new());
+    let mut loaded = LoadedTask {
+        state: TaskState::new(record.plan.graph()?),
+        record,
+        next_sequence: 1,
+        dispatched_at: Vec::new(),
+        ended: Vec::new(),
+    };
     for row in rows {
         let column = |name| row.try_get::<i64, _>(name).map_err(StoreError::from);
         let (sequence, created_at) = (column("sequence")?, column("created_at")?);
         let payload: String = row.try_get("payload").map_err(StoreError::from)?;
         let event: Event = decode(&payload).map_err(|source| LoadError::Event { sequence, source })?;
-        state.apply(&event).map_err(|source| LoadError::Illegal { sequence, source })?;
-        if let Event::Dispatched { node, .. } = event {
-            dispatched_at.retain(|(earlier, _)| *earlier != node);
-            dispatched_at.push((node, created_at));
-        }
-        ended.extend(event.ended());
-        next_sequence = sequence + 1;
+        loaded.replay(sequence, &event, created_at)?;
     }
-    Ok(LoadedTask { record, state, next_sequence, dispatched_at, ended })
+    Ok(loaded)
 }
 
-/// Events of one task that become true together, with the state they lead to.
-#[derive(Debug, Clone)]
-pub struct Append {
-    pub task: TaskId,
-    pub epoch: i64,
-    /// Sequence number of the first event.
-    pub sequence: i64,
-    pub events: Vec<Event>,
-    pub state: TaskState,
-    pub at: i64,
+impl LoadedTask {
+    /// Takes the next event of the journal in.
+    pub fn replay(&mut self, sequence: i64, event: &Event, created_at: i64) -> Result<(), LoadError> {
+        self.state.apply(event).map_err(|source| LoadError::Illegal { sequence, source })?;
+        if let Event::Dispatched { node, .. } = event {
+            self.dispatched_at.retain(|(earlier, _)| earlier != node);
+            self.dispatched_at.push((*node, created_at));
+        }
+        self.ended.extend(event.ended());
+        self.next_sequence = sequence + 1;
+        Ok(())
+    }
 }
 
 /// Why events were not written.
@@ -339,17 +422,15 @@ pub enum AppendError {
 /// Writes events and the rows that follow from them, on condition that the epoch is still the task's own.
 pub async fn append(connection: &mut AnyConnection, append: &Append) -> Result<(), AppendError> {
     let task = append.task;
-    let count = i64::try_from(append.events.len()).unwrap_or(i64::MAX);
-    let status = append.state.status();
-    let finished_at = (status != TaskStatus::Running).then_some(append.at);
+    let finished_at = (append.status != TaskStatus::Running).then_some(append.at);
     let claimed = sqlx::query(
-        "UPDATE tasks SET status = ?, operation = ?, finished_at = ?, next_sequence = next_sequence + ? \
+        "UPDATE tasks SET status = ?, operation = ?, finished_at = ?, next_sequence = ?, acknowledged = 0 \
          WHERE id = ? AND epoch = ? AND next_sequence = ?",
     )
-    .bind(status.as_str())
-    .bind(append.state.operation().as_str())
+    .bind(append.status.as_str())
+    .bind(append.operation.as_str())
     .bind(finished_at)
-    .bind(count)
+    .bind(append.next_sequence())
     .bind(task.0)
     .bind(append.epoch)
     .bind(append.sequence)
@@ -377,23 +458,24 @@ pub async fn append(connection: &mut AnyConnection, append: &Append) -> Result<(
         .execute(&mut *connection)
         .await
         .map_err(StoreError::from)?;
-        if let Some((node, _)) = run {
-            project_times(connection, append, event, node).await?;
-        }
     }
-    project_statuses(connection, append).await?;
+    for subtask in &append.subtasks {
+        project(connection, append, subtask).await?;
+    }
+    if append.status == TaskStatus::Successful {
+        locks::release(connection, task).await?;
+    }
     Ok(())
 }
 
 async fn is_written(connection: &mut AnyConnection, append: &Append) -> Result<bool, StoreError> {
-    let count = i64::try_from(append.events.len()).unwrap_or(i64::MAX);
     let rows = sqlx::query(
         "SELECT payload FROM task_events WHERE task_id = ? AND sequence >= ? AND sequence < ? AND epoch = ? \
          ORDER BY sequence",
     )
     .bind(append.task.0)
     .bind(append.sequence)
-    .bind(append.sequence.saturating_add(count))
+    .bind(append.next_sequence())
     .bind(append.epoch)
     .fetch_all(connection)
     .await?;
@@ -402,42 +484,57 @@ async fn is_written(connection: &mut AnyConnection, append: &Append) -> Result<b
     Ok(written == wanted)
 }
 
-async fn project_times(
-    connection: &mut AnyConnection,
-    append: &Append,
-    event: &Event,
-    node: NodeIndex,
-) -> Result<(), StoreError> {
-    let sql = match event {
-        Event::Dispatched { .. } => {
-            "UPDATE subtasks SET started_at = ?, finished_at = NULL WHERE task_id = ? AND node = ?"
-        }
-        _ => "UPDATE subtasks SET finished_at = ? WHERE task_id = ? AND node = ?",
-    };
-    sqlx::query(sql).bind(append.at).bind(append.task.0).bind(i64::from(node.0)).execute(connection).await?;
+async fn project(connection: &mut AnyConnection, append: &Append, subtask: &SubtaskChange) -> Result<(), StoreError> {
+    let Clock { started, ended } = subtask.clock;
+    sqlx::query(
+        "UPDATE subtasks SET started_at = COALESCE(?, started_at), \
+         finished_at = CASE WHEN ? = 1 THEN ? ELSE finished_at END, \
+         status = ?, operation = ?, run_time = ?, failure = ? WHERE task_id = ? AND node = ?",
+    )
+    .bind(started.then_some(append.at))
+    .bind(i64::from(started || ended))
+    .bind(ended.then_some(append.at))
+    .bind(subtask.status.as_str())
+    .bind(subtask.operation.as_str())
+    .bind(i64::from(subtask.attempt))
+    .bind(subtask.failure.as_ref().map(encode).transpose()?)
+    .bind(append.task.0)
+    .bind(i64::from(subtask.node.0))
+    .execute(connection)
+    .await?;
     Ok(())
 }
 
-/// One event can move many subtasks (a join becomes READY, a rollback turns the whole graph), so all rows are compared.
-async fn project_statuses(connection: &mut AnyConnection, append: &Append) -> Result<(), StoreError> {
-    for (node, subtask) in append.state.subtasks() {
-        let failure = subtask.failure.as_ref().map(encode).transpose()?;
-        sqlx::query(
-            "UPDATE subtasks SET status = ?, operation = ?, run_time = ?, failure = ? WHERE task_id = ? AND node = ? \
-             AND (status <> ? OR operation <> ? OR run_time <> ? OR COALESCE(failure, '') <> COALESCE(?, ''))",
-        )
-        .bind(subtask.status.as_str())
-        .bind(subtask.operation.as_str())
-        .bind(i64::from(subtask.attempt))
-        .bind(failure.as_deref())
-        .bind(append.task.0)
-        .bind(i64::from(node.0))
-        .bind(subtask.status.as_str())
-        .bind(subtask.operation.as_str())
-        .bind(i64::from(subtask.attempt))
-        .bind(failure.as_deref())
-        .execute(&mut *connection)
-        .await?;
-    }
+/// Notes that the task cannot be taken up, or that it can again.
+pub async fn set_problem(
+    connection: &mut AnyConnection,
+    id: TaskId,
+    epoch: i64,
+    problem: Option<&str>,
+    status: TaskStatus,
+) -> Result<(), AppendError> {
+    let done = sqlx::query("UPDATE tasks SET problem = ?, status = ? WHERE id = ? AND epoch = ?")
+        .bind(problem)
+        .bind(status.as_str())
+        .bind(id.0)
+        .bind(epoch)
+        .execute(connection)
+        .await
+        .map_err(StoreError::from)?;
+    if done.rows_affected() == 1 { Ok(()) } else { Err(AppendError::Fenced(id)) }
+}
+
+/// Notes that the agents know the outcomes of all events before `next_sequence`.
+pub async fn set_acknowledged(
+    connection: &mut AnyConnection,
+    id: TaskId,
+    next_sequence: i64,
+) -> Result<(), AppendError> {
+    sqlx::query("UPDATE tasks SET acknowledged = 1 WHERE id = ? AND next_sequence = ?")
+        .bind(id.0)
+        .bind(next_sequence)
+        .execute(connection)
+        .await
+        .map_err(StoreError::from)?;
     Ok(())
 }

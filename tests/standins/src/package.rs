@@ -35,6 +35,10 @@ pub struct Options {
     pub architecture: String,
     /// A `%post` scriptlet; None for a package without one.
     pub scriptlet: Option<String>,
+    /// A `%pre` scriptlet; one that fails keeps the package out.
+    pub before_install: Option<String>,
+    /// A `%postun` scriptlet.
+    pub after_erase: Option<String>,
 }
 
 impl Options {
@@ -48,6 +52,8 @@ impl Options {
             release: "1919579.el7".into(),
             architecture: std::env::consts::ARCH.into(),
             scriptlet: Some("echo obproxy stand-in is installed".into()),
+            before_install: None,
+            after_erase: None,
         }
     }
 
@@ -86,6 +92,12 @@ pub fn build(options: &Options) -> Result<PathBuf, rpm::Error> {
         )?;
     if let Some(scriptlet) = &options.scriptlet {
         builder.post_install_script(scriptlet.as_str());
+    }
+    if let Some(scriptlet) = &options.before_install {
+        builder.pre_install_script(scriptlet.as_str());
+    }
+    if let Some(scriptlet) = &options.after_erase {
+        builder.post_uninstall_script(scriptlet.as_str());
     }
     let package = builder.build()?;
     fs::create_dir_all(&options.directory)?;

@@ -36,8 +36,9 @@ async fn an_append_whose_answer_got_lost_is_not_taken_for_a_foreign_one() {
     let origin = Origin { creator: "admin", executor: "here", trace_id: "t", epoch: 1 };
     let task = create(&mut transaction, &plan, &state, &origin).await.unwrap();
     let dispatched = Event::Dispatched { node: NodeIndex(0), attempt: 1, direction: Direction::Execute };
-    state.apply(&dispatched).unwrap();
-    let first = Append { task, epoch: 1, sequence: 1, events: vec![dispatched], state, at: 1 };
+    let mut draft = Draft::new(&state);
+    draft.apply(&mut state, dispatched).unwrap();
+    let first = draft.finish((task, 1, 1), &state, 1);
     append(&mut transaction, &first).await.unwrap();
     append(&mut transaction, &first).await.unwrap();
     let events: i64 =
@@ -65,11 +66,57 @@ async fn a_task_that_is_taken_up_again_knows_what_has_its_outcome() {
         Event::Dispatched { node: dispatch.node, attempt: 1, direction: dispatch.direction },
         Event::Succeeded { node: dispatch.node, attempt: 1, effect: Effect::None, output: Vec::new() },
     ];
-    for event in &events {
-        state.apply(event).unwrap();
+    let mut draft = Draft::new(&state);
+    for event in events {
+        draft.apply(&mut state, event).unwrap();
     }
-    append(&mut transaction, &Append { task, epoch: 1, sequence: 1, events, state, at: 1 }).await.unwrap();
+    append(&mut transaction, &draft.finish((task, 1, 1), &state, 1)).await.unwrap();
+    claim(&mut transaction, task, 2).await.unwrap();
+    assert_eq!(load(&mut transaction, task).await.unwrap().ended, [dispatch]);
+    assert!(matches!(claim(&mut transaction, task, 1).await, Err(AppendError::Fenced(_))));
     transaction.commit().await.unwrap();
-    assert_eq!(claim(&store, task, 2).await.unwrap().ended, [dispatch]);
+    assert_eq!(unacknowledged(store.readers()).await.unwrap(), [task]);
+    let mut transaction = store.begin().await.unwrap();
+    // An acknowledgement of fewer events than there are counts for nothing.
+    set_acknowledged(&mut transaction, task, 2).await.unwrap();
+    assert!(!get(&mut transaction, task).await.unwrap().unwrap().acknowledged);
+    set_acknowledged(&mut transaction, task, 3).await.unwrap();
+    transaction.commit().await.unwrap();
+    assert_eq!(unacknowledged(store.readers()).await.unwrap(), []);
+    store.close().await;
+}
+
+#[tokio::test]
+async fn a_task_that_this_program_cannot_read_stays_visible_and_costs_no_other() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = Store::open(&directory.path().join("store.db")).await.unwrap();
+    let plan = plan();
+    let state = TaskState::new(plan.graph().unwrap());
+    let mut transaction = store.begin().await.unwrap();
+    let origin = Origin { creator: "admin", executor: "here", trace_id: "t", epoch: 1 };
+    let mut ids = Vec::new();
+    for damage in [
+        "UPDATE tasks SET plan = replace(plan, '\"finish\"', '\"levitate\"') WHERE id = ?",
+        "UPDATE tasks SET plan = '{' WHERE id = ?",
+        "UPDATE tasks SET status = 'PONDERING' WHERE id = ?",
+        "UPDATE subtasks SET run_time = -1 WHERE task_id = ?",
+    ] {
+        let task = create(&mut transaction, &plan, &state, &origin).await.unwrap();
+        let changed = sqlx::query(damage).bind(task.0).execute(&mut *transaction).await.unwrap();
+        assert_eq!(changed.rows_affected(), 1);
+        ids.push(task);
+    }
+    let whole = create(&mut transaction, &plan, &state, &origin).await.unwrap();
+    let (listed, _) = list(&mut transaction, &TaskFilter::default(), 10, 0).await.unwrap();
+    assert_eq!(listed.len(), 5);
+    for task in ids {
+        let record = get(&mut transaction, task).await.unwrap().unwrap();
+        assert_eq!((record.status, record.plan.name.as_str()), (TaskStatus::Failed, "test"));
+        assert!(record.problem.is_some());
+        let Err(error) = load(&mut transaction, task).await else { panic!("{task} is damaged") };
+        assert!(error.problem().is_some(), "{error}");
+    }
+    assert!(load(&mut transaction, whole).await.is_ok());
+    transaction.commit().await.unwrap();
     store.close().await;
 }

@@ -18,7 +18,7 @@ use std::{
     env, fs, io,
     io::Write as _,
     net::{IpAddr, Ipv4Addr, TcpListener},
-    path::PathBuf,
+    path::{Path, PathBuf},
     process,
     sync::{
         Arc, Mutex,
@@ -42,17 +42,21 @@ struct Proxy {
 }
 
 impl Proxy {
-    /// Appends to `log/obproxy.log`; a log that cannot be written stops nothing.
     fn log(&self, line: &str) {
-        let file = fs::OpenOptions::new().create(true).append(true).open(self.root.join("log/obproxy.log"));
-        if let Ok(mut file) = file {
-            let _ = writeln!(file, "{line}");
-        }
+        append(&self.root, line);
     }
 
     /// Runs `change` on the configuration; a session that panicked leaves it as it was.
     fn with_config<T>(&self, change: impl FnOnce(&mut Config) -> T) -> T {
         change(&mut self.config.lock().unwrap_or_else(|poisoned| poisoned.into_inner()))
+    }
+}
+
+/// Appends to `log/obproxy.log`; a log that cannot be written stops nothing.
+fn append(root: &Path, line: &str) {
+    let file = fs::OpenOptions::new().create(true).append(true).open(root.join("log/obproxy.log"));
+    if let Ok(mut file) = file {
+        let _ = writeln!(file, "{line}");
     }
 }
 
@@ -74,6 +78,7 @@ pub fn run(options: Options) -> io::Result<()> {
     for directory in DIRECTORIES {
         fs::create_dir_all(root.join(directory))?;
     }
+    append(&root, &format!("obproxy starts as pid {}", process::id()));
     let mut config = Config::load(root.join("etc/obproxy_config.bin"))?;
     for name in ["observer_sys_password", "observer_sys_password1"] {
         if let Ok(hash) = env::var(name) {

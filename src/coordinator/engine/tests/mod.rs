@@ -1,10 +1,15 @@
 //! Attempts of the coordinator against a whole agent on a simulated host, and the writer of the journal.
 
+mod takeover;
+
 use super::{
     attempt::{AgentAttempt, Outcome},
     driver::survive,
-    journal::{Journal, LogText},
+    journal::Journal,
     log::AttemptLog,
+    metrics::EngineMetrics,
+    sql::SqlTaskStore,
+    store::LogText,
     waits::WaitPlace,
 };
 use crate::{
@@ -14,6 +19,7 @@ use crate::{
     },
     coordinator::{
         agents::{AgentAddress, AgentPool},
+        secrets::Vault,
         store::{
             Store,
             tasks::{AppendError, LogPosition, TaskId},
@@ -72,8 +78,11 @@ impl Lab {
         let agent = agent::start(settings, carrier.clone(), carrier.clone(), shutdown.clone()).await.unwrap();
         let pool = AgentPool::new(issue(directory.path(), Role::Coordinator));
         let store = Store::open(&directory.path().join("coordinator.db")).await.unwrap();
+        let vault = Arc::new(Vault::load_or_create(&directory.path().join("secret.key")).unwrap());
+        let tasks = Arc::new(SqlTaskStore { store, vault, packages_dir: directory.path().into() });
+        let metrics = EngineMetrics::register(&prometheus::Registry::new()).unwrap();
         let fatal = CancellationToken::new();
-        let (journal, _writer) = Journal::start(store, shutdown.clone(), fatal.clone());
+        let (journal, _writer) = Journal::start(tasks, metrics, shutdown.clone(), fatal.clone());
         Self { directory, carrier, agent, pool, journal, fatal, _shutdown: shutdown.drop_guard() }
     }
 
@@ -88,9 +97,9 @@ impl Lab {
             undoes: None,
             secrets: Vec::new(),
             package: None,
-            deadline: Some(Instant::now() + Duration::from_secs(60)),
+            deadline: Instant::now() + Duration::from_secs(60),
             cancel: CancellationToken::new(),
-            place: WaitPlace::new(Arc::default(), TaskId(1), NodeIndex(0), None),
+            place: WaitPlace::new(Arc::default(), TaskId(1), NodeIndex(0), i64::MAX),
         }
     }
 
@@ -118,7 +127,7 @@ async fn a_success_counts_also_when_it_is_learned_after_the_deadline() {
     let key = fresh_key();
     assert!(matches!(lab.run(lab.attempt(&key)).await, Outcome::Succeeded { .. }));
     // The coordinator was away until the deadline had passed.
-    let late = AgentAttempt { deadline: Some(Instant::now()), ..lab.attempt(&key) };
+    let late = AgentAttempt { deadline: Instant::now(), ..lab.attempt(&key) };
     assert!(matches!(lab.run(late).await, Outcome::Succeeded { effect: Effect::Done, .. }));
     assert_eq!(lab.carrier.calls().len(), 1);
 }
@@ -126,7 +135,7 @@ async fn a_success_counts_also_when_it_is_learned_after_the_deadline() {
 #[tokio::test]
 async fn past_the_deadline_nothing_is_begun() {
     let lab = Lab::new(Behaviour::Succeed).await;
-    let late = AgentAttempt { deadline: Some(Instant::now()), ..lab.attempt(&fresh_key()) };
+    let late = AgentAttempt { deadline: Instant::now(), ..lab.attempt(&fresh_key()) };
     let failure = failure(lab.run(late).await);
     assert_eq!((failure.reason.as_str(), failure.effect), ("TIMEOUT", Effect::None));
     assert!(lab.carrier.calls().is_empty());

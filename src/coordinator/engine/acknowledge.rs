@@ -1,0 +1,103 @@
+//! Tells agents that outcomes are safe, so that they may forget them (window W5).
+//!
+//! An acknowledgement that does not get through is not lost: a task at rest counts as acknowledged only after every one
+//! of its outcomes is, and until then housekeeping tells them all again.
+
+use super::{Shared, attempt::backoff, flight::Agents, store::Write};
+use crate::{
+    coordinator::{
+        agents::CallError,
+        store::tasks::{LoadedTask, TaskId},
+    },
+    graph::Dispatch,
+    operations::{PlannedNode, TaskPlan},
+    rpc::v1,
+    steps::{Policy, Step},
+};
+use std::sync::Arc;
+use tokio::task::JoinSet;
+
+const TRIES: usize = 10;
+
+pub(super) struct Acknowledgements {
+    agents: Arc<Agents>,
+    plan: Arc<TaskPlan>,
+    under_way: JoinSet<bool>,
+    all_through: bool,
+}
+
+impl Acknowledgements {
+    pub(super) fn new(agents: Arc<Agents>, plan: Arc<TaskPlan>) -> Self {
+        Self { agents, plan, under_way: JoinSet::new(), all_through: true }
+    }
+
+    pub(super) fn send(&mut self, ended: &[Dispatch]) {
+        while let Some(through) = self.under_way.try_join_next() {
+            self.all_through &= through.unwrap_or(false);
+        }
+        let key = |dispatch: &Dispatch| {
+            let node = self.plan.node(dispatch.node).filter(|node| is_journaled(node))?;
+            Some((node.host_id, operation_key(node, *dispatch)))
+        };
+        let keys: Vec<_> = ended.iter().filter_map(key).collect();
+        if !keys.is_empty() {
+            self.under_way.spawn(acknowledge(Arc::clone(&self.agents), keys));
+        }
+    }
+
+    /// Waits for the last ones, and notes it if all got through.
+    pub(super) async fn finish(mut self, shared: Arc<Shared>, task: TaskId, next_sequence: i64) {
+        let all = async {
+            while let Some(through) = self.under_way.join_next().await {
+                self.all_through &= through.unwrap_or(false);
+            }
+        };
+        if shared.shutdown.run_until_cancelled(all).await.is_some() && self.all_through {
+            // What is not noted is told again later.
+            let _ = shared.journal.write(Write::Acknowledged { task, next_sequence }).await;
+        }
+    }
+}
+
+/// Tells all outcomes of a task at rest once more.
+pub(super) async fn again(shared: &Arc<Shared>, task: TaskId) {
+    let Ok(LoadedTask { record, next_sequence, ended, .. }) = shared.tasks.load(task).await else { return };
+    let agents = Arc::new(Agents::new(Arc::clone(shared)));
+    let mut acknowledgements = Acknowledgements::new(agents, Arc::new(record.plan));
+    acknowledgements.send(&ended);
+    acknowledgements.finish(Arc::clone(shared), task, next_sequence).await;
+}
+
+/// Answers whether the agent knows of all of them.
+async fn acknowledge(agents: Arc<Agents>, keys: Vec<(Option<i64>, v1::OperationKey)>) -> bool {
+    let mut all = true;
+    for (host_id, key) in keys {
+        all &= acknowledge_one(&agents, host_id, key).await;
+    }
+    all
+}
+
+async fn acknowledge_one(agents: &Agents, host_id: Option<i64>, key: v1::OperationKey) -> bool {
+    let Ok(agent) = agents.of(host_id).await else { return false };
+    for delay in backoff().take(TRIES) {
+        match agent.acknowledge(key.clone(), agents.epoch()).await {
+            Err(CallError::Unknown { .. }) => tokio::time::sleep(delay).await,
+            // Forgotten meanwhile, or never begun there.
+            Ok(()) | Err(CallError::NotFound { .. }) => return true,
+            Err(error) => {
+                tracing::debug!(%error, "an outcome is not acknowledged");
+                return false;
+            }
+        }
+    }
+    false
+}
+
+fn is_journaled(node: &PlannedNode) -> bool {
+    matches!(&node.step, Step::Agent(step) if step.info().policy != Policy::Pure)
+}
+
+pub(super) fn operation_key(node: &PlannedNode, dispatch: Dispatch) -> v1::OperationKey {
+    let operation_id = node.operation_id(dispatch.direction).to_string();
+    v1::OperationKey { operation_id, attempt: dispatch.attempt }
+}

@@ -1,0 +1,201 @@
+//! One piece of work that was handed out, from its preparation to its outcome.
+
+use super::{
+    Shared,
+    acknowledge::operation_key,
+    attempt::{AgentAttempt, Outcome},
+    journal::Closed,
+    local::LocalRun,
+    log::AttemptLog,
+    store::PreparationError,
+    waits::WaitPlace,
+};
+use crate::{
+    coordinator::{
+        agents::Agent,
+        store::{
+            now_micros,
+            tasks::{LogPosition, TaskId},
+        },
+    },
+    graph::{Direction, Dispatch, Effect, Failure, Operation},
+    operations::{PlannedNode, TaskPlan},
+    steps::{AgentStep, CoordinatorStep, Step},
+};
+use std::{
+    collections::HashMap,
+    path::PathBuf,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+/// The agents of a task's hosts. Their addresses do not change under a task, which reserves its hosts.
+pub(super) struct Agents {
+    shared: Arc<Shared>,
+    known: Mutex<HashMap<i64, Agent>>,
+}
+
+impl Agents {
+    pub(super) fn new(shared: Arc<Shared>) -> Self {
+        Self { shared, known: Mutex::default() }
+    }
+
+    pub(super) fn epoch(&self) -> u64 {
+        self.shared.agent_epoch()
+    }
+
+    pub(super) async fn of(&self, host_id: Option<i64>) -> Result<Agent, PreparationError> {
+        let host_id = host_id.unwrap_or(0);
+        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner).get(&host_id).cloned();
+        if let Some(agent) = known {
+            return Ok(agent);
+        }
+        let address = self.shared.tasks.agent_address(host_id).await?.ok_or(PreparationError::NoHost(host_id))?;
+        let agent = self.shared.agents.agent(address).map_err(PreparationError::Agent)?;
+        self.known.lock().unwrap_or_else(PoisonError::into_inner).insert(host_id, agent.clone());
+        Ok(agent)
+    }
+}
+
+/// Where OCP sets no limit (it prints 0), for no wait is endless. Such steps take seconds.
+const UNLIMITED: Duration = Duration::from_secs(3600);
+
+pub(super) struct Flight {
+    pub(super) shared: Arc<Shared>,
+    pub(super) id: TaskId,
+    pub(super) plan: Arc<TaskPlan>,
+    pub(super) agents: Arc<Agents>,
+    pub(super) dispatch: Dispatch,
+    /// There may be a log of this attempt already.
+    pub(super) has_log: bool,
+    pub(super) operation: Operation,
+    pub(super) effect: Effect,
+    /// Microseconds since 1970.
+    pub(super) dispatched_at: i64,
+    pub(super) cancel: CancellationToken,
+}
+
+impl Flight {
+    pub(super) async fn fly(self) -> Outcome {
+        let Some(planned) = self.plan.node(self.dispatch.node).cloned() else { return Outcome::Abandoned };
+        let Ok(mut log) = self.log().await else { return Outcome::Abandoned };
+        let mut outcome = self.carry_out(&planned, &mut log).await;
+        if let Outcome::Failed(failure) = &mut outcome
+            && failure.log_tail.is_empty()
+        {
+            failure.log_tail = log.tail();
+        }
+        outcome
+    }
+
+    async fn carry_out(&self, planned: &PlannedNode, log: &mut AttemptLog) -> Outcome {
+        // What the request wrote is taken back with the whole task only: a retry still needs it.
+        let kept = self.operation == Operation::Retry
+            && matches!(planned.step, Step::Coordinator(CoordinatorStep::PrepareObproxyInstall(_)));
+        if self.dispatch.direction == Direction::Undo && (kept || !planned.info().undoable) {
+            return match log.line("nothing to take back").await {
+                Ok(()) => Outcome::Succeeded { effect: Effect::None, output: Vec::new() },
+                Err(Closed) => Outcome::Abandoned,
+            };
+        }
+        let deadline = self.deadline(planned);
+        match &planned.step {
+            Step::Coordinator(step) => {
+                let run = LocalRun {
+                    step,
+                    direction: self.dispatch.direction,
+                    deadline,
+                    cancel: &self.cancel,
+                    place: &self.wait_place(planned),
+                };
+                self.shared.local.run(run, log).await
+            }
+            Step::Agent(step) => match self.agent_attempt(planned, step, deadline).await {
+                Ok(attempt) => attempt.run(log).await,
+                Err(error) => Outcome::Failed(unprepared(&error)),
+            },
+        }
+    }
+
+    async fn log(&self) -> Result<AttemptLog, Closed> {
+        let Dispatch { node, attempt, .. } = self.dispatch;
+        let position = match self.has_log {
+            // A log that cannot be read is continued at its end by the store's own rules; it decides nothing.
+            true => self.shared.tasks.log_position(self.id, node, attempt).await.unwrap_or_default(),
+            false => LogPosition::default(),
+        };
+        let mut log = AttemptLog::new(self.shared.journal.clone(), self.id, node, attempt, position);
+        log.header(self.operation).await?;
+        Ok(log)
+    }
+
+    fn wait_place(&self, planned: &PlannedNode) -> WaitPlace {
+        let limit = i64::try_from(limit(planned).as_micros()).unwrap_or(i64::MAX);
+        let until = self.dispatched_at.saturating_add(limit);
+        WaitPlace::new(Arc::clone(&self.shared.waits), self.id, self.dispatch.node, until)
+    }
+
+    /// Counted from the dispatch, also across a restart.
+    fn deadline(&self, planned: &PlannedNode) -> Instant {
+        let elapsed = Duration::from_micros(u64::try_from(now_micros() - self.dispatched_at).unwrap_or(0));
+        Instant::now() + limit(planned).saturating_sub(elapsed)
+    }
+
+    async fn agent_attempt(
+        &self,
+        planned: &PlannedNode,
+        step: &AgentStep,
+        deadline: Instant,
+    ) -> Result<AgentAttempt, PreparationError> {
+        let direction = self.dispatch.direction;
+        let agent = self.agents.of(planned.host_id).await?;
+        let (secrets, package) = match direction {
+            Direction::Execute if step.secrets().is_empty() => (Vec::new(), self.package(step).await?),
+            Direction::Execute => {
+                (self.shared.tasks.secrets(&self.plan, step.secrets()).await?, self.package(step).await?)
+            }
+            Direction::Undo => (Vec::new(), None),
+        };
+        let undoes = (direction == Direction::Undo).then(|| (planned.execute_id.to_string(), self.effect));
+        Ok(AgentAttempt {
+            agent,
+            permits: self.shared.host_permits(planned.host_id.unwrap_or(0)),
+            step: step.clone(),
+            direction,
+            key: operation_key(planned, self.dispatch),
+            epoch: self.agents.epoch(),
+            undoes,
+            secrets,
+            package,
+            deadline,
+            cancel: self.cancel.clone(),
+            place: self.wait_place(planned),
+        })
+    }
+
+    async fn package(&self, step: &AgentStep) -> Result<Option<PathBuf>, PreparationError> {
+        match step {
+            AgentStep::InstallPackage(install) => Ok(self.shared.tasks.package_path(&install.package).await?),
+            _ => Ok(None),
+        }
+    }
+}
+
+fn limit(planned: &PlannedNode) -> Duration {
+    planned.info().timeout.unwrap_or(UNLIMITED)
+}
+
+fn unprepared(error: &PreparationError) -> Failure {
+    Failure {
+        reason: "NOT_PREPARED".into(),
+        message: error.to_string(),
+        causes: crate::telemetry::causes(error),
+        next_move: "see the coordinator's log, then retry the subtask".into(),
+        exit_code: None,
+        signal: None,
+        log_tail: Vec::new(),
+        effect: Effect::None,
+    }
+}

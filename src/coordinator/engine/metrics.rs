@@ -1,0 +1,33 @@
+use prometheus::{IntCounter, IntGauge, Registry};
+
+/// What the engine counts of itself.
+#[derive(Clone)]
+pub struct EngineMetrics {
+    pub(super) events: IntCounter,
+    pub(super) commits: IntCounter,
+    pub(super) driven: IntGauge,
+    pub(super) problems: IntCounter,
+}
+
+impl EngineMetrics {
+    /// Fails if the registry has them already.
+    pub fn register(registry: &Registry) -> Result<Self, prometheus::Error> {
+        let metrics = Self {
+            events: IntCounter::new("oblet_engine_events_total", "Events written to the journals of tasks.")?,
+            commits: IntCounter::new(
+                "oblet_engine_commits_total",
+                "Transactions of the engine that were synced to disk; each holds what waited at that moment.",
+            )?,
+            driven: IntGauge::new("oblet_engine_driven_tasks", "Tasks that are driven at the moment.")?,
+            problems: IntCounter::new(
+                "oblet_engine_task_problems_total",
+                "Tasks that could not be taken up, because their record is damaged or a newer program wrote it.",
+            )?,
+        };
+        registry.register(Box::new(metrics.events.clone()))?;
+        registry.register(Box::new(metrics.commits.clone()))?;
+        registry.register(Box::new(metrics.driven.clone()))?;
+        registry.register(Box::new(metrics.problems.clone()))?;
+        Ok(metrics)
+    }
+}

@@ -1,0 +1,131 @@
+//! The engine's store in SQL.
+
+use super::store::{LogText, NamedSecret, PreparationError, TaskStore, Unwritten, Write, Written};
+use crate::{
+    coordinator::{
+        agents::AgentAddress,
+        secrets::Vault,
+        store::{
+            Store, StoreError,
+            clusters::{self, SealedSecrets},
+            hosts, packages,
+            tasks::{self, AppendError, LoadError, LoadedTask, LogPosition, TaskId},
+        },
+    },
+    graph::NodeIndex,
+    operations::TaskPlan,
+    steps::{OBPROXY_SYS_PASSWORD, values::PackageRef},
+};
+use futures_util::future::BoxFuture;
+use sqlx::AnyConnection;
+use std::{path::PathBuf, sync::Arc};
+
+pub struct SqlTaskStore {
+    pub store: Store,
+    pub vault: Arc<Vault>,
+    pub packages_dir: PathBuf,
+}
+
+impl TaskStore for SqlTaskStore {
+    fn next_epoch(&self) -> BoxFuture<'_, Result<i64, StoreError>> {
+        Box::pin(tasks::next_epoch(&self.store))
+    }
+
+    fn unfinished(&self) -> BoxFuture<'_, Result<Vec<TaskId>, StoreError>> {
+        Box::pin(tasks::unfinished(self.store.readers()))
+    }
+
+    fn unacknowledged(&self) -> BoxFuture<'_, Result<Vec<TaskId>, StoreError>> {
+        Box::pin(tasks::unacknowledged(self.store.readers()))
+    }
+
+    fn load(&self, id: TaskId) -> BoxFuture<'_, Result<LoadedTask, LoadError>> {
+        Box::pin(async move {
+            let mut connection = self.store.readers().acquire().await.map_err(StoreError::from)?;
+            tasks::load(&mut connection, id).await
+        })
+    }
+
+    fn commit<'a>(&'a self, group: &'a [Write]) -> BoxFuture<'a, Result<Vec<Written>, Unwritten>> {
+        Box::pin(async move {
+            let mut transaction = self.store.begin().await.map_err(Unwritten::Undone)?;
+            let mut results = Vec::with_capacity(group.len());
+            for request in group {
+                results.push(write(&mut transaction, request).await.map_err(Unwritten::Undone)?);
+            }
+            match transaction.commit().await.map_err(StoreError::from) {
+                Ok(()) => Ok(results),
+                Err(full @ StoreError::DiskFull(_)) => Err(Unwritten::Undone(full)),
+                Err(error) => Err(Unwritten::InDoubt(error)),
+            }
+        })
+    }
+
+    fn log_position(
+        &self,
+        task: TaskId,
+        node: NodeIndex,
+        attempt: u32,
+    ) -> BoxFuture<'_, Result<LogPosition, StoreError>> {
+        Box::pin(tasks::log_position(self.store.readers(), task, node, attempt))
+    }
+
+    fn agent_address(&self, host_id: i64) -> BoxFuture<'_, Result<Option<AgentAddress>, StoreError>> {
+        Box::pin(async move {
+            let mut connection = self.store.readers().acquire().await?;
+            let host = hosts::get(&mut connection, host_id).await?;
+            Ok(host.map(|host| AgentAddress::new(host.inner_ip, host.agent_port)))
+        })
+    }
+
+    fn secrets<'a>(
+        &'a self,
+        plan: &'a TaskPlan,
+        names: &'static [&'static str],
+    ) -> BoxFuture<'a, Result<Vec<NamedSecret>, PreparationError>> {
+        Box::pin(async move {
+            let mut connection = self.store.readers().acquire().await.map_err(StoreError::from)?;
+            let id = plan.obproxy_cluster_id.unwrap_or(0);
+            let cluster = clusters::get(&mut connection, id).await?.ok_or(PreparationError::NoCluster(id))?;
+            let open = |name: &'static str| {
+                let sealed = match name {
+                    OBPROXY_SYS_PASSWORD => &cluster.secrets.obproxy_sys_password,
+                    _ => &cluster.secrets.observer_sys_password,
+                };
+                Ok((name, self.vault.open(&SealedSecrets::place(id, name), sealed)?))
+            };
+            names.iter().map(|name| open(name)).collect()
+        })
+    }
+
+    fn package_path<'a>(&'a self, package: &'a PackageRef) -> BoxFuture<'a, Result<Option<PathBuf>, StoreError>> {
+        Box::pin(async move {
+            let mut connection = self.store.readers().acquire().await?;
+            let package = packages::by_file_name(&mut connection, &package.file_name()).await?;
+            Ok(package.map(|package| packages::path(&self.packages_dir, &package)))
+        })
+    }
+
+    fn expire(&self) -> BoxFuture<'_, Result<(), StoreError>> {
+        Box::pin(async { Ok(()) })
+    }
+}
+
+async fn write(connection: &mut AnyConnection, write: &Write) -> Result<Written, StoreError> {
+    let written = match write {
+        Write::Claim { task, epoch } => tasks::claim(connection, *task, *epoch).await,
+        Write::Append(events) => tasks::append(connection, events).await,
+        Write::Log(LogText { task, node, attempt, position, text }) => {
+            tasks::append_log(connection, (*task, *node, *attempt), *position, text).await.map_err(AppendError::from)
+        }
+        Write::Problem { task, epoch, problem, status } => {
+            tasks::set_problem(connection, *task, *epoch, problem.as_deref(), *status).await
+        }
+        Write::Acknowledged { task, next_sequence } => tasks::set_acknowledged(connection, *task, *next_sequence).await,
+    };
+    match written {
+        Err(AppendError::Store(error)) => Err(error),
+        // What was refused has changed nothing, so its neighbours can be committed.
+        written => Ok(written),
+    }
+}

@@ -1,0 +1,132 @@
+//! What must be true of a host when its task has come to rest.
+
+use super::operator::{Operator, Violation};
+use crate::lab::{EXPORTER_PORT, Host, PACKAGE, SQL_PORT, command_lines, holds_within};
+use serde_json::Value;
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+/// How often the package's scriptlets must have run, by the file that they write outside of the agent's knowledge.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Installations {
+    Exactly(usize),
+    /// Where an installation may have been canceled.
+    AtMost(usize),
+}
+
+pub(super) async fn host(host: &Host, installed: bool, installations: Installations) -> Vec<Violation> {
+    let mut found = Vec::new();
+    let mut expect = |fits: bool, what: String| {
+        if !fits {
+            found.push(format!("host {}: {what}", host.address));
+        }
+    };
+    let packages = host.packages();
+    expect(packages.trim() == if installed { PACKAGE } else { "" }, format!("rpm has {packages:?}"));
+
+    let ran = fs::read_to_string(host.directory.join("scriptlets")).unwrap_or_default();
+    let count = |what: &str| ran.lines().filter(|line| *line == what).count();
+    let (installs, erasures) = (count("post"), count("postun"));
+    let fits = match installations {
+        Installations::Exactly(expected) => installs == expected,
+        Installations::AtMost(most) => installs <= most,
+    };
+    expect(fits, format!("installed {installs} times, expected {installations:?}"));
+    expect(installs == erasures + usize::from(installed), format!("installed {installs} times, erased {erasures}"));
+
+    // A shim ends a moment after the outcome of its program is known.
+    let alone = holds_within(Duration::from_secs(3), || strangers(host, installed).is_empty()).await;
+    let strangers = strangers(host, installed);
+    expect(alone, format!("processes left over: {}", strangers.join(" | ")));
+    let proxies = host.processes();
+    expect(proxies.len() == usize::from(installed), format!("{} obproxy processes: {proxies:?}", proxies.len()));
+
+    let directory = host.root().join(format!("home/admin/obproxy/{SQL_PORT}"));
+    let log = fs::read_to_string(directory.join("log/obproxy.log")).unwrap_or_default();
+    let starts = log.matches("obproxy starts as pid").count();
+    expect(starts == usize::from(installed), format!("obproxy was started {starts} times"));
+    let left = !installed && directory.exists() && !is_strange(&directory);
+    expect(!left, format!("{} is left over", directory.display()));
+
+    let runs = entries(&host.directory.join("state/runs"));
+    // Of an installed proxy the runs of its package and of its process are kept, of an erased one the erasure's.
+    expect(runs.len() <= MAX_RUNS, format!("{} run directories: {runs:?}", runs.len()));
+    let temporary = temporary_files(&host.directory.join("state"));
+    expect(temporary.is_empty(), format!("temporary files left over: {temporary:?}"));
+    found
+}
+
+/// A round has at most two blows, and each can make one run of each kind vain.
+const MAX_RUNS: usize = 6;
+
+/// Lies where an instance's directory belongs, and is none.
+pub(super) fn is_strange(directory: &Path) -> bool {
+    directory.join("precious").exists()
+}
+
+/// What the coordinator tells about the host at `address`.
+pub(super) async fn coordinator(
+    operator: &Operator,
+    address: &str,
+    installed: bool,
+) -> Result<Vec<Violation>, Violation> {
+    let mut found = Vec::new();
+    let targets = match operator.rest.get("/api/v2/prometheus/targets").await {
+        Ok(targets) => targets.to_string(),
+        Err(error) => return Err(format!("the targets cannot be read: {error}")),
+    };
+    if targets.contains(&format!("\"{address}:{EXPORTER_PORT}\"")) != installed {
+        found.push(format!("targets of {address} are wrong: {targets}"));
+    }
+    let cluster = operator.look(&format!("/api/v2/obproxy/clusters/{}", operator.cluster)).await?;
+    let proxies = cluster["obproxies"].as_array().cloned().unwrap_or_default();
+    let there = proxies.iter().filter(|proxy| proxy.to_string().contains(address)).collect::<Vec<&Value>>();
+    if there.len() != usize::from(installed) {
+        found.push(format!("the cluster has {} proxies on {address}", there.len()));
+    }
+    Ok(found)
+}
+
+/// Processes of the host that should not be there, by their command lines.
+fn strangers(host: &Host, installed: bool) -> Vec<String> {
+    let directory = host.directory.display().to_string();
+    let proxies = host.processes();
+    let mut shims = usize::from(installed);
+    let mut found = Vec::new();
+    for (pid, line) in command_lines() {
+        if !line.contains(&directory) || proxies.contains(&pid) || line.contains("agent.toml") {
+            continue;
+        }
+        // The one shim that may be there is the parent of the proxy.
+        if line.starts_with("oblet-agent shim") && shims > 0 {
+            shims -= 1;
+            continue;
+        }
+        found.push(format!("{pid} {line}"));
+    }
+    found
+}
+
+fn entries(directory: &Path) -> Vec<String> {
+    let entries = fs::read_dir(directory).into_iter().flatten().flatten();
+    entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect()
+}
+
+fn temporary_files(directory: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    let mut directories = vec![directory.to_owned()];
+    while let Some(directory) = directories.pop() {
+        for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
+            let name = entry.file_name().to_string_lossy().into_owned();
+            if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+                directories.push(entry.path());
+            } else if name.starts_with('.') || name.ends_with(".part") {
+                found.push(entry.path());
+            }
+        }
+    }
+    found
+}

@@ -1,0 +1,133 @@
+//! What an operator does, over REST alone: asks, looks, asks again when the answer got lost.
+
+use crate::{
+    lab::{PATIENCE, batch_add_path},
+    rest::Rest,
+};
+use serde_json::Value;
+use std::{
+    collections::BTreeSet,
+    time::{Duration, Instant},
+};
+
+/// Something that must not happen, in words.
+pub(super) type Violation = String;
+
+const POLL: Duration = Duration::from_millis(25);
+
+pub(super) struct Operator {
+    pub(super) rest: Rest,
+    pub(super) cluster: i64,
+    pub(super) batch: Value,
+}
+
+impl Operator {
+    /// Adds the proxies; answers the ids of the tasks. An answer that got lost is looked for before the request is
+    /// sent again.
+    pub(super) async fn batch_add(&self) -> Result<Vec<i64>, Violation> {
+        let before = self.ids().await?;
+        let deadline = Instant::now() + PATIENCE;
+        let mut said = String::new();
+        while Instant::now() < deadline {
+            match self.rest.post(&batch_add_path(self.cluster), &self.batch).await {
+                Ok((200, answer)) => return Ok(ids(&answer["data"]["contents"])),
+                Ok((status, answer)) => said = format!("{status}: {answer}"),
+                Err(error) => said = error.to_string(),
+            }
+            let made: Vec<i64> = self.ids().await?.difference(&before).copied().collect();
+            match made.len() {
+                0 => {}
+                2 => return Ok(made),
+                count => return Err(format!("batchAdd for two hosts made {count} tasks ({said})")),
+            }
+            tokio::time::sleep(POLL).await;
+        }
+        Err(format!("batchAdd did not succeed in time: {said}"))
+    }
+
+    async fn ids(&self) -> Result<BTreeSet<i64>, Violation> {
+        let list = self.look("/api/v2/tasks/instances?size=100").await?;
+        Ok(ids(&list["contents"]).into_iter().collect())
+    }
+
+    /// The data of an answer, as soon as there is one.
+    pub(super) async fn look(&self, path: &str) -> Result<Value, Violation> {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            match self.rest.get(path).await {
+                Ok(answer) if !answer["data"].is_null() => return Ok(answer["data"].clone()),
+                Ok(answer) if Instant::now() > deadline => return Err(format!("{path} answers {answer}")),
+                Err(error) if Instant::now() > deadline => return Err(format!("{path} does not answer: {error}")),
+                Ok(_) | Err(_) => tokio::time::sleep(POLL).await,
+            }
+        }
+    }
+
+    pub(super) async fn task(&self, id: i64) -> Result<Value, Violation> {
+        self.look(&format!("/api/v2/tasks/instances/{id}")).await
+    }
+
+    /// Waits until the task came to rest.
+    pub(super) async fn rest_of(&self, id: i64) -> Result<Value, Violation> {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let task = self.task(id).await?;
+            if task["status"] != "RUNNING" {
+                return Ok(task);
+            }
+            if Instant::now() > deadline {
+                return Err(format!("task {id} does not come to rest: {}", tell(&task)));
+            }
+            tokio::time::sleep(POLL).await;
+        }
+    }
+
+    /// `retry` or `rollback` of a failed task, asked for until it is known to be taken.
+    pub(super) async fn decide(&self, id: i64, decision: &str) -> Result<(), Violation> {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let said = match self.rest.post(&format!("/api/v2/tasks/instances/{id}/{decision}"), &Value::Null).await {
+                Ok((200, _)) => return Ok(()),
+                Ok((status, answer)) => format!("{status}: {answer}"),
+                Err(error) => error.to_string(),
+            };
+            let task = self.task(id).await?;
+            // The answer to an earlier request got lost.
+            if task["operation"].as_str().is_some_and(|operation| operation.eq_ignore_ascii_case(decision)) {
+                return Ok(());
+            }
+            if Instant::now() > deadline || task["status"] != "FAILED" {
+                return Err(format!("{decision} of task {id} was not taken ({said}): {}", tell(&task)));
+            }
+            tokio::time::sleep(POLL).await;
+        }
+    }
+
+    /// Cancels whatever runs of the task at this moment; a refusal means that it has just ended.
+    pub(super) async fn cancel(&self, id: i64) -> Result<(), Violation> {
+        let task = self.task(id).await?;
+        for subtask in task["subtasks"].as_array().into_iter().flatten() {
+            if subtask["status"] == "RUNNING" {
+                let path = format!("/api/v2/tasks/instances/{id}/subtasks/{}/cancel", subtask["id"]);
+                // A lost answer needs no second request: whatever became of it, the task comes to rest.
+                let _ = self.rest.post(&path, &Value::Null).await;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn ids(list: &Value) -> Vec<i64> {
+    list.as_array().into_iter().flatten().filter_map(|item| item["id"].as_i64()).collect()
+}
+
+/// A task in a line: its state, and what is not simply done or waiting for its turn.
+pub(super) fn tell(task: &Value) -> String {
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let active = |subtask: &&Value| ["RUNNING", "FAILED", "CANCELING"].contains(&text(&subtask["status"]).as_str());
+    let subtasks = task["subtasks"].as_array().into_iter().flatten().filter(active).map(|subtask| {
+        let failure = &subtask["failure"]["message"];
+        format!("; {} {} {failure}", text(&subtask["name"]), text(&subtask["status"]))
+    });
+    format!("{} {} {}{}", task["id"], text(&task["operation"]), text(&task["status"]), subtasks.collect::<String>())
+}

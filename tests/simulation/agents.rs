@@ -1,0 +1,58 @@
+//! Real agents as hosts of a simulation.
+
+use super::{
+    hosts::{Memory, SimulatedHost},
+    network,
+    world::World,
+};
+use crate::{
+    agent::{Settings, start_on},
+    tls::Identity,
+};
+use std::{net::Ipv4Addr, path::PathBuf, sync::Arc, time::Duration};
+use tokio_util::sync::CancellationToken;
+use tonic::transport::Server;
+
+/// State directories in memory, where the machine has such a place: a sync costs nothing there.
+pub(super) fn state_directory() -> tempfile::TempDir {
+    let memory = std::path::Path::new("/dev/shm");
+    if memory.is_dir() { tempfile::tempdir_in(memory).unwrap() } else { tempfile::tempdir().unwrap() }
+}
+
+/// Adds a host whose agent starts with the simulation and after every crash.
+pub(super) fn add(sim: &mut turmoil::Sim<'_>, world: &Arc<World>, carrier: SimulatedHost, state_dir: PathBuf) {
+    let world = Arc::clone(world);
+    sim.host(carrier.name.clone(), move || {
+        let (world, carrier, state_dir) = (Arc::clone(&world), carrier.clone(), state_dir.clone());
+        async move {
+            let name = carrier.name.clone();
+            if let Err(error) = run(carrier, state_dir).await {
+                world.note(&name, format!("the agent stops: {error}"));
+            }
+            world.crash_here(&name).await
+        }
+    });
+}
+
+async fn run(carrier: SimulatedHost, state_dir: PathBuf) -> anyhow::Result<()> {
+    if carrier.memory == Memory::Forgets && state_dir.exists() {
+        std::fs::remove_dir_all(&state_dir)?;
+    }
+    let settings = Settings {
+        listen: (Ipv4Addr::UNSPECIFIED, network::AGENT_PORT).into(),
+        metrics_port: 0,
+        root_dir: state_dir.clone(),
+        state_dir,
+        // The simulated network is plain.
+        identity: Identity { ca_pem: Vec::new(), certificate_pem: Vec::new(), key_pem: Vec::new().into() },
+        reflection: false,
+        retention: Duration::from_secs(86_400),
+        log_limit_bytes: 1 << 30,
+        grace: Duration::from_secs(5),
+    };
+    let incoming = network::listen().await?;
+    let carrier = Arc::new(carrier);
+    let serving =
+        start_on(settings, Server::builder(), incoming, carrier.clone(), carrier, CancellationToken::new()).await?;
+    Ok(serving.await??)
+}

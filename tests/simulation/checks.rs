@@ -1,0 +1,47 @@
+//! What has to be true at the end of every simulation.
+
+use super::{
+    tasks::thing_of,
+    world::{Count, World},
+};
+use crate::graph::{Operation, TaskStatus};
+
+pub(super) fn at_the_end(world: &World) {
+    let rows = world.tables().rows.clone();
+    for (id, row) in &rows {
+        let state = row.state();
+        if state.status() != TaskStatus::Successful {
+            world.violation(format!("task {id} did not come to its end: {} {}", state.operation(), state.status()));
+            continue;
+        }
+        if let Some(problem) = &row.problem {
+            world.violation(format!("task {id} has a problem: {problem}"));
+        }
+        if !row.events.is_sorted_by_key(|entry| entry.epoch) {
+            world.violation(format!("task {id} has an event of a stale coordinator"));
+        }
+        for (node, subtask) in state.subtasks() {
+            let Some(planned) = row.plan.node(node) else { continue };
+            let Some(thing) = thing_of(planned) else { continue };
+            let Count { made, taken_back } = world.count(&thing);
+            let is_there = world.identity_of(&thing).is_some();
+            let as_it_should = match (state.operation(), subtask.operation) {
+                // It goes with what it is part of.
+                (Operation::Rollback, _) if !planned.info().undoable => made <= 1,
+                (Operation::Rollback, _) => !is_there && made == taken_back,
+                // Nobody knows what a skipped step left behind, but never more than one of it.
+                (_, Operation::Skip) => made == taken_back + u32::from(is_there),
+                _ => is_there && made == taken_back + 1,
+            };
+            if !as_it_should {
+                world.violation(format!(
+                    "task {id} is {} {}, subtask {node} {} {}: {thing} was made {made} times and taken back {taken_back} times",
+                    state.operation(),
+                    state.status(),
+                    subtask.operation,
+                    subtask.status,
+                ));
+            }
+        }
+    }
+}

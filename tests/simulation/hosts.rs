@@ -1,0 +1,136 @@
+//! A host whose effects outlive its agent, carried out by the rules of [`crate::agent::step`].
+
+use super::{
+    tasks::thing,
+    world::{Thing, World},
+};
+use crate::{
+    agent::{
+        HostView,
+        step::{BoxFuture, Carrier, Done, StepContext, StepError, Undoes},
+    },
+    graph::Effect,
+    rpc::v1,
+    steps::AgentStep,
+};
+use std::{sync::Arc, time::Duration};
+
+/// How a host and its agent treat their own past.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Memory {
+    /// Looks up what an earlier agent began.
+    Looks,
+    /// A defect to be found: the host begins again without looking.
+    Begins,
+    /// A defect to be found: the agent begins every life with an empty journal.
+    Forgets,
+}
+
+#[derive(Clone)]
+pub(super) struct SimulatedHost {
+    pub(super) world: Arc<World>,
+    pub(super) name: String,
+    pub(super) memory: Memory,
+}
+
+const LONGEST_WORK: Duration = Duration::from_secs(8);
+
+impl SimulatedHost {
+    async fn work(&self, context: &StepContext) -> Result<(), ()> {
+        tokio::select! {
+            biased;
+            () = context.cancel.cancelled() => Err(()),
+            () = tokio::time::sleep(self.world.delay(LONGEST_WORK)) => Ok(()),
+        }
+    }
+
+    fn fails(&self, effect: Effect) -> Result<(), StepError> {
+        if self.world.step_fails() {
+            self.world.note(&self.name, format!("fails, effect {effect:?}"));
+            return Err(StepError::new("SCRIPTED", "the step fails by the script", "retry").leaving(effect));
+        }
+        Ok(())
+    }
+
+    async fn make(&self, thing: &Thing, context: &StepContext) -> Result<Done, StepError> {
+        let _in_hand = self.world.take_in_hand(thing);
+        let canceled = |effect| move |()| StepError::canceled("the step").leaving(effect);
+        self.work(context).await.map_err(canceled(Effect::None))?;
+        self.fails(Effect::None)?;
+        let there = self.world.identity_of(thing);
+        match (&context.identity, there) {
+            (None, Some(there)) => {
+                if there == context.run_id {
+                    self.world.violation(format!("the agent does not know that it chose an identity for {thing}"));
+                }
+                return Ok(Done::already());
+            }
+            (Some(identity), Some(there)) if *identity == there && self.memory != Memory::Begins => {}
+            (Some(identity), _) => self.world.make(thing, identity),
+            (None, None) => {
+                let identity = context.run_id.clone();
+                self.world.agent_may_crash(&self.name).await;
+                context.choose_identity(identity.clone()).await?;
+                self.world.agent_may_crash(&self.name).await;
+                self.work(context).await.map_err(canceled(Effect::None))?;
+                self.world.make(thing, &identity);
+            }
+        }
+        self.world.agent_may_crash(&self.name).await;
+        context.confirm_identity().await?;
+        self.work(context).await.map_err(canceled(Effect::Unknown))?;
+        self.fails(Effect::Done)?;
+        self.world.agent_may_crash(&self.name).await;
+        Ok(Done::made())
+    }
+}
+
+impl Carrier for SimulatedHost {
+    fn execute<'a>(&'a self, step: &'a AgentStep, context: &'a StepContext) -> BoxFuture<'a, Result<Done, StepError>> {
+        Box::pin(async move {
+            self.world.note(&self.name, format!("begins {}", step.kind()));
+            context.log.line("begin");
+            let done = match thing(&self.name, step) {
+                Some(thing) => self.make(&thing, context).await,
+                None => {
+                    self.work(context).await.map(|()| Done::already()).map_err(|()| StepError::canceled("the check"))
+                }
+            };
+            context.log.line("end");
+            done
+        })
+    }
+
+    fn undo<'a>(
+        &'a self,
+        step: &'a AgentStep,
+        context: &'a StepContext,
+        undoes: &'a [Undoes],
+    ) -> BoxFuture<'a, Result<Done, StepError>> {
+        Box::pin(async move {
+            self.world.note(&self.name, format!("undoes {}", step.kind()));
+            let Some(thing) = thing(&self.name, step) else { return Ok(Done::already()) };
+            let canceled = |()| StepError::canceled("the undo").leaving(Effect::Unknown);
+            let _in_hand = self.world.take_in_hand(&thing);
+            let there = self.world.identity_of(&thing);
+            self.work(context).await.map_err(canceled)?;
+            self.fails(Effect::Unknown)?;
+            if there.is_none() || !undoes.iter().any(|undone| undone.identity == there) {
+                return Ok(Done::already());
+            }
+            self.world.take_back(&thing);
+            self.work(context).await.map_err(canceled)?;
+            Ok(Done::made())
+        })
+    }
+}
+
+impl HostView for SimulatedHost {
+    fn instances(&self) -> Vec<v1::ManagedInstance> {
+        Vec::new()
+    }
+
+    fn config_generation(&self) -> u64 {
+        0
+    }
+}

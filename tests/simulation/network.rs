@@ -1,0 +1,66 @@
+//! tonic on the simulated network.
+
+use crate::coordinator::agents::{AgentPool, patient};
+use futures_util::stream;
+use hyper_util::rt::TokioIo;
+use std::{
+    io,
+    net::Ipv4Addr,
+    pin::Pin,
+    task::{Context, Poll},
+    time::Duration,
+};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio_stream::Stream;
+use tonic::transport::{Endpoint, Uri, server::Connected};
+use turmoil::net::{TcpListener, TcpStream};
+
+pub(super) const AGENT_PORT: u16 = 7443;
+pub(super) const LOWEST_LATENCY: Duration = Duration::from_millis(1);
+pub(super) const HIGHEST_LATENCY: Duration = Duration::from_millis(100);
+
+/// Connections to the host that calls this.
+pub(super) async fn listen() -> io::Result<impl Stream<Item = io::Result<Connection>>> {
+    let listener = TcpListener::bind((Ipv4Addr::UNSPECIFIED, AGENT_PORT)).await?;
+    Ok(stream::unfold(listener, |listener| async {
+        let accepted = listener.accept().await;
+        Some((accepted.map(|(stream, _peer)| Connection(stream)), listener))
+    }))
+}
+
+/// A pool that calls agents over the simulated network.
+pub(super) fn pool() -> AgentPool {
+    AgentPool::connecting(|address| {
+        let endpoint = Endpoint::from_shared(format!("http://{address}")).expect("an address makes an URI");
+        let connect = move |_: Uri| async move { TcpStream::connect(address.0).await.map(TokioIo::new) };
+        Ok(patient(endpoint).connect_with_connector_lazy(tower::service_fn(connect)))
+    })
+}
+
+pub(super) struct Connection(TcpStream);
+
+impl Connected for Connection {
+    type ConnectInfo = ();
+
+    fn connect_info(&self) {}
+}
+
+impl AsyncRead for Connection {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for Connection {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.0).poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_shutdown(cx)
+    }
+}

@@ -1,0 +1,79 @@
+//! One simulation from its seed to its end.
+
+use super::{
+    EPOCH, LIMIT, TICK, agents, checks, coordinator,
+    faults::Faults,
+    hosts::{Memory, SimulatedHost},
+    network, tasks,
+    world::{COORDINATOR, Line, Odds, World},
+};
+use crate::{coordinator::agents::AgentAddress, graph::TaskStatus};
+use std::{sync::Arc, time::Duration};
+
+const HOSTS: i64 = 3;
+/// So long everything goes wrong; then all is mended, and whatever is left has to come to its end.
+const TURMOIL: Duration = Duration::from_secs(30);
+
+/// What a simulation came to.
+pub(super) struct Report {
+    pub(super) record: Vec<Line>,
+    pub(super) violations: Vec<String>,
+}
+
+pub(super) fn simulation<'a>(seed: u64) -> turmoil::Sim<'a> {
+    // The backoff of the coordinator takes its jitter from here.
+    fastrand::seed(seed);
+    turmoil::Builder::new()
+        .rng_seed(seed)
+        .epoch(std::time::UNIX_EPOCH + EPOCH)
+        .tick_duration(TICK)
+        .simulation_duration(LIMIT)
+        .min_message_latency(network::LOWEST_LATENCY)
+        .max_message_latency(network::HIGHEST_LATENCY)
+        .repair_rate(0.05)
+        .build()
+}
+
+pub(super) fn run(seed: u64, memory: Memory) -> Report {
+    let mut random = fastrand::Rng::with_seed(!seed);
+    let odds =
+        Odds { step_fails: 0.06 * random.f64(), agent_crashes: 0.2 * random.f64(), store_fails: 0.03 * random.f64() };
+    let world = World::new(seed, odds);
+    let directory = agents::state_directory();
+    let mut sim = simulation(seed);
+    for host_id in 1..=HOSTS {
+        let name = tasks::host_name(host_id);
+        let state_dir = directory.path().join(&name);
+        let carrier = SimulatedHost { world: Arc::clone(&world), name: name.clone(), memory };
+        agents::add(&mut sim, &world, carrier, state_dir);
+        let address = AgentAddress::new(sim.lookup(name), network::AGENT_PORT);
+        world.tables().add_agent(host_id, address);
+    }
+    coordinator::add(&mut sim, &world, COORDINATOR);
+    let mut requests: Vec<Duration> = (0..random.usize(1..4)).map(|_| TURMOIL.mul_f64(0.5 * random.f64())).collect();
+    requests.sort();
+    let mut faults = Faults::plan(&mut random, HOSTS, TURMOIL);
+    sim.set_fail_rate(faults.loss);
+
+    while sim.elapsed() < LIMIT {
+        sim.step().unwrap();
+        let now = sim.elapsed();
+        while requests.first().is_some_and(|at| *at <= now) {
+            requests.remove(0);
+            let number = u16::try_from(world.tables().rows.len()).unwrap();
+            let plan = tasks::plan(&mut random, number, HOSTS);
+            let id = world.tables().create(plan);
+            world.note_at(now, COORDINATOR, format!("task {id} is created"));
+        }
+        if now >= TURMOIL && !world.is_calm() {
+            world.calm();
+            faults.mend(&mut sim, &world);
+        }
+        faults.step(&mut sim, &world, directory.path());
+        if world.is_calm() && world.tables().rows.values().all(|row| row.status() == TaskStatus::Successful) {
+            break;
+        }
+    }
+    checks::at_the_end(&world);
+    Report { record: world.take_record(), violations: world.violations() }
+}

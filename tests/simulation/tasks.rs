@@ -1,0 +1,118 @@
+//! What a simulation lets the engine do: real plans, and graphs of no sense.
+
+use super::world::{COORDINATOR, Thing};
+use crate::{
+    graph::NodeIndex,
+    operations::{NewProxy, ObproxyInstall, PlannedNode, TaskPlan, create_cluster, install_obproxy},
+    steps::{
+        AgentStep, CoordinatorStep, ExposeExporter, Instance, InstanceKind, Policy, RefreshConfig, SetObproxyPasswords,
+        Step, SyncObproxyParameters, WorkMode, values::Port,
+    },
+};
+use uuid::Uuid;
+
+pub(super) fn host_name(host_id: i64) -> String {
+    format!("host-{host_id}")
+}
+
+/// A plan that shares nothing with that of another `number`, so that each thing belongs to one task.
+pub(super) fn plan(random: &mut fastrand::Rng, number: u16, hosts: i64) -> TaskPlan {
+    match random.u8(0..4) {
+        0 | 1 => install_obproxy(&install(number), proxy(number, random.i64(1..=hosts))).unwrap(),
+        2 => {
+            let proxies: Vec<_> = (1..=random.i64(1..=hosts)).map(|host| proxy(number, host)).collect();
+            create_cluster(number.into(), Some((&install(number), &proxies))).unwrap()
+        }
+        _ => nonsense(random, number, hosts),
+    }
+}
+
+fn proxy(number: u16, host_id: i64) -> NewProxy {
+    NewProxy { host_id, server_id: i64::from(number) * 100 + host_id }
+}
+
+fn port(number: u16, offset: u16) -> Port {
+    i64::from(2000 + number * 100 + offset).try_into().unwrap()
+}
+
+pub(super) fn install(number: u16) -> ObproxyInstall {
+    ObproxyInstall {
+        cluster_id: number.into(),
+        cluster_name: format!("cluster{number}").parse().unwrap(),
+        parameter_version: 1,
+        work_mode: WorkMode::ConfigUrl { url: "http://127.0.0.1/services?Action=ObProxyConfig".into() },
+        startup_parameters: Vec::new(),
+        parameters: Vec::new(),
+        sql_port: port(number, 0),
+        exporter_port: port(number, 1),
+        package: format!("obproxy-4.3.{number}.0-1.el7.x86_64").parse().unwrap(),
+        sha256: "0".repeat(64).parse().unwrap(),
+        disk_bytes: 1 << 20,
+    }
+}
+
+/// Steps in an order that no operation has: wide, with joins, on all hosts.
+fn nonsense(random: &mut fastrand::Rng, number: u16, hosts: i64) -> TaskPlan {
+    let nodes = (0..random.u32(3..15)).map(|index| PlannedNode {
+        step: Step::Agent(small_step(random, number, index)),
+        host_id: Some(random.i64(1..=hosts)),
+        series_id: index,
+        parallel_index: -1,
+        upstreams: (0..index).filter(|_| random.u32(0..index + 1) == 0).map(NodeIndex).collect(),
+        execute_id: Uuid::now_v7(),
+        undo_id: Uuid::now_v7(),
+    });
+    TaskPlan { name: "Nonsense".into(), nodes: nodes.collect(), ..TaskPlan::default() }
+}
+
+fn small_step(random: &mut fastrand::Rng, number: u16, index: u32) -> AgentStep {
+    let sql_port = port(number, u16::try_from(index).unwrap() * 2);
+    let instance = Instance {
+        kind: InstanceKind::Obproxy,
+        sql_port,
+        exporter_port: port(number, 1),
+        cluster_name: format!("cluster{number}").parse().unwrap(),
+        cluster_id: number.into(),
+        server_id: index.into(),
+    };
+    match random.u8(0..4) {
+        0 => AgentStep::SyncObproxyParameters(SyncObproxyParameters { sql_port, parameters: Vec::new() }),
+        1 => AgentStep::SetObproxyPasswords(SetObproxyPasswords { sql_port }),
+        2 => AgentStep::RefreshConfig(RefreshConfig { instance }),
+        _ => AgentStep::ExposeExporter(ExposeExporter { instance }),
+    }
+}
+
+/// What a node makes, if it makes anything.
+pub(super) fn thing_of(node: &PlannedNode) -> Option<Thing> {
+    match &node.step {
+        Step::Agent(step) => thing(&host_name(node.host_id.unwrap()), step),
+        Step::Coordinator(step) => local_thing(step),
+    }
+}
+
+/// What the step makes on `host`; a check makes nothing.
+pub(super) fn thing(host: &str, step: &AgentStep) -> Option<Thing> {
+    if step.info().policy == Policy::Pure {
+        return None;
+    }
+    let detail = match step {
+        AgentStep::InstallPackage(install) => install.package.to_string(),
+        AgentStep::StartObproxy(start) => start.sql_port.to_string(),
+        AgentStep::SyncObproxyParameters(sync) => sync.sql_port.to_string(),
+        AgentStep::SetObproxyPasswords(set) => set.sql_port.to_string(),
+        AgentStep::RefreshConfig(refresh) => refresh.instance.sql_port.to_string(),
+        AgentStep::ExposeExporter(expose) => expose.instance.sql_port.to_string(),
+        AgentStep::CheckCommands(_) | AgentStep::CheckProcesses(_) | AgentStep::CheckInstance(_) => String::new(),
+    };
+    Some(Thing { host: host.into(), what: format!("{} {detail}", step.kind()) })
+}
+
+pub(super) fn local_thing(step: &CoordinatorStep) -> Option<Thing> {
+    match step {
+        CoordinatorStep::UpdateObproxyStatus(proxy) => {
+            Some(Thing { host: COORDINATOR.into(), what: format!("status of proxy {}", proxy.server_id) })
+        }
+        CoordinatorStep::PrepareObproxyInstall(_) | CoordinatorStep::Finish => None,
+    }
+}

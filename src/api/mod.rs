@@ -110,4 +110,5 @@ const DESCRIPTION: &str = "\
 OceanBase hosts and proxies, in the wire format of the OceanBase Cloud Platform (OCP) v2 API.
 
 Differences from OCP: hosts are added at once and answered themselves, because their agents run already; \
-a failed subtask says why and what to do next; errors carry `nextMove`.";
+a failed subtask says why and what to do next, and a waiting one for what it waits; errors carry `nextMove`; whatever \
+changes something can be tried with `dryRun=true`, and what makes tasks can be sent again with an `Idempotency-Key`.";

@@ -75,6 +75,7 @@ pub(super) async fn serve(state: &ApiState, mut source: impl Source, back: bool)
     // Taken before the first look, so that no commit after it is missed.
     let commits = state.engine().commits();
     let first = source.look(state.store()).await?;
+    // The one event of such an end says only that it is at rest.
     if back && matches!(&first, Found::End(events) if events.len() <= 1) {
         return Ok(StatusCode::NO_CONTENT.into_response());
     }

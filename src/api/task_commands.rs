@@ -22,7 +22,11 @@ use crate::{
     graph::{Command, NodeIndex, Operation, Refusal, TaskState, TaskStatus},
     telemetry::chain,
 };
-use axum::{extract::FromRequestParts, http::request::Parts};
+use axum::{
+    extract::FromRequestParts,
+    http::request::Parts,
+    response::{IntoResponse as _, Response},
+};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 pub(super) fn router() -> OpenApiRouter<ApiState> {
@@ -99,10 +103,7 @@ async fn retry_subtask(
         (status = 409, description = "The subtask is not FAILED.", body = ErrorEnvelope),
     ),
 )]
-async fn skip_subtask(
-    decision: Decision,
-    PathOf(ids): PathOf<(i64, i64)>,
-) -> Result<Result<Reply<SubtaskInstance>, NoData>, ApiError> {
+async fn skip_subtask(decision: Decision, PathOf(ids): PathOf<(i64, i64)>) -> Result<Response, ApiError> {
     decision.quietly(ids, Command::SkipSubtask).await
 }
 
@@ -115,10 +116,7 @@ async fn skip_subtask(
         (status = 409, description = "The subtask is not RUNNING.", body = ErrorEnvelope),
     ),
 )]
-async fn cancel_subtask(
-    decision: Decision,
-    PathOf(ids): PathOf<(i64, i64)>,
-) -> Result<Result<Reply<SubtaskInstance>, NoData>, ApiError> {
+async fn cancel_subtask(decision: Decision, PathOf(ids): PathOf<(i64, i64)>) -> Result<Response, ApiError> {
     decision.quietly(ids, Command::CancelSubtask).await
 }
 
@@ -159,14 +157,10 @@ impl Decision {
     }
 
     /// For decisions to which OCP answers no data. A dry run has something to tell all the same.
-    async fn quietly(
-        self,
-        ids: (i64, i64),
-        command: fn(NodeIndex) -> Command,
-    ) -> Result<Result<Reply<SubtaskInstance>, NoData>, ApiError> {
+    async fn quietly(self, ids: (i64, i64), command: fn(NodeIndex) -> Command) -> Result<Response, ApiError> {
         let dry_run = self.dry_run;
         let subtask = self.of_subtask(ids, command).await?;
-        Ok(if dry_run { Ok(Reply(subtask)) } else { Err(NoData) })
+        Ok(if dry_run { Reply(subtask).into_response() } else { NoData.into_response() })
     }
 
     async fn load(&self, id: i64) -> Result<LoadedTask, ApiError> {
@@ -191,6 +185,7 @@ impl Decision {
             transaction.rollback().await.map_err(StoreError::from)?;
             return view(&state, &stands(record, &after)).await;
         }
+        // Before the decision, so that there is none of which nobody knows who made it.
         requester.audit(&mut transaction, action(command), object, &record.plan.name).await?;
         transaction.commit().await.map_err(StoreError::from)?;
         let carried_out = state.engine().command(id, command, &requester.name).await;

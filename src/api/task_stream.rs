@@ -100,7 +100,7 @@ impl Source for TaskSource {
         snapshot.commit().await?;
         self.seen = read.last().map_or(self.seen, |event| event.sequence);
         let mut events: Vec<Event> = read.iter().map(|event| self.told(event, status)).collect();
-        if read.len() as i64 == PAGE {
+        if i64::try_from(read.len()) == Ok(PAGE) {
             return Ok(Found::Events(events));
         }
         if status != TaskStatus::Running {

@@ -19,6 +19,7 @@ use crate::{
     },
     coordinator::{
         agents::{AgentAddress, AgentPool},
+        config::LogRetention,
         secrets::Vault,
         store::{
             Store,
@@ -37,6 +38,8 @@ use std::{
 };
 use tokio::{sync::Semaphore, time::Instant};
 use tokio_util::sync::{CancellationToken, DropGuard};
+
+const RETENTION: LogRetention = LogRetention { age: Duration::from_secs(3600), limit_bytes: u64::MAX };
 
 struct Lab {
     directory: tempfile::TempDir,
@@ -79,7 +82,8 @@ impl Lab {
         let pool = AgentPool::new(issue(directory.path(), Role::Coordinator));
         let store = Store::open(&directory.path().join("coordinator.db")).await.unwrap();
         let vault = Arc::new(Vault::load_or_create(&directory.path().join("secret.key")).unwrap());
-        let tasks = Arc::new(SqlTaskStore { store, vault, packages_dir: directory.path().into() });
+        let tasks =
+            Arc::new(SqlTaskStore { store, vault, packages_dir: directory.path().into(), log_retention: RETENTION });
         let metrics = EngineMetrics::register(&prometheus::Registry::new()).unwrap();
         let fatal = CancellationToken::new();
         let (journal, _writer) = Journal::start(tasks, metrics, shutdown.clone(), fatal.clone());

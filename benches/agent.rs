@@ -55,7 +55,11 @@ async fn echo_server(directory: &Path) {
     let listener = tokio::net::TcpListener::bind((LOCALHOST, 0)).await.unwrap();
     println!("{}", listener.local_addr().unwrap().port());
     let incoming = tonic::transport::server::TcpIncoming::from(listener).with_nodelay(Some(true));
-    let server = tonic::transport::Server::builder().tls_config(agent_identity(directory).server()).unwrap();
+    let identity = agent_identity(directory);
+    let tls = tonic::transport::ServerTlsConfig::new()
+        .identity(tonic::transport::Identity::from_pem(&identity.certificate_pem, &*identity.key_pem))
+        .client_ca_root(tonic::transport::Certificate::from_pem(&identity.ca_pem));
+    let server = tonic::transport::Server::builder().tls_config(tls).unwrap();
     let parent_is_gone = async {
         let mut byte = [0];
         let wait = tokio::task::spawn_blocking(move || std::io::stdin().read(&mut byte));

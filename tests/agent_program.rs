@@ -5,9 +5,11 @@
 use nix::{sys::signal, unistd::Pid};
 use oblet::tls::{CertificateAuthority, Role};
 use std::{
-    io::{BufRead as _, BufReader},
+    io::{BufRead as _, BufReader, Read as _, Write as _},
+    net::TcpStream,
     path::Path,
     process::{Child, Command, Output, Stdio},
+    time::Duration,
 };
 
 struct Lab {
@@ -57,12 +59,14 @@ impl Lab {
             line.clear();
             assert!(log.read_line(&mut line).unwrap() > 0, "the agent ended before it was ready");
         }
-        Started { child, log: Box::new(log) }
+        let address = line.split_once("address=").unwrap().1.trim().to_owned();
+        Started { child, address, log: Box::new(log) }
     }
 }
 
 struct Started {
     child: Child,
+    address: String,
     log: Box<dyn std::io::Read>,
 }
 
@@ -114,6 +118,22 @@ fn a_second_agent_is_refused_and_signals_end_the_first_well() {
     let again = lab.start();
     let (code, log) = again.stop(signal::Signal::SIGINT);
     assert_eq!(code, Some(0), "{log}");
+}
+
+#[test]
+fn a_failed_tls_handshake_is_in_the_log_with_its_peer() {
+    let lab = Lab::new();
+    let started = lab.start();
+    let mut stranger = TcpStream::connect(&started.address).unwrap();
+    let peer = stranger.local_addr().unwrap().to_string();
+    stranger.write_all(b"GET / HTTP/1.1\r\n\r\n").unwrap();
+    // The agent hangs up once it has understood.
+    stranger.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    let _alert_or_reset = stranger.read_to_end(&mut Vec::new());
+    let (code, log) = started.stop(signal::Signal::SIGTERM);
+    assert_eq!(code, Some(0), "{log}");
+    let lines: Vec<&str> = log.lines().filter(|line| line.contains("TLS handshake failed")).collect();
+    assert!(lines.len() == 1 && lines[0].contains(&peer), "{log}");
 }
 
 #[test]

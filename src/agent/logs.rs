@@ -8,6 +8,7 @@
 //!  4. So a log takes its limit on disk, and what its children write in one second.
 
 use super::{operation::Key, step::StepLog};
+use crate::blocking;
 use std::{
     convert::Infallible,
     fs::{self, File, OpenOptions},
@@ -171,7 +172,7 @@ pub async fn bounded<T>(path: Option<PathBuf>, work: impl Future<Output = T>) ->
             tokio::time::sleep(CUT_EVERY).await;
             if fs::metadata(&path).is_ok_and(|metadata| metadata.len() > CUT_BYTES) {
                 let log = path.clone();
-                let cut = tokio::task::spawn_blocking(move || cut(&log)).await.map_err(io::Error::other);
+                let cut = blocking::run(move || cut(&log)).await;
                 if let Err(error) = cut.and_then(|cut| cut) {
                     tracing::warn!(path = %path.display(), %error, "the log of a step could not be cut");
                 }
@@ -179,6 +180,7 @@ pub async fn bounded<T>(path: Option<PathBuf>, work: impl Future<Output = T>) ->
         }
     };
     tokio::select! {
+        biased;
         done = work => done,
         never = keep => match never {},
     }

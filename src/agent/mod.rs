@@ -6,6 +6,7 @@
 pub mod config;
 mod describe;
 mod exporter;
+mod handshake;
 pub mod host;
 pub mod journal;
 pub mod logs;

@@ -2,6 +2,7 @@
 
 use super::{
     describe::HostView,
+    handshake,
     journal::{Journal, JournalError, JournalFailure, OpenError, private_directory},
     logs::LogStore,
     packages::PackageStore,
@@ -67,6 +68,8 @@ pub enum AgentError {
         #[source]
         source: io::Error,
     },
+    #[error("TLS cannot be offered")]
+    Tls(#[from] tls::TlsError),
     #[error("gRPC cannot be served")]
     Serve(#[from] tonic::transport::Error),
     #[error("gRPC reflection cannot be offered")]
@@ -117,8 +120,8 @@ pub async fn start(
     let listener = listen(settings.listen)?;
     let address = listener.local_addr().map_err(|source| AgentError::Listen { address: settings.listen, source })?;
     let incoming = TcpIncoming::from(listener).with_nodelay(Some(true)).with_keepalive(Some(KEEPALIVE));
-    let builder = Server::builder().tls_config(settings.identity.server())?;
-    let serving = start_on(settings, builder, incoming, carrier, view, shutdown).await?;
+    let incoming = handshake::over_tls(incoming, settings.identity.server()?);
+    let serving = start_on(settings, Server::builder(), incoming, carrier, view, shutdown).await?;
     tracing::info!(%address, "the agent is ready");
     Ok(Agent { address, serving })
 }

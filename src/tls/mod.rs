@@ -7,6 +7,10 @@ mod authority;
 
 pub use authority::{CertificateAuthority, Issued, Role};
 
+use rustls::{
+    pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _},
+    server::WebPkiClientVerifier,
+};
 use std::{
     io,
     path::{Path, PathBuf},
@@ -27,6 +31,16 @@ pub enum TlsError {
         #[source]
         source: rcgen::Error,
     },
+    #[error("the {what} cannot be read")]
+    Pem {
+        what: &'static str,
+        #[source]
+        source: rustls::pki_types::pem::Error,
+    },
+    #[error("certificate and key cannot be used together")]
+    Unfit(#[from] rustls::Error),
+    #[error("clients cannot be verified")]
+    Verifier(#[from] rustls::server::VerifierBuilderError),
     #[error("a certificate cannot be made")]
     Issue(#[source] rcgen::Error),
 }
@@ -56,10 +70,21 @@ impl Identity {
     }
 
     /// For the agent: only clients with a certificate of the authority, made for calling, get in.
-    pub fn server(&self) -> tonic::transport::ServerTlsConfig {
-        tonic::transport::ServerTlsConfig::new()
-            .identity(self.identity())
-            .client_ca_root(tonic::transport::Certificate::from_pem(&self.ca_pem))
+    pub fn server(&self) -> Result<rustls::ServerConfig, TlsError> {
+        let pem = |what| move |source| TlsError::Pem { what, source };
+        let mut roots = rustls::RootCertStore::empty();
+        for certificate in CertificateDer::pem_slice_iter(&self.ca_pem) {
+            roots.add(certificate.map_err(pem("authority's certificate"))?)?;
+        }
+        let own: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&self.certificate_pem).collect();
+        let own = own.map_err(pem("certificate"))?;
+        let key = PrivateKeyDer::from_pem_slice(&self.key_pem).map_err(pem("key"))?;
+        let verifier = WebPkiClientVerifier::builder(roots.into()).build()?;
+        let mut config =
+            rustls::ServerConfig::builder().with_client_cert_verifier(verifier).with_single_cert(own, key)?;
+        // gRPC is HTTP/2.
+        config.alpn_protocols.push(b"h2".to_vec());
+        Ok(config)
     }
 
     /// For the coordinator: the agent at `address` has to prove that the authority knows it by this address.

@@ -41,8 +41,9 @@ fn sql_failed(port: Port, what: &str) -> impl Fn(SqlError) -> StepError + use<> 
 
 async fn login(host: &Host, port: Port, context: &StepContext) -> Result<(ProxySql, Login), StepError> {
     let passwords = passwords(host, context)?;
-    let login = ProxySql::login_any(host.settings.reach(), port.get(), &passwords).await;
-    login.map_err(sql_failed(port, "the login of root@proxysys"))
+    let what = "the login of root@proxysys";
+    let login = ProxySql::login_any(host.settings.reach(), port.get(), &passwords);
+    super::runs::ask(context, what, async { login.await.map_err(sql_failed(port, what)) }).await
 }
 
 pub(super) async fn sync(host: &Host, step: &SyncObproxyParameters, context: &StepContext) -> Result<Done, StepError> {

@@ -4,7 +4,10 @@ use super::{
     settings::HostSettings,
     supervisor::{Launch, RunOutcome, RunState, Supervisor, failed},
 };
-use crate::agent::step::{StepContext, StepError};
+use crate::{
+    agent::step::{StepContext, StepError},
+    blocking,
+};
 use std::{
     io,
     path::{Path, PathBuf},
@@ -129,8 +132,7 @@ pub(super) async fn collect(supervisor: &dyn Supervisor, settings: &HostSettings
         Ok(RunState::Running(_)) => {}
         Ok(RunState::Ended(_) | RunState::Nothing) => {
             let (settings, name) = (settings.clone(), run.to_owned());
-            let forgotten =
-                tokio::task::spawn_blocking(move || forget(&settings, &name)).await.map_err(io::Error::other);
+            let forgotten = blocking::run(move || forget(&settings, &name)).await;
             if let Err(error) = forgotten.and_then(|forgotten| forgotten) {
                 tracing::warn!(run, %error, "the files of a run could not be removed");
             }

@@ -7,6 +7,7 @@ use crate::{
         logs::LogFile,
         operation::{Key, now_us},
     },
+    blocking,
     steps::{AgentStep, values::Sha256},
 };
 use std::{
@@ -49,10 +50,12 @@ impl Runner {
     /// Removes logs that have no record and are old, and the oldest of acknowledged operations while there are too many.
     async fn collect_logs(&self, retention: Duration, limit_bytes: u64) -> Result<(), JournalError> {
         let logs = self.logs.clone();
-        let files = match tokio::task::spawn_blocking(move || logs.files()).await {
-            Ok(Ok(files)) => files,
-            Ok(Err(error)) => return Ok(tracing::warn!(%error, "the logs of operations cannot be listed")),
-            Err(error) => return Ok(tracing::warn!(%error, "the logs of operations cannot be listed")),
+        let files = match blocking::run(move || logs.files()).await.and_then(|files| files) {
+            Ok(files) => files,
+            Err(error) => {
+                tracing::warn!(%error, "the logs of operations cannot be listed");
+                return Ok(());
+            }
         };
         let mut total: u64 = files.iter().map(|file| file.bytes).sum();
         let old = SystemTime::now().checked_sub(retention).unwrap_or(SystemTime::UNIX_EPOCH);

@@ -238,6 +238,7 @@ impl Runner {
             }
         };
         tokio::select! {
+            biased;
             turn = self.turns.acquire() => turn.ok(),
             () = run.cancel.cancelled() => None,
             () = late => None,

@@ -1,0 +1,123 @@
+//! TLS in front of gRPC: handshakes beside each other, each with a deadline, and a line in the log for those that fail.
+//!
+//! tonic does the same by itself, but says nothing of a failure and waits for a silent client for ever. Who cannot get
+//! in is the first thing an operator asks after certificates were exchanged.
+
+use std::{
+    fmt, io,
+    net::SocketAddr,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+use tokio::{
+    net::TcpStream,
+    sync::{Semaphore, mpsc},
+    time::Instant,
+};
+use tokio_rustls::{TlsAcceptor, rustls::ServerConfig, server::TlsStream};
+use tokio_stream::{Stream, StreamExt as _, wrappers::ReceiverStream};
+
+const DEADLINE: Duration = Duration::from_secs(10);
+/// Whoever comes beyond that waits in the backlog of the socket.
+const AT_ONCE: usize = 256;
+/// A scanner or a coordinator with an old certificate tries for days.
+const TELL_EVERY: Duration = Duration::from_secs(10);
+
+/// Connections that have proved who they are.
+pub(super) fn over_tls(
+    incoming: impl Stream<Item = io::Result<TcpStream>> + Send + 'static,
+    config: ServerConfig,
+) -> ReceiverStream<io::Result<TlsStream<TcpStream>>> {
+    let (ready, connections) = mpsc::channel(1);
+    tokio::spawn(accept(incoming, TlsAcceptor::from(Arc::new(config)), ready));
+    ReceiverStream::new(connections)
+}
+
+/// Ends when nobody takes connections any more.
+async fn accept(
+    incoming: impl Stream<Item = io::Result<TcpStream>>,
+    acceptor: TlsAcceptor,
+    ready: mpsc::Sender<io::Result<TlsStream<TcpStream>>>,
+) {
+    let places = Arc::new(Semaphore::new(AT_ONCE));
+    let failures = Arc::new(Failures::default());
+    let mut incoming = std::pin::pin!(incoming);
+    loop {
+        let next = async {
+            // Never closed.
+            let place = Arc::clone(&places).acquire_owned().await.ok()?;
+            Some((place, incoming.next().await?))
+        };
+        let next = tokio::select! {
+            next = next => next,
+            () = ready.closed() => None,
+        };
+        let Some((place, connection)) = next else { return };
+        let (acceptor, failures, ready) = (acceptor.clone(), Arc::clone(&failures), ready.clone());
+        tokio::spawn(async move {
+            let connection = match connection {
+                Ok(connection) => shake_hands(connection, &acceptor, &failures).await,
+                // Whether the listener can go on after that is for the server to decide.
+                Err(error) => Some(Err(error)),
+            };
+            drop(place);
+            if let Some(connection) = connection {
+                // A server that is going down takes no more.
+                let _ = ready.send(connection).await;
+            }
+        });
+    }
+}
+
+async fn shake_hands(
+    connection: TcpStream,
+    acceptor: &TlsAcceptor,
+    failures: &Failures,
+) -> Option<io::Result<TlsStream<TcpStream>>> {
+    let peer = connection.peer_addr();
+    let shaken = tokio::time::timeout(DEADLINE, acceptor.accept(connection)).await;
+    let error: &dyn fmt::Display = match &shaken {
+        Ok(Ok(_)) => return shaken.ok(),
+        Ok(Err(error)) => error,
+        Err(_) => &"the client fell silent",
+    };
+    if let Some(untold) = failures.count(Instant::now()) {
+        let peer = peer.as_ref().map_or_else(|_| "unknown".into(), SocketAddr::to_string);
+        tracing::warn!(peer, %error, untold, "a TLS handshake failed");
+    }
+    None
+}
+
+/// Failures since the log was told.
+#[derive(Default)]
+struct Failures(Mutex<(Option<Instant>, u64)>);
+
+impl Failures {
+    /// Whether to tell of this one, and how many were not told since the last.
+    fn count(&self, now: Instant) -> Option<u64> {
+        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let (told, untold) = &mut *state;
+        if told.is_some_and(|told| now.duration_since(told) < TELL_EVERY) {
+            *untold += 1;
+            return None;
+        }
+        *told = Some(now);
+        Some(std::mem::take(untold))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_storm_of_failures_is_told_in_few_lines_that_count_them() {
+        let failures = Failures::default();
+        let start = Instant::now();
+        let tell = |milliseconds| failures.count(start + Duration::from_millis(milliseconds));
+        assert_eq!(tell(0), Some(0));
+        assert_eq!([tell(1), tell(5000), tell(9999)], [None; 3]);
+        assert_eq!(tell(10_000), Some(3));
+        assert_eq!([tell(10_001), tell(30_000)], [None, Some(1)]);
+    }
+}

@@ -117,7 +117,7 @@ async fn drive(round: &Round, lab: &mut Lab, operator: &Operator, report: &mut R
     }
     if round.again && rolled_back == [true, true] && round.faults[0] != Some(Fault::Parameter) {
         lab.hosts.iter().zip(round.faults).for_each(|(host, fault)| mend(host, fault));
-        for id in operator.batch_add("once more").await? {
+        for id in operator.batch_add("second").await? {
             let task = operator.rest_of(id).await?;
             require(task["status"] == "SUCCESSFUL", || format!("once more: {}", tell(&task)))?;
         }

@@ -122,7 +122,8 @@ fn temporary_files(directory: &Path) -> Vec<PathBuf> {
         for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
             let name = entry.file_name().to_string_lossy().into_owned();
             if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-                directories.push(entry.path());
+                // What a killed shim began to write goes with the directory of its run.
+                directories.extend((name != "runs").then(|| entry.path()));
             } else if name.starts_with('.') || name.ends_with(".part") {
                 found.push(entry.path());
             }

@@ -124,7 +124,7 @@ fn temporary_files(directory: &Path) -> Vec<PathBuf> {
             if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
                 // What a killed shim began to write goes with the directory of its run.
                 directories.extend((name != "runs").then(|| entry.path()));
-            } else if name.starts_with('.') || name.ends_with(".part") {
+            } else if name.starts_with('.') {
                 found.push(entry.path());
             }
         }

@@ -13,7 +13,7 @@ use std::{
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Installations {
     Exactly(usize),
-    /// Where an installation may have been canceled.
+    /// Where an installation may have been canceled, with its scriptlet in the middle.
     AtMost(usize),
 }
 
@@ -31,11 +31,10 @@ pub(super) async fn host(host: &Host, installed: bool, installations: Installati
     let count = |what: &str| ran.lines().filter(|line| *line == what).count();
     let (installs, erasures) = (count("post"), count("postun"));
     let fits = match installations {
-        Installations::Exactly(expected) => installs == expected,
-        Installations::AtMost(most) => installs <= most,
+        Installations::Exactly(expected) => installs == expected && erasures + usize::from(installed) == expected,
+        Installations::AtMost(most) => installs <= most && erasures <= most,
     };
-    expect(fits, format!("installed {installs} times, expected {installations:?}"));
-    expect(installs == erasures + usize::from(installed), format!("installed {installs} times, erased {erasures}"));
+    expect(fits, format!("installed {installs} times and erased {erasures} times, expected {installations:?}"));
 
     // A shim ends a moment after the outcome of its program is known.
     let alone = holds_within(Duration::from_secs(3), || strangers(host, installed).is_empty()).await;

@@ -5,7 +5,12 @@ use std::{
     io::{self, Seek as _, Write as _},
     os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
+    time::{Duration, Instant},
 };
+
+/// A killed program's child that has not executed its own program yet still has the lock, for a moment.
+const PATIENCE: Duration = Duration::from_secs(2);
+const POLL: Duration = Duration::from_millis(10);
 
 /// Why the state directory is not ours.
 #[derive(Debug, thiserror::Error)]
@@ -40,13 +45,17 @@ impl StateDirectory {
             .mode(0o600)
             .open(&file_path)
             .map_err(failed)?;
-        match file.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => {
-                let holder = fs::read_to_string(&file_path).unwrap_or_default();
-                return Err(LockError::Held { path: path.into(), holder: holder.trim().into() });
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            match file.try_lock() {
+                Ok(()) => break,
+                Err(TryLockError::WouldBlock) if Instant::now() < deadline => std::thread::sleep(POLL),
+                Err(TryLockError::WouldBlock) => {
+                    let holder = fs::read_to_string(&file_path).unwrap_or_default();
+                    return Err(LockError::Held { path: path.into(), holder: holder.trim().into() });
+                }
+                Err(TryLockError::Error(source)) => return Err(failed(source)),
             }
-            Err(TryLockError::Error(source)) => return Err(failed(source)),
         }
         let mut name_holder = || -> io::Result<()> {
             file.set_len(0)?;
@@ -61,6 +70,18 @@ impl StateDirectory {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_lock_that_is_given_back_a_moment_later_is_waited_for() {
+        let directory = tempfile::tempdir().unwrap();
+        let first = StateDirectory::lock(directory.path()).unwrap();
+        let second = std::thread::spawn({
+            let path = directory.path().to_owned();
+            move || StateDirectory::lock(&path)
+        });
+        drop(first);
+        second.join().unwrap().unwrap();
+    }
 
     #[test]
     fn a_second_program_is_told_who_holds_the_directory() {

@@ -100,7 +100,7 @@ async fn root_a_full_disk_of_the_coordinator_stops_new_work_and_loses_none() {
     disk.fill();
     let mut made = Vec::new();
     let (status, refusal) = create_until_refused(lab.rest(), &mut made).await;
-    assert_eq!(status, REFUSED, "{refusal}");
+    assert_eq!(status, 503, "{refusal}");
     assert!(refusal["error"]["message"].as_str().unwrap().contains("full"), "{refusal}");
 
     lab.hosts[0].agent.as_ref().unwrap().resume();
@@ -109,7 +109,7 @@ async fn root_a_full_disk_of_the_coordinator_stops_new_work_and_loses_none() {
     while !fs::read_to_string(&log).unwrap().contains("waiting for the store") {
         assert!(Instant::now() < deadline, "the engine does not wait for the store");
         let (status, refusal) = create_until_refused(lab.rest(), &mut made).await;
-        assert_eq!(status, REFUSED, "{refusal}");
+        assert_eq!(status, 503, "{refusal}");
     }
     let task = lab.get(&format!("/api/v2/tasks/instances/{id}")).await.unwrap();
     assert_eq!(task["data"]["status"], "RUNNING", "reading goes on, and so does the task: {task:#}");
@@ -123,9 +123,6 @@ async fn root_a_full_disk_of_the_coordinator_stops_new_work_and_loses_none() {
     assert_eq!(lab.hosts[0].processes().len(), 1);
     assert_eq!(lab.hosts[0].count_in_logs("scriptlet ran once"), 1);
 }
-
-/// Of a store without room for more.
-const REFUSED: u16 = 507;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn root_a_full_disk_of_an_agent_is_told_and_costs_nothing_but_time() {

@@ -9,6 +9,7 @@
     reason = "a panic is how a test fails, and what it prints is shown then"
 )]
 
+mod cancel;
 mod chaos;
 mod crashes;
 mod disk;
@@ -17,3 +18,4 @@ mod lab;
 mod network;
 mod rest;
 mod rollback;
+mod upgrade;

@@ -31,6 +31,13 @@ impl Rest {
         Ok((response.status().as_u16(), response.json().await?))
     }
 
+    /// A request that may be sent again.
+    pub(crate) async fn post_once(&self, path: &str, body: &Value, key: &str) -> Result<(u16, Value), reqwest::Error> {
+        let request = self.request(reqwest::Method::POST, path).header("Idempotency-Key", key);
+        let response = request.json(body).send().await?;
+        Ok((response.status().as_u16(), response.json().await?))
+    }
+
     /// Whether a request with this header is answered as any other.
     pub(crate) async fn takes_header(&self, value: &str) -> bool {
         let request = self.request(reqwest::Method::GET, "/api/v2/info").header("x-noise", value);

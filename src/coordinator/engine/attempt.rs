@@ -132,6 +132,7 @@ impl AgentAttempt {
         {
             return progress;
         }
+        self.place.waits_for(format!("an answer of agent {}", self.agent.address));
         let response = match self.agent.submit(self.request()).await {
             Ok(response) => response,
             Err(error) => return self.judge(&error),

@@ -220,6 +220,7 @@ async fn describe(
     let agent = shared.agents.agent(AgentAddress::new(host.inner_ip, host.agent_port)).map_err(refused)?;
     let mut told = false;
     loop {
+        place.waits_for(format!("an answer of the agent of host {}", host.inner_ip));
         match agent.describe_host().await {
             Ok(facts) => return Ok(Ok(facts)),
             Err(error @ (CallError::Unknown { .. } | CallError::Busy { .. })) => {

@@ -13,7 +13,7 @@ use std::{
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Installations {
     Exactly(usize),
-    /// Where an installation may have been canceled.
+    /// Where an installation may have been canceled, with its scriptlet in the middle.
     AtMost(usize),
 }
 
@@ -31,11 +31,10 @@ pub(super) async fn host(host: &Host, installed: bool, installations: Installati
     let count = |what: &str| ran.lines().filter(|line| *line == what).count();
     let (installs, erasures) = (count("post"), count("postun"));
     let fits = match installations {
-        Installations::Exactly(expected) => installs == expected,
-        Installations::AtMost(most) => installs <= most,
+        Installations::Exactly(expected) => installs == expected && erasures + usize::from(installed) == expected,
+        Installations::AtMost(most) => installs <= most && erasures <= most,
     };
-    expect(fits, format!("installed {installs} times, expected {installations:?}"));
-    expect(installs == erasures + usize::from(installed), format!("installed {installs} times, erased {erasures}"));
+    expect(fits, format!("installed {installs} times and erased {erasures} times, expected {installations:?}"));
 
     // A shim ends a moment after the outcome of its program is known.
     let alone = holds_within(Duration::from_secs(3), || strangers(host, installed).is_empty()).await;
@@ -122,8 +121,9 @@ fn temporary_files(directory: &Path) -> Vec<PathBuf> {
         for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
             let name = entry.file_name().to_string_lossy().into_owned();
             if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-                directories.push(entry.path());
-            } else if name.starts_with('.') || name.ends_with(".part") {
+                // What a killed shim began to write goes with the directory of its run.
+                directories.extend((name != "runs").then(|| entry.path()));
+            } else if name.starts_with('.') {
                 found.push(entry.path());
             }
         }

@@ -8,7 +8,7 @@
 //!  3. The package's scriptlet ran exactly once per installation, its counterpart once per erasure.
 //!  4. After a success each host has the package and one proxy, started once; after a rollback neither, no directory,
 //!     and everything that was not the task's own.
-//!  5. No shim, no rpm, no run directory and no temporary file is left over.
+//!  5. No shim, no rpm and no temporary file is left over, and not more directories of runs than there were runs.
 //!  6. No program ended but those that were killed, and the same request can be made again after a rollback.
 
 mod check;

@@ -22,27 +22,26 @@ pub(super) struct Operator {
 }
 
 impl Operator {
-    /// Adds the proxies; answers the ids of the tasks. An answer that got lost is looked for before the request is
-    /// sent again.
-    pub(super) async fn batch_add(&self) -> Result<Vec<i64>, Violation> {
+    /// Adds the proxies; answers the ids of the tasks. A request whose answer got lost is sent again with the same key.
+    pub(super) async fn batch_add(&self, key: &str) -> Result<Vec<i64>, Violation> {
         let before = self.ids().await?;
         let deadline = Instant::now() + PATIENCE;
-        let mut said = String::new();
-        while Instant::now() < deadline {
-            match self.rest.post(&batch_add_path(self.cluster), &self.batch).await {
-                Ok((200, answer)) => return Ok(ids(&answer["data"]["contents"])),
-                Ok((status, answer)) => said = format!("{status}: {answer}"),
-                Err(error) => said = error.to_string(),
-            }
-            let made: Vec<i64> = self.ids().await?.difference(&before).copied().collect();
-            match made.len() {
-                0 => {}
-                2 => return Ok(made),
-                count => return Err(format!("batchAdd for two hosts made {count} tasks ({said})")),
+        let answered = loop {
+            let said = match self.rest.post_once(&batch_add_path(self.cluster), &self.batch, key).await {
+                Ok((200, answer)) => break ids(&answer["data"]["contents"]),
+                Ok((status, answer)) => format!("{status}: {answer}"),
+                Err(error) => error.to_string(),
+            };
+            if Instant::now() > deadline {
+                return Err(format!("batchAdd did not succeed in time: {said}"));
             }
             tokio::time::sleep(POLL).await;
+        };
+        let made: Vec<i64> = self.ids().await?.difference(&before).copied().collect();
+        if made.len() != 2 || made != answered {
+            return Err(format!("batchAdd for two hosts answers {answered:?} and made {made:?}"));
         }
-        Err(format!("batchAdd did not succeed in time: {said}"))
+        Ok(made)
     }
 
     async fn ids(&self) -> Result<BTreeSet<i64>, Violation> {
@@ -103,8 +102,24 @@ impl Operator {
         }
     }
 
-    /// Cancels whatever runs of the task at this moment; a refusal means that it has just ended.
+    /// Cancels the task as a whole; 409 means that it has just ended, or that an earlier request was taken.
     pub(super) async fn cancel(&self, id: i64) -> Result<(), Violation> {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let said = match self.rest.post(&format!("/api/v2/tasks/instances/{id}/cancel"), &Value::Null).await {
+                Ok((200 | 409, _)) => return Ok(()),
+                Ok((status, answer)) => format!("{status}: {answer}"),
+                Err(error) => error.to_string(),
+            };
+            if Instant::now() > deadline {
+                return Err(format!("the cancellation of task {id} was not taken: {said}"));
+            }
+            tokio::time::sleep(POLL).await;
+        }
+    }
+
+    /// Cancels whatever runs of the task at this moment; a refusal means that it has just ended.
+    pub(super) async fn cancel_subtasks(&self, id: i64) -> Result<(), Violation> {
         let task = self.task(id).await?;
         for subtask in task["subtasks"].as_array().into_iter().flatten() {
             if subtask["status"] == "RUNNING" {

@@ -46,7 +46,7 @@ pub(super) enum Scenario {
     Rollback,
     /// A step failed, its cause was removed; the task is retried.
     Retry,
-    /// What runs is canceled after this time.
+    /// After this time the first task is canceled as a whole, and of the second what runs.
     Cancel(Duration),
 }
 

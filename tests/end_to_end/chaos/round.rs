@@ -73,7 +73,7 @@ pub(super) async fn play(round: &Round, package: &Path) -> Report {
 async fn drive(round: &Round, lab: &mut Lab, operator: &Operator, report: &mut Report) -> Result<(), Violation> {
     let mut ids = Vec::new();
     if matches!(round.scenario, Scenario::Rollback | Scenario::Retry) {
-        ids = operator.batch_add().await?;
+        ids = operator.batch_add("first").await?;
         for (id, fault) in ids.iter().zip(round.faults) {
             let task = operator.rest_of(*id).await?;
             let expected = if fault.is_some() { "FAILED" } else { "SUCCESSFUL" };
@@ -117,7 +117,7 @@ async fn drive(round: &Round, lab: &mut Lab, operator: &Operator, report: &mut R
     }
     if round.again && rolled_back == [true, true] && round.faults[0] != Some(Fault::Parameter) {
         lab.hosts.iter().zip(round.faults).for_each(|(host, fault)| mend(host, fault));
-        for id in operator.batch_add().await? {
+        for id in operator.batch_add("second").await? {
             let task = operator.rest_of(id).await?;
             require(task["status"] == "SUCCESSFUL", || format!("once more: {}", tell(&task)))?;
         }
@@ -143,13 +143,12 @@ impl Round {
 /// What the operator does while the blows fall; answers the tasks.
 async fn act(round: &Round, operator: &Operator, ids: Vec<i64>, begin: Instant) -> Result<Vec<i64>, Violation> {
     match round.scenario {
-        Scenario::Install => operator.batch_add().await,
+        Scenario::Install => operator.batch_add("first").await,
         Scenario::Cancel(after) => {
-            let ids = operator.batch_add().await?;
+            let ids = operator.batch_add("first").await?;
             sleep_until(begin + after).await;
-            for id in &ids {
-                operator.cancel(*id).await?;
-            }
+            operator.cancel(ids[0]).await?;
+            operator.cancel_subtasks(ids[1]).await?;
             Ok(ids)
         }
         Scenario::Rollback | Scenario::Retry => {
@@ -255,7 +254,7 @@ async fn settle(round: &Round, operator: &Operator, id: i64) -> Result<Value, Vi
         if task["status"] == "SUCCESSFUL" {
             return Ok(task);
         }
-        let canceled = matches!(round.scenario, Scenario::Cancel(_)) && failed_by(&task, "CANCELED");
+        let canceled = matches!(round.scenario, Scenario::Cancel(_)) && was_canceled(&task);
         require(canceled || round.kills_shims(), || format!("failed without a reason: {}", tell(&task)))?;
         let back = round.scenario == Scenario::Rollback
             || task["operation"] == "ROLLBACK"
@@ -265,10 +264,10 @@ async fn settle(round: &Round, operator: &Operator, id: i64) -> Result<Value, Vi
     Err(format!("four decisions did not bring task {id} to its end"))
 }
 
-fn failed_by(task: &Value, reason: &str) -> bool {
-    let subtasks = task["subtasks"].as_array().into_iter().flatten();
-    let mut failed = subtasks.filter(|subtask| subtask["status"] == "FAILED").peekable();
-    failed.peek().is_some() && failed.all(|subtask| subtask["failure"]["reason"] == reason)
+/// A task that is canceled between two subtasks has none that failed.
+fn was_canceled(task: &Value) -> bool {
+    let mut subtasks = task["subtasks"].as_array().into_iter().flatten();
+    subtasks.all(|subtask| subtask["status"] != "FAILED" || subtask["failure"]["reason"] == "CANCELED")
 }
 
 fn installation_attempts(task: &Value) -> usize {

@@ -1,5 +1,7 @@
 //! Connections to agents: opened on demand, shared, bounded, and an answer of "unknown" kept apart from "no".
 
+#[cfg(test)]
+use crate::simulation;
 use crate::{
     rpc::{fault_reason, v1, v1::agent_service_client::AgentServiceClient},
     tls::Identity,
@@ -172,7 +174,11 @@ impl Agent {
     }
 
     pub async fn submit(&self, message: v1::SubmitRequest) -> Result<v1::SubmitResponse, CallError> {
+        #[cfg(test)]
+        self.reach(simulation::Point::Submit, simulation::Side::Before).await?;
         let answer = self.client().submit(Self::request(message)).await;
+        #[cfg(test)]
+        self.reach(simulation::Point::Submit, simulation::Side::After).await?;
         answer.map(tonic::Response::into_inner).map_err(self.error())
     }
 
@@ -192,8 +198,19 @@ impl Agent {
     }
 
     pub async fn acknowledge(&self, key: v1::OperationKey, epoch: u64) -> Result<(), CallError> {
+        #[cfg(test)]
+        self.reach(simulation::Point::Acknowledge, simulation::Side::Before).await?;
         let request = Self::request(v1::AcknowledgeRequest { key: Some(key), epoch });
-        self.client().acknowledge(request).await.map(|_| ()).map_err(self.error())
+        let answer = self.client().acknowledge(request).await;
+        #[cfg(test)]
+        self.reach(simulation::Point::Acknowledge, simulation::Side::After).await?;
+        answer.map(|_| ()).map_err(self.error())
+    }
+
+    #[cfg(test)]
+    async fn reach(&self, point: simulation::Point, side: simulation::Side) -> Result<(), CallError> {
+        let lost = |_| CallError::Unknown { agent: self.address, message: "the call got lost".into() };
+        simulation::call(point, side).await.map_err(lost)
     }
 
     pub async fn describe_host(&self) -> Result<v1::DescribeHostResponse, CallError> {

@@ -12,6 +12,7 @@ use crate::{
         store::tasks::TaskId,
     },
     graph::{Command, Direction, Effect, Failure, NodeIndex, Operation, TaskStatus},
+    steps::CoordinatorStep,
 };
 use futures_util::future::BoxFuture;
 use std::{sync::Arc, time::Duration};
@@ -111,8 +112,12 @@ impl LocalSteps for SimulatedLocalSteps {
             let world = &self.0;
             tokio::select! {
                 biased;
-                () = run.cancel.cancelled() => return Outcome::Failed(canceled()),
+                () = run.cancel.cancelled() => return Outcome::Failed(failure("CANCELED", "the step was canceled")),
                 () = tokio::time::sleep(world.delay(LONGEST_LOCAL_WORK)) => {}
+            }
+            let finishes = matches!((run.step, run.direction), (CoordinatorStep::Finish, Direction::Execute));
+            if finishes && world.does_finish_fail() {
+                return Outcome::Failed(failure("SCRIPTED", "the last step fails by the script"));
             }
             if let Some(thing) = local_thing(run.step) {
                 match (run.direction, world.identity_of(&thing)) {
@@ -129,10 +134,10 @@ impl LocalSteps for SimulatedLocalSteps {
     }
 }
 
-fn canceled() -> Failure {
+fn failure(reason: &str, message: &str) -> Failure {
     Failure {
-        reason: "CANCELED".into(),
-        message: "the step was canceled".into(),
+        reason: reason.into(),
+        message: message.into(),
         causes: Vec::new(),
         next_move: "retry".into(),
         exit_code: None,

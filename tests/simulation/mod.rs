@@ -12,7 +12,11 @@ mod network;
 mod run;
 mod store;
 mod tasks;
+mod traps;
+mod windows;
 mod world;
+
+pub(crate) use traps::{Point, Side, call, journal};
 
 use hosts::Memory;
 use std::{ops::Range, time::Duration};

@@ -1,7 +1,7 @@
 //! What outlives every program of a simulation: the hosts that steps change, the coordinator's store, and the record of
 //! what happened.
 
-use super::store::Tables;
+use super::{store::Tables, traps::Trap};
 use crate::coordinator::store::tasks::TaskId;
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -50,7 +50,7 @@ impl fmt::Display for Line {
 /// What can become of a commit of the coordinator's store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Trouble {
-    Slow,
+    Slow { written: bool },
     Full,
     AnswerLost { written: bool },
     Crash { written: bool },
@@ -70,6 +70,7 @@ pub(super) struct Odds {
 pub(super) struct State {
     seed: u64,
     calm: bool,
+    given_up: bool,
     random: fastrand::Rng,
     record: Vec<Line>,
     odds: Odds,
@@ -80,6 +81,11 @@ pub(super) struct State {
     in_hand: BTreeSet<Thing>,
     violations: Vec<String>,
     crashes: Vec<String>,
+    trap: Option<Trap>,
+    /// Hosts with a step that is about to choose an identity.
+    choosing: BTreeSet<String>,
+    /// The last step of a task fails the first time.
+    finish_fails: bool,
 }
 
 pub(super) struct World {
@@ -92,6 +98,7 @@ impl World {
         let state = State {
             seed,
             calm: false,
+            given_up: false,
             random: fastrand::Rng::with_seed(seed),
             record: Vec::new(),
             odds,
@@ -101,6 +108,9 @@ impl World {
             in_hand: BTreeSet::new(),
             violations: Vec::new(),
             crashes: Vec::new(),
+            trap: None,
+            choosing: BTreeSet::new(),
+            finish_fails: false,
         };
         Arc::new(Self { state: Mutex::new(state), tables: Mutex::default() })
     }
@@ -125,7 +135,13 @@ impl World {
 
     /// The operator rolls this task back if it fails, and does not retry it.
     pub(super) fn is_given_up(&self, task: TaskId) -> bool {
-        (self.state().seed.wrapping_add(task.0.unsigned_abs())).is_multiple_of(3)
+        let state = self.state();
+        state.given_up || state.seed.wrapping_add(task.0.unsigned_abs()).is_multiple_of(3)
+    }
+
+    /// The operator rolls back whatever fails.
+    pub(super) fn give_up(&self) {
+        self.state().given_up = true;
     }
 
     /// Adds a line to the record.
@@ -174,7 +190,8 @@ impl World {
             return None;
         }
         let trouble = match self.below(7) {
-            0 | 1 => Trouble::Slow,
+            0 => Trouble::Slow { written: false },
+            1 => Trouble::Slow { written: true },
             2 => Trouble::Full,
             3 => Trouble::AnswerLost { written: false },
             4 => Trouble::AnswerLost { written: true },
@@ -187,9 +204,42 @@ impl World {
 
     /// Crashes the program on `host`, which does nothing more.
     pub(super) async fn crash_here<T>(&self, host: &str) -> T {
+        self.crash(host);
+        std::future::pending().await
+    }
+
+    pub(super) fn crash(&self, host: &str) {
         self.note(host, "crashes");
         self.state().crashes.push(host.into());
-        std::future::pending().await
+    }
+
+    pub(super) fn trap(&self) -> Option<Trap> {
+        self.state().trap
+    }
+
+    pub(super) fn set_trap(&self, trap: Option<Trap>) {
+        self.state().trap = trap;
+    }
+
+    pub(super) fn choose(&self, host: &str, chooses: bool) {
+        let choosing = &mut self.state().choosing;
+        if chooses {
+            choosing.insert(host.into())
+        } else {
+            choosing.remove(host)
+        };
+    }
+
+    pub(super) fn chooses(&self, host: &str) -> bool {
+        self.state().choosing.contains(host)
+    }
+
+    pub(super) fn let_finish_fail(&self) {
+        self.state().finish_fails = true;
+    }
+
+    pub(super) fn does_finish_fail(&self) -> bool {
+        std::mem::take(&mut self.state().finish_fails)
     }
 
     /// Hosts whose program has to be crashed.
@@ -239,6 +289,11 @@ impl World {
 
     pub(super) fn take_record(&self) -> Vec<Line> {
         std::mem::take(&mut self.state().record)
+    }
+
+    /// The record as text.
+    pub(super) fn told(&self) -> String {
+        self.state().record.iter().map(|line| format!("{line}\n")).collect()
     }
 }
 

@@ -178,7 +178,7 @@ impl Agent {
         self.reach(simulation::Point::Submit, simulation::Side::Before).await?;
         let answer = self.client().submit(Self::request(message)).await;
         #[cfg(test)]
-        self.reach(simulation::Point::Submit, simulation::Side::After).await?;
+        self.answered(simulation::Point::Submit, &answer).await?;
         answer.map(tonic::Response::into_inner).map_err(self.error())
     }
 
@@ -203,7 +203,7 @@ impl Agent {
         let request = Self::request(v1::AcknowledgeRequest { key: Some(key), epoch });
         let answer = self.client().acknowledge(request).await;
         #[cfg(test)]
-        self.reach(simulation::Point::Acknowledge, simulation::Side::After).await?;
+        self.answered(simulation::Point::Acknowledge, &answer).await?;
         answer.map(|_| ()).map_err(self.error())
     }
 
@@ -211,6 +211,12 @@ impl Agent {
     async fn reach(&self, point: simulation::Point, side: simulation::Side) -> Result<(), CallError> {
         let lost = |_| CallError::Unknown { agent: self.address, message: "the call got lost".into() };
         simulation::call(point, side).await.map_err(lost)
+    }
+
+    #[cfg(test)]
+    async fn answered<T>(&self, point: simulation::Point, answer: &Result<T, Status>) -> Result<(), CallError> {
+        simulation::answered(answer.as_ref().err().map(Status::code));
+        self.reach(point, simulation::Side::After).await
     }
 
     pub async fn describe_host(&self) -> Result<v1::DescribeHostResponse, CallError> {

@@ -28,6 +28,7 @@ pub(super) fn add(sim: &mut turmoil::Sim<'_>, world: &Arc<World>, host: &str) {
 }
 
 async fn run(world: Arc<World>, host: String) -> turmoil::Result {
+    world.runs_on(&host);
     let (shutdown, fatal) = (CancellationToken::new(), CancellationToken::new());
     let parts = EngineParts {
         tasks: Arc::new(MemoryStore { world: Arc::clone(&world), host: host.clone() }),

@@ -11,12 +11,13 @@ mod hosts;
 mod network;
 mod run;
 mod store;
+mod takeover;
 mod tasks;
 mod traps;
 mod windows;
 mod world;
 
-pub(crate) use traps::{Point, Side, call, journal};
+pub(crate) use traps::{Point, Side, answered, call, journal};
 
 use hosts::Memory;
 use std::{ops::Range, time::Duration};

@@ -166,6 +166,9 @@ pub(super) struct MemoryStore {
 
 const SLOWEST_COMMIT: Duration = Duration::from_millis(20);
 
+/// How often a coordinator that is cut off looks whether it still is.
+const LOOK: Duration = Duration::from_millis(100);
+
 fn disk_full() -> StoreError {
     StoreError::DiskFull(sqlx::Error::WorkerCrashed)
 }
@@ -233,6 +236,9 @@ impl TaskStore for MemoryStore {
     fn commit<'a>(&'a self, group: &'a [Write]) -> BoxFuture<'a, Result<Vec<Written>, Unwritten>> {
         Box::pin(async move {
             tokio::time::sleep(self.world.delay(SLOWEST_COMMIT)).await;
+            while self.world.is_cut_off(&self.host) {
+                tokio::time::sleep(LOOK).await;
+            }
             let write = || {
                 let mut tables = self.world.tables();
                 group.iter().map(|write| tables.apply(&self.world, write)).collect()

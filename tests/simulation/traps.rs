@@ -121,6 +121,13 @@ pub(crate) async fn call(point: Point, side: Side) -> Result<(), Lost> {
     }
 }
 
+/// Hears what an agent answered to a coordinator.
+pub(crate) fn answered(refusal: Option<tonic::Code>) {
+    if let Some(world) = current() {
+        world.answered(tokio::runtime::Handle::current().id(), refusal);
+    }
+}
+
 /// Comes to one end of a write of an agent's journal; `work` is the type that says which.
 pub(crate) async fn journal(work: &str, side: Side) -> Result<(), JournalError> {
     let Some(world) = current() else { return Ok(()) };

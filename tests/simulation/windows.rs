@@ -40,8 +40,8 @@ fn kind(step: &Step) -> &'static str {
     }
 }
 
-/// Runs the step into the trap, and everything to its end.
-fn spring(step: &Step, trap: Trap) {
+/// Runs the step into the trap, and everything to its end; answers what must not have happened.
+fn spring(step: &Step, trap: Trap, decision: Decision, memory: Memory) -> Vec<String> {
     let seed = 1;
     let world = World::new(seed, Odds::default());
     let _within = Within::new(&world);
@@ -49,12 +49,14 @@ fn spring(step: &Step, trap: Trap) {
     world.set_trap(Some(trap));
     if trap.direction == Direction::Undo {
         world.let_finish_fail();
+    }
+    if decision == Decision::Rollback {
         world.give_up();
     }
     let directory = agents::state_directory();
     let mut sim = run::simulation(seed);
     let name = tasks::host_name(1);
-    let carrier = SimulatedHost { world: world.clone(), name: name.clone(), memory: Memory::Looks };
+    let carrier = SimulatedHost { world: world.clone(), name: name.clone(), memory };
     agents::add(&mut sim, &world, carrier, directory.path().join(&name));
     world.tables().add_agent(1, AgentAddress::new(sim.lookup(name), network::AGENT_PORT));
     coordinator::add(&mut sim, &world, COORDINATOR);
@@ -71,8 +73,6 @@ fn spring(step: &Step, trap: Trap) {
         faults.step(&mut sim, &world, directory.path());
     }
     checks::at_the_end(&world);
-    let violations = world.violations();
-    assert!(violations.is_empty(), "{} {trap:?}: {violations:#?}\n{}", kind(step), world.told());
     assert_eq!(world.trap(), None, "{} {trap:?} did not spring\n{}", kind(step), world.told());
     let failures = |event: &Event| matches!(event, Event::Failed { .. } | Event::UndoFailed { .. });
     let failed = world.tables().rows[&ONLY_TASK].events.iter().filter(|entry| failures(&entry.event)).count();
@@ -81,13 +81,25 @@ fn spring(step: &Step, trap: Trap) {
         let by_script = usize::from(trap.direction == Direction::Undo);
         assert_eq!(failed, by_script, "{} {trap:?}\n{}", kind(step), world.told());
     }
+    world.violations()
 }
 
-fn all(direction: Direction, action: Action) {
+/// What the operator does with a task that failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Decision {
+    Retry,
+    Rollback,
+}
+
+fn all(direction: Direction, action: Action, decisions: &[Decision]) {
     for step in tasks::kinds() {
         for point in points(&step, direction) {
             for side in [Side::Before, Side::After] {
-                spring(&step, Trap { node: NODE, direction, point, side, action });
+                for decision in decisions {
+                    let trap = Trap { node: NODE, direction, point, side, action };
+                    let violations = spring(&step, trap, *decision, Memory::Looks);
+                    assert!(violations.is_empty(), "{} {trap:?} {decision:?}: {violations:#?}", kind(&step));
+                }
             }
         }
     }
@@ -95,30 +107,52 @@ fn all(direction: Direction, action: Action) {
 
 #[test]
 fn a_program_that_dies_at_any_write_of_a_step_costs_nothing() {
-    all(Direction::Execute, Action::Crash);
+    all(Direction::Execute, Action::Crash, &[Decision::Retry]);
 }
 
 #[test]
 fn a_write_or_call_of_a_step_that_fails_ends_in_success_or_a_clean_rollback() {
-    all(Direction::Execute, Action::Error);
+    all(Direction::Execute, Action::Error, &[Decision::Retry, Decision::Rollback]);
 }
 
 #[test]
 fn a_write_or_call_of_a_step_that_takes_long_ends_in_success_or_a_clean_rollback() {
-    all(Direction::Execute, Action::Slow);
+    all(Direction::Execute, Action::Slow, &[Decision::Retry, Decision::Rollback]);
 }
 
 #[test]
 fn a_program_that_dies_at_any_write_of_an_undo_costs_nothing() {
-    all(Direction::Undo, Action::Crash);
+    all(Direction::Undo, Action::Crash, &[Decision::Rollback]);
 }
 
 #[test]
 fn a_write_or_call_of_an_undo_that_fails_ends_in_a_clean_rollback() {
-    all(Direction::Undo, Action::Error);
+    all(Direction::Undo, Action::Error, &[Decision::Rollback]);
 }
 
 #[test]
 fn a_write_or_call_of_an_undo_that_takes_long_ends_in_a_clean_rollback() {
-    all(Direction::Undo, Action::Slow);
+    all(Direction::Undo, Action::Slow, &[Decision::Rollback]);
+}
+
+/// The checks find a defect that is there: whatever was made before the crash must have been looked up after it.
+#[test]
+fn a_defect_is_caught_behind_every_effect() {
+    for defect in [Memory::Begins, Memory::Forgets] {
+        for step in tasks::kinds() {
+            if !points(&step, Direction::Execute).contains(&Point::Running) {
+                continue;
+            }
+            let crash = Action::Crash;
+            let trap = Trap {
+                node: NODE,
+                direction: Direction::Execute,
+                point: Point::Finish,
+                side: Side::Before,
+                action: crash,
+            };
+            let violations = spring(&step, trap, Decision::Retry, defect);
+            assert!(!violations.is_empty(), "{} {defect:?}", kind(&step));
+        }
+    }
 }

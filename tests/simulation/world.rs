@@ -4,7 +4,7 @@
 use super::{store::Tables, traps::Trap};
 use crate::coordinator::store::tasks::TaskId;
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, HashMap},
     fmt,
     sync::{Arc, Mutex, MutexGuard},
     time::Duration,
@@ -67,6 +67,13 @@ pub(super) struct Odds {
     pub(super) store_fails: f64,
 }
 
+/// What became of calls that bear an epoch.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Answers {
+    pub(super) taken: u32,
+    pub(super) fenced: u32,
+}
+
 pub(super) struct State {
     seed: u64,
     calm: bool,
@@ -82,6 +89,11 @@ pub(super) struct State {
     violations: Vec<String>,
     crashes: Vec<String>,
     trap: Option<Trap>,
+    cut_off: BTreeSet<String>,
+    /// Which host a runtime is.
+    runtimes: HashMap<tokio::runtime::Id, String>,
+    /// Calls that agents took and refused, by the host of the coordinator.
+    answers: BTreeMap<String, Answers>,
     /// Hosts with a step that is about to choose an identity.
     choosing: BTreeSet<String>,
     /// The last step of a task fails the first time.
@@ -109,6 +121,9 @@ impl World {
             violations: Vec::new(),
             crashes: Vec::new(),
             trap: None,
+            cut_off: BTreeSet::new(),
+            runtimes: HashMap::new(),
+            answers: BTreeMap::new(),
             choosing: BTreeSet::new(),
             finish_fails: false,
         };
@@ -211,6 +226,40 @@ impl World {
     pub(super) fn crash(&self, host: &str) {
         self.note(host, "crashes");
         self.state().crashes.push(host.into());
+    }
+
+    /// The code that calls this runs on `host`.
+    pub(super) fn runs_on(&self, host: &str) {
+        self.state().runtimes.insert(tokio::runtime::Handle::current().id(), host.into());
+    }
+
+    pub(super) fn answered(&self, runtime: tokio::runtime::Id, refusal: Option<tonic::Code>) {
+        let mut state = self.state();
+        let Some(host) = state.runtimes.get(&runtime).cloned() else { return };
+        let answers = state.answers.entry(host).or_default();
+        match refusal {
+            None => answers.taken += 1,
+            Some(tonic::Code::FailedPrecondition) => answers.fenced += 1,
+            Some(_) => {}
+        }
+    }
+
+    pub(super) fn answers(&self, host: &str) -> Answers {
+        self.state().answers.get(host).copied().unwrap_or_default()
+    }
+
+    /// While it is, the store does not answer the coordinator on `host`.
+    pub(super) fn cut_off(&self, host: &str, is_cut_off: bool) {
+        let cut_off = &mut self.state().cut_off;
+        if is_cut_off {
+            cut_off.insert(host.into())
+        } else {
+            cut_off.remove(host)
+        };
+    }
+
+    pub(super) fn is_cut_off(&self, host: &str) -> bool {
+        self.state().cut_off.contains(host)
     }
 
     pub(super) fn trap(&self) -> Option<Trap> {

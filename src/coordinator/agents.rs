@@ -175,10 +175,10 @@ impl Agent {
 
     pub async fn submit(&self, message: v1::SubmitRequest) -> Result<v1::SubmitResponse, CallError> {
         #[cfg(test)]
-        self.reach(simulation::Point::Submit, simulation::Side::Before).await?;
+        let asked = simulation::asks(simulation::Point::Submit).await.map_err(self.lost())?;
         let answer = self.client().submit(Self::request(message)).await;
         #[cfg(test)]
-        self.answered(simulation::Point::Submit, &answer).await?;
+        simulation::answered(simulation::Point::Submit, asked, &answer).await.map_err(self.lost())?;
         answer.map(tonic::Response::into_inner).map_err(self.error())
     }
 
@@ -199,24 +199,18 @@ impl Agent {
 
     pub async fn acknowledge(&self, key: v1::OperationKey, epoch: u64) -> Result<(), CallError> {
         #[cfg(test)]
-        self.reach(simulation::Point::Acknowledge, simulation::Side::Before).await?;
+        let asked = simulation::asks(simulation::Point::Acknowledge).await.map_err(self.lost())?;
         let request = Self::request(v1::AcknowledgeRequest { key: Some(key), epoch });
         let answer = self.client().acknowledge(request).await;
         #[cfg(test)]
-        self.answered(simulation::Point::Acknowledge, &answer).await?;
+        simulation::answered(simulation::Point::Acknowledge, asked, &answer).await.map_err(self.lost())?;
         answer.map(|_| ()).map_err(self.error())
     }
 
     #[cfg(test)]
-    async fn reach(&self, point: simulation::Point, side: simulation::Side) -> Result<(), CallError> {
-        let lost = |_| CallError::Unknown { agent: self.address, message: "the call got lost".into() };
-        simulation::call(point, side).await.map_err(lost)
-    }
-
-    #[cfg(test)]
-    async fn answered<T>(&self, point: simulation::Point, answer: &Result<T, Status>) -> Result<(), CallError> {
-        simulation::answered(answer.as_ref().err().map(Status::code));
-        self.reach(point, simulation::Side::After).await
+    fn lost(&self) -> impl Fn(simulation::Lost) -> CallError + use<> {
+        let agent = self.address;
+        move |simulation::Lost| CallError::Unknown { agent, message: "the call got lost".into() }
     }
 
     pub async fn describe_host(&self) -> Result<v1::DescribeHostResponse, CallError> {

@@ -100,7 +100,7 @@ impl Faults {
         }
     }
 
-    fn crash(&mut self, sim: &mut Sim<'_>, host: &str, world: &World, directory: &Path) {
+    pub(super) fn crash(&mut self, sim: &mut Sim<'_>, host: &str, world: &World, directory: &Path) {
         let restarts = |fault: &Fault| matches!(fault, Fault::Restart(other) if other == host);
         if self.planned.iter().any(|(_, fault)| restarts(fault)) {
             return;

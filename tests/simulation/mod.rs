@@ -17,7 +17,7 @@ mod traps;
 mod windows;
 mod world;
 
-pub(crate) use traps::{Point, Side, answered, call, journal};
+pub(crate) use traps::{Lost, Point, Side, answered, asks, journal};
 
 use hosts::Memory;
 use std::{ops::Range, time::Duration};

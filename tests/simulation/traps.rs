@@ -107,8 +107,24 @@ fn current() -> Option<Arc<World>> {
 /// The call got lost, or its answer.
 pub(crate) struct Lost;
 
-/// Comes to one end of a call of the coordinator.
-pub(crate) async fn call(point: Point, side: Side) -> Result<(), Lost> {
+/// When a call was made, in the time of the simulation.
+pub(crate) struct Asked(Duration);
+
+/// Comes to the begin of a call of the coordinator.
+pub(crate) async fn asks(point: Point) -> Result<Asked, Lost> {
+    reach(point, Side::Before).await?;
+    Ok(Asked(turmoil::sim_elapsed().unwrap_or_default()))
+}
+
+/// Comes to its end, with what the agent answered.
+pub(crate) async fn answered<T>(point: Point, asked: Asked, answer: &Result<T, tonic::Status>) -> Result<(), Lost> {
+    if let Some(world) = current() {
+        world.answered(asked.0, answer.as_ref().err().map(tonic::Status::code));
+    }
+    reach(point, Side::After).await
+}
+
+async fn reach(point: Point, side: Side) -> Result<(), Lost> {
     let Some(world) = current() else { return Ok(()) };
     match world.spring(point, side) {
         None => Ok(()),
@@ -121,18 +137,12 @@ pub(crate) async fn call(point: Point, side: Side) -> Result<(), Lost> {
     }
 }
 
-/// Hears what an agent answered to a coordinator.
-pub(crate) fn answered(refusal: Option<tonic::Code>) {
-    if let Some(world) = current() {
-        world.answered(tokio::runtime::Handle::current().id(), refusal);
-    }
-}
-
 /// Comes to one end of a write of an agent's journal; `work` is the type that says which.
 pub(crate) async fn journal(work: &str, side: Side) -> Result<(), JournalError> {
     let Some(world) = current() else { return Ok(()) };
-    let Some((host, point)) = world.journal_point(work) else { return Ok(()) };
-    match world.spring(point, side) {
+    let Some(host) = world.host() else { return Ok(()) };
+    let sprung = world.journal_point(&host, work).and_then(|point| world.spring(point, side));
+    match sprung.or_else(|| world.journal_trouble(&host)) {
         None => Ok(()),
         Some(Action::Crash) => world.crash_here(&host).await,
         Some(Action::Error) if side == Side::Before => Err(JournalError::DiskFull),
@@ -182,21 +192,14 @@ impl World {
         trap.action
     }
 
-    /// Which write of the journal of the only host `work` is.
-    fn journal_point(&self, work: &str) -> Option<(String, Point)> {
-        let host = super::tasks::host_name(1);
-        let is = |method| work.contains(method);
-        let point = if is("::accept::") {
-            Point::Accept
-        } else if is("::advance::") {
-            if self.chooses(&host) { Point::Starting } else { Point::Running }
-        } else if is("::finish::") {
-            Point::Finish
-        } else if is("::acknowledge::") {
-            Point::Acknowledged
-        } else {
-            return None;
-        };
-        Some((host, point))
+    /// Which write of a journal `work` is: its type is named after the method that makes it.
+    fn journal_point(&self, host: &str, work: &str) -> Option<Point> {
+        let points = [
+            ("::accept::", Point::Accept),
+            ("::advance::", if self.chooses(host) { Point::Starting } else { Point::Running }),
+            ("::finish::", Point::Finish),
+            ("::acknowledge::", Point::Acknowledged),
+        ];
+        points.into_iter().find_map(|(method, point)| work.contains(method).then_some(point))
     }
 }

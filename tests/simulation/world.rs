@@ -1,7 +1,10 @@
 //! What outlives every program of a simulation: the hosts that steps change, the coordinator's store, and the record of
 //! what happened.
 
-use super::{store::Tables, traps::Trap};
+use super::{
+    store::Tables,
+    traps::{Action, Trap},
+};
 use crate::coordinator::store::tasks::TaskId;
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -65,13 +68,17 @@ pub(super) struct Odds {
     pub(super) agent_crashes: f64,
     /// That a commit of the store is in trouble.
     pub(super) store_fails: f64,
+    /// That a write of an agent's journal is, at each of its two sides.
+    pub(super) journal_fails: f64,
 }
 
-/// What became of calls that bear an epoch.
-#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Answers {
-    pub(super) taken: u32,
-    pub(super) fenced: u32,
+/// What an agent answered to a call that bears an epoch.
+#[derive(Debug, Clone)]
+pub(super) struct Answer {
+    /// Host of the coordinator that called.
+    caller: String,
+    asked_at: Duration,
+    refusal: Option<tonic::Code>,
 }
 
 pub(super) struct State {
@@ -92,8 +99,7 @@ pub(super) struct State {
     cut_off: BTreeSet<String>,
     /// Which host a runtime is.
     runtimes: HashMap<tokio::runtime::Id, String>,
-    /// Calls that agents took and refused, by the host of the coordinator.
-    answers: BTreeMap<String, Answers>,
+    answers: Vec<Answer>,
     /// Hosts with a step that is about to choose an identity.
     choosing: BTreeSet<String>,
     /// The last step of a task fails the first time.
@@ -123,7 +129,7 @@ impl World {
             trap: None,
             cut_off: BTreeSet::new(),
             runtimes: HashMap::new(),
-            answers: BTreeMap::new(),
+            answers: Vec::new(),
             choosing: BTreeSet::new(),
             finish_fails: false,
         };
@@ -191,6 +197,17 @@ impl World {
         self.chance(odds)
     }
 
+    /// What becomes of a write of the journal of the agent on `host`.
+    pub(super) fn journal_trouble(&self, host: &str) -> Option<Action> {
+        let odds = self.state().odds.journal_fails;
+        if !self.chance(odds) {
+            return None;
+        }
+        let action = [Action::Crash, Action::Error, Action::Slow][self.below(3)];
+        self.note(host, format!("the journal: {action:?}"));
+        Some(action)
+    }
+
     pub(super) async fn agent_may_crash(&self, host: &str) {
         let odds = self.state().odds.agent_crashes;
         if self.chance(odds) {
@@ -233,19 +250,27 @@ impl World {
         self.state().runtimes.insert(tokio::runtime::Handle::current().id(), host.into());
     }
 
-    pub(super) fn answered(&self, runtime: tokio::runtime::Id, refusal: Option<tonic::Code>) {
-        let mut state = self.state();
-        let Some(host) = state.runtimes.get(&runtime).cloned() else { return };
-        let answers = state.answers.entry(host).or_default();
-        match refusal {
-            None => answers.taken += 1,
-            Some(tonic::Code::FailedPrecondition) => answers.fenced += 1,
-            Some(_) => {}
+    /// The host on which the code that calls this runs.
+    pub(super) fn host(&self) -> Option<String> {
+        self.state().runtimes.get(&tokio::runtime::Handle::current().id()).cloned()
+    }
+
+    /// An agent answered the coordinator that calls this.
+    pub(super) fn answered(&self, asked_at: Duration, refusal: Option<tonic::Code>) {
+        if let Some(caller) = self.host() {
+            self.state().answers.push(Answer { caller, asked_at, refusal });
         }
     }
 
-    pub(super) fn answers(&self, host: &str) -> Answers {
-        self.state().answers.get(host).copied().unwrap_or_default()
+    /// How many calls agents took, and how many they refused for their epoch, of those that `caller` made since then.
+    pub(super) fn taken_and_fenced(&self, caller: &str, since: Duration) -> (usize, usize) {
+        let state = self.state();
+        let count = |refusal| {
+            let fits =
+                |answer: &&Answer| answer.caller == caller && answer.asked_at >= since && answer.refusal == refusal;
+            state.answers.iter().filter(fits).count()
+        };
+        (count(None), count(Some(tonic::Code::FailedPrecondition)))
     }
 
     /// While it is, the store does not answer the coordinator on `host`.

@@ -1,6 +1,6 @@
 //! Configuration of the agent.
 
-use super::{host::HostSettings, server::Settings};
+use super::{host::HostSettings, logs::MAX_LOG_BYTES, server::Settings};
 use crate::{
     config::{ConfigError, Layers},
     telemetry::{LogFormat, chain},
@@ -67,6 +67,9 @@ pub struct Flags {
     /// Days that acknowledged operations and their logs are kept [default: 30].
     #[arg(long, env = "OBLET_AGENT_RETENTION_DAYS")]
     pub retention_days: Option<u32>,
+    /// Bytes that all logs of operations may take; the oldest acknowledged ones go first [default: 1073741824].
+    #[arg(long, env = "OBLET_AGENT_LOG_LIMIT_BYTES")]
+    pub log_limit_bytes: Option<u64>,
     /// Seconds that calls may take to end when the agent stops [default: 10].
     #[arg(long, env = "OBLET_AGENT_GRACE_SECONDS")]
     pub grace_seconds: Option<u32>,
@@ -92,6 +95,7 @@ pub struct Config {
 
 const LISTEN_PORT: u16 = 62898;
 const METRICS_PORT: u16 = 62899;
+const LOG_LIMIT_BYTES: u64 = 1 << 30;
 const DAY: Duration = Duration::from_secs(24 * 3600);
 
 /// A listener that can be switched off.
@@ -150,6 +154,10 @@ impl Config {
         if retention_days == 0 {
             layers.mistake("retention_days", "is 0");
         }
+        let log_limit_bytes: u64 = layers.or("log_limit_bytes", LOG_LIMIT_BYTES);
+        if log_limit_bytes < MAX_LOG_BYTES {
+            layers.mistake("log_limit_bytes", format!("is below {MAX_LOG_BYTES}, the limit of one log"));
+        }
         let grace_seconds: u32 = layers.or("grace_seconds", 10);
         let identity = identity(&mut layers);
         layers.finish()?;
@@ -163,6 +171,7 @@ impl Config {
             identity,
             reflection,
             retention: DAY * retention_days,
+            log_limit_bytes,
             grace: Duration::from_secs(grace_seconds.into()),
         };
         Ok(Self { service, metrics_listen, host, log_filter, log_format })
@@ -210,6 +219,7 @@ mod tests {
         assert_eq!(config.metrics_listen.unwrap().to_string(), "0.0.0.0:62899");
         assert!(config.host.rpm_scriptlets && config.host.rpm_dependencies);
         assert!(!config.service.reflection);
+        assert_eq!(config.service.log_limit_bytes, 1_073_741_824);
     }
 
     #[test]
@@ -227,12 +237,14 @@ mod tests {
     fn every_mistake_is_named() {
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join("agent.toml");
-        fs::write(&file, "listen = 'nowhere'\nstate_dir = 'here'\nretention_days = 0\nlog_format = 'xml'\ntypo = 1")
+        fs::write(&file, "listen = 'nowhere'\nstate_dir = 'here'\nretention_days = 0\nlog_limit_bytes = 7\nlog_format = 'xml'\ntypo = 1")
             .unwrap();
         let missing = directory.path().join("missing.pem");
         let flags = Flags { config: Some(file), tls_ca: Some(missing), ..certificates(directory.path()) };
         let told = Config::load(&flags).err().unwrap().to_string();
-        for name in ["listen", "state_dir", "retention_days", "log_format", "typo", "tls", "missing.pem"] {
+        for name in
+            ["listen", "state_dir", "retention_days", "log_limit_bytes", "log_format", "typo", "tls", "missing.pem"]
+        {
             assert!(told.contains(name), "{name} is not in {told}");
         }
     }

@@ -20,6 +20,13 @@ impl Key {
     pub fn run_id(&self) -> String {
         format!("{}-{}", self.operation_id, self.attempt)
     }
+
+    /// Reads the key back out of a name that begins with its [`Key::run_id`].
+    pub fn of_run(name: &str) -> Option<Self> {
+        let (operation_id, rest) = name.split_at_checked(uuid::fmt::Hyphenated::LENGTH)?;
+        let attempt = rest.strip_prefix('-')?.split(['-', '.']).next()?;
+        Some(Self { operation_id: operation_id.parse().ok()?, attempt: attempt.parse().ok()? })
+    }
 }
 
 impl fmt::Display for Key {
@@ -70,6 +77,20 @@ impl Outcome {
             Self::Succeeded { effect, .. } => *effect,
             Self::Failed(failure) | Self::Canceled(failure) | Self::Interrupted(failure) => failure.effect,
         }
+    }
+
+    /// A cancellation that was faster than the operation itself.
+    pub fn canceled_unseen() -> Self {
+        Self::Canceled(Failure {
+            reason: "CANCELED".into(),
+            message: "the operation was canceled before it reached the agent".into(),
+            causes: Vec::new(),
+            next_move: "retry the subtask when you are ready".into(),
+            exit_code: None,
+            signal: None,
+            log_tail: Vec::new(),
+            effect: Effect::None,
+        })
     }
 
     /// An outcome of which nobody saw the end.

@@ -46,6 +46,8 @@ pub struct Settings {
     pub reflection: bool,
     /// How long acknowledged operations are kept.
     pub retention: Duration,
+    /// How large all logs of operations together may grow before acknowledged ones are removed.
+    pub log_limit_bytes: u64,
     /// How long calls may take to end when the agent stops.
     pub grace: Duration,
 }
@@ -196,7 +198,7 @@ async fn serve<I: AsyncRead + AsyncWrite + Connected + Unpin + Send + 'static>(
         .add_service(service)
         .serve_with_incoming_shutdown(incoming, stopping.clone().cancelled_owned());
     let mut server = Box::pin(server);
-    let mut collector = Box::pin(collect(&runner, &packages, settings.retention));
+    let mut collector = Box::pin(collect(&runner, &packages, settings.retention, settings.log_limit_bytes));
     let ended = tokio::select! {
         biased;
         () = shutdown.cancelled() => Ok(()),
@@ -231,11 +233,11 @@ fn journal_ended(ended: Result<Result<(), JournalFailure>, tokio::task::JoinErro
     }
 }
 
-async fn collect(runner: &Runner, packages: &PackageStore, retention: Duration) {
+async fn collect(runner: &Runner, packages: &PackageStore, retention: Duration, log_limit_bytes: u64) {
     let mut hours = tokio::time::interval(COLLECT_EVERY);
     loop {
         hours.tick().await;
-        match runner.collect(retention).await {
+        match runner.collect(retention, log_limit_bytes).await {
             Ok(0) => {}
             Ok(count) => tracing::info!(count, "acknowledged operations were forgotten"),
             Err(error) => tracing::warn!(error = chain(&error), "acknowledged operations stay for another hour"),

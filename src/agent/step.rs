@@ -183,4 +183,14 @@ pub trait Carrier: Send + Sync {
         context: &'a StepContext,
         undoes: &'a [Undoes],
     ) -> BoxFuture<'a, Result<Done, StepError>>;
+
+    /// Names of all runs that have left files on the host; each begins with the [`StepContext::run_id`] that made it.
+    fn runs(&self) -> Vec<String> {
+        Vec::new()
+    }
+
+    /// Removes the files of a run whose operation the journal has forgotten, unless it still runs.
+    fn forget_run<'a>(&'a self, _run: &'a str) -> BoxFuture<'a, ()> {
+        Box::pin(async {})
+    }
 }

@@ -79,6 +79,7 @@ impl Lab {
             identity: issue(self.directory.path(), Role::Agent),
             reflection: true,
             retention: Duration::from_secs(3600),
+            log_limit_bytes: 1 << 30,
             grace: Duration::from_secs(5),
         };
         let shutdown = CancellationToken::new();

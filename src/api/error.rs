@@ -1,8 +1,13 @@
 //! Errors as a client sees them: OCP's numeric code, a message that begins with OCP's code, and what to do next.
 
-use crate::{coordinator::store::StoreError, telemetry::chain};
+use crate::{
+    coordinator::store::{StoreError, locks::Holder},
+    graph::TaskStatus,
+    operations::ObjectKind,
+    telemetry::chain,
+};
 use axum::{
-    http::StatusCode,
+    http::{HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
 use serde::Serialize;
@@ -26,7 +31,11 @@ pub(super) mod code {
 pub(super) struct ApiError {
     pub(super) status: StatusCode,
     pub(super) body: ErrorBody,
+    retry_soon: bool,
 }
+
+/// What `Retry-After` says where waiting helps.
+const RETRY_AFTER_SECONDS: HeaderValue = HeaderValue::from_static("5");
 
 /// The member `error` of an envelope.
 #[derive(Debug, Clone, Serialize, ToSchema)]
@@ -63,7 +72,12 @@ impl ApiError {
             sub_errors: Vec::new(),
             next_move: None,
         };
-        Self { status, body }
+        Self { status, body, retry_soon: false }
+    }
+
+    /// 503: the same request may succeed in a few seconds.
+    pub(super) fn try_later(message: impl std::fmt::Display) -> Self {
+        Self { retry_soon: true, ..Self::new(StatusCode::SERVICE_UNAVAILABLE, code::UNKNOWN, message) }
     }
 
     /// 400 because of one field.
@@ -107,8 +121,8 @@ impl From<StoreError> for ApiError {
         let failure = Self::internal(&error);
         match error {
             StoreError::DiskFull(_) => {
-                Self::new(StatusCode::INSUFFICIENT_STORAGE, code::UNKNOWN, "the store's disk is full")
-                    .advise("free space on the coordinator's host")
+                Self::try_later("the store's disk is full, so nothing is changed; what is there can be read")
+                    .advise("free space on the coordinator's host, then send the request again")
             }
             StoreError::Sql(_) | StoreError::Migrate(_) | StoreError::File { .. } | StoreError::Damaged { .. } => {
                 failure
@@ -117,9 +131,33 @@ impl From<StoreError> for ApiError {
     }
 }
 
+/// 409: names who has the object, and the ways to get it free.
+impl From<Holder> for ApiError {
+    fn from(holder: Holder) -> Self {
+        let code = match holder.lock.kind {
+            ObjectKind::Host => "CMP07004",
+            ObjectKind::ObproxyCluster => "ODP21010",
+            ObjectKind::Obproxy => "ODP21016",
+        };
+        let task = holder.task;
+        let next_move = match holder.status {
+            TaskStatus::Running => format!("wait until task {task} is over: oblet task watch {task}"),
+            TaskStatus::Failed => format!(
+                "retry task {task} or roll it back; if that cannot be, release what it has with: \
+                 POST /api/v2/tasks/instances/{task}/releaseLocks"
+            ),
+            TaskStatus::Successful => "send the request again".to_owned(),
+        };
+        Self::conflict(code, holder).advise(next_move)
+    }
+}
+
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         let mut response = self.status.into_response();
+        if self.retry_soon {
+            response.headers_mut().insert(header::RETRY_AFTER, RETRY_AFTER_SECONDS);
+        }
         response.extensions_mut().insert(super::envelope::Outcome::Error(self.body));
         response
     }

@@ -21,15 +21,7 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for JsonBody<T> {
     type Rejection = ApiError;
 
     async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
-        let (parts, body) = request.into_parts();
-        let request = Request::from_parts(parts.clone(), body);
-        let bytes = Bytes::from_request(request, state).await.map_err(|rejection| match rejection.status() {
-            StatusCode::PAYLOAD_TOO_LARGE => {
-                let text = format_args!("a JSON body has at most {MAX_BODY_BYTES} bytes");
-                ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, code::INVALID_REQUEST, text)
-            }
-            status => ApiError::new(status, code::INVALID_REQUEST, rejection.body_text()),
-        })?;
+        let (parts, bytes) = read_body(request, state).await?;
         // serde would take an array for the members in their order.
         if bytes.trim_ascii_start().first() != Some(&b'{') {
             let text = "the body has to be a JSON object";
@@ -39,6 +31,20 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for JsonBody<T> {
         let Json(body) = Json::<T>::from_request(request, state).await.map_err(refuse_json)?;
         Ok(Self(body))
     }
+}
+
+/// A whole body, at most as long as the router allows.
+pub(super) async fn read_body<S: Send + Sync>(request: Request, state: &S) -> Result<(Parts, Bytes), ApiError> {
+    let (parts, body) = request.into_parts();
+    let request = Request::from_parts(parts.clone(), body);
+    let bytes = Bytes::from_request(request, state).await.map_err(|rejection| match rejection.status() {
+        StatusCode::PAYLOAD_TOO_LARGE => {
+            let text = format_args!("a JSON body has at most {MAX_BODY_BYTES} bytes");
+            ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, code::INVALID_REQUEST, text)
+        }
+        status => ApiError::new(status, code::INVALID_REQUEST, rejection.body_text()),
+    })?;
+    Ok((parts, bytes))
 }
 
 fn refuse_json(rejection: JsonRejection) -> ApiError {

@@ -7,15 +7,17 @@ use super::{
     envelope::{Contents, Envelope, ErrorEnvelope, NoData, Page, Reply, ocp_time},
     error::{ApiError, SubError, code},
     extract::{JsonBody, Params, PathOf},
+    query::DryRun,
+    requester::Requester,
     state::ApiState,
 };
 use crate::{
     coordinator::store::{
         StoreError, clusters,
         hosts::{self, Host, HostDetails, HostFilter},
-        tasks::{self, TaskFilter},
+        locks,
     },
-    graph::TaskStatus,
+    operations::{ObjectKind, ObjectLock},
 };
 use axum::{extract::State, http::StatusCode};
 use futures_util::{StreamExt as _, stream};
@@ -42,9 +44,12 @@ const DEFAULT_METRICS_PORT: u16 = 62899;
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 struct HostView {
-    id: i64,
+    /// Absent where nothing was added, because it was a dry run.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    id: Option<i64>,
     /// The same as `id`.
-    host_id: i64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    host_id: Option<i64>,
     name: String,
     alias: String,
     description: String,
@@ -89,8 +94,8 @@ async fn view(connection: &mut AnyConnection, host: Host) -> Result<HostView, St
     }
     let details = host.details;
     Ok(HostView {
-        id: host.id,
-        host_id: host.id,
+        id: Some(host.id),
+        host_id: Some(host.id),
         name: details.hostname,
         alias: details.alias,
         description: details.description,
@@ -187,6 +192,7 @@ struct HostBasicData {
 /// Adds hosts whose agents run, all of them or none.
 #[utoipa::path(
     post, path = "/api/v2/compute/hosts/batchCreate", tag = "hosts", operation_id = "createHosts",
+    params(DryRun),
     request_body = BatchCreate,
     responses(
         (status = 200, description = "Done.", body = Envelope<Contents<HostView>>),
@@ -196,6 +202,8 @@ struct HostBasicData {
 )]
 async fn create(
     State(state): State<ApiState>,
+    requester: Requester,
+    DryRun(dry_run): DryRun,
     JsonBody(body): JsonBody<BatchCreate>,
 ) -> Result<Reply<Contents<HostView>>, ApiError> {
     if body.host_basic_data_list.is_empty() || body.host_basic_data_list.len() > MAX_HOSTS {
@@ -233,7 +241,13 @@ async fn create(
         let Described { ip, agent_port, metrics_port, details } = described;
         let host = hosts::insert(&mut transaction, ip, agent_port, metrics_port, &details).await;
         let host = host.map_err(|error| if error.is_conflict() { known(ip) } else { error.into() })?;
+        requester.audit(&mut transaction, "host.add", &format!("host {}", host.id), &ip.to_string()).await?;
         views.push(view(&mut transaction, host).await?);
+    }
+    if dry_run {
+        transaction.rollback().await.map_err(StoreError::from)?;
+        let planned = views.into_iter().map(|host| HostView { id: None, host_id: None, ..host });
+        return Ok(Reply(Contents { contents: planned.collect() }));
     }
     transaction.commit().await.map_err(StoreError::from)?;
     for host in &views {
@@ -292,15 +306,20 @@ async fn describe(state: &ApiState, body: &BatchCreate, host: &HostBasicData) ->
 /// Forgets a host on which nothing runs. Its agent is left as it is.
 #[utoipa::path(
     delete, path = "/api/v2/compute/hosts/{id}", tag = "hosts", operation_id = "deleteHost",
-    params(("id" = i64, Path)),
+    params(("id" = i64, Path), DryRun),
     responses(
         (status = 200, description = "No data."),
         (status = 404, description = "There is no such thing.", body = ErrorEnvelope),
-        (status = 409, description = "A proxy or a running task is on it.", body = ErrorEnvelope),
+        (status = 409, description = "A proxy is on it, or a task has reserved it.", body = ErrorEnvelope),
     ),
 )]
-async fn delete(State(state): State<ApiState>, PathOf(id): PathOf<i64>) -> Result<NoData, ApiError> {
-    delete_all(&state, &[id]).await
+async fn delete(
+    State(state): State<ApiState>,
+    requester: Requester,
+    PathOf(id): PathOf<i64>,
+    dry_run: DryRun,
+) -> Result<NoData, ApiError> {
+    delete_all(&state, &requester, dry_run, &[id]).await
 }
 
 #[derive(Deserialize, ToSchema)]
@@ -312,20 +331,28 @@ struct BatchDelete {
 /// Forgets hosts on which nothing runs, all of them or none.
 #[utoipa::path(
     post, path = "/api/v2/compute/hosts/batchDelete", tag = "hosts", operation_id = "deleteHosts",
+    params(DryRun),
     request_body = BatchDelete,
     responses((status = 200, description = "No data."), (status = 409, description = "It conflicts with what is there.", body = ErrorEnvelope)),
 )]
 async fn batch_delete(
     State(state): State<ApiState>,
+    requester: Requester,
+    dry_run: DryRun,
     JsonBody(body): JsonBody<BatchDelete>,
 ) -> Result<NoData, ApiError> {
     if body.host_id_list.is_empty() {
         return Err(ApiError::new(StatusCode::BAD_REQUEST, code::INVALID_PARAMETER, "hostIdList: names no host"));
     }
-    delete_all(&state, &body.host_id_list).await
+    delete_all(&state, &requester, dry_run, &body.host_id_list).await
 }
 
-async fn delete_all(state: &ApiState, ids: &[i64]) -> Result<NoData, ApiError> {
+async fn delete_all(
+    state: &ApiState,
+    requester: &Requester,
+    DryRun(dry_run): DryRun,
+    ids: &[i64],
+) -> Result<NoData, ApiError> {
     let mut transaction = state.store().begin().await?;
     for id in ids {
         if let Some(proxy) = clusters::proxies_on_host(&mut transaction, *id).await?.first() {
@@ -336,15 +363,17 @@ async fn delete_all(state: &ApiState, ids: &[i64]) -> Result<NoData, ApiError> {
             return Err(ApiError::conflict("CMP07004", text)
                 .advise("if its installation failed, roll that task back; else the host stays"));
         }
-        let running = TaskFilter { host_id: Some(*id), statuses: vec![TaskStatus::Running], ..TaskFilter::default() };
-        let (tasks, _) = tasks::list(&mut transaction, &running, 1, 0).await?;
-        if let Some(task) = tasks.first() {
-            let text = format_args!("the host {id} is in use: task {} runs on it", task.id);
-            return Err(ApiError::conflict("CMP07004", text).advise("wait for the task or roll it back"));
+        let lock = ObjectLock::exclusive(ObjectKind::Host, *id);
+        if let Some(holder) = locks::holder(&mut transaction, &lock).await? {
+            return Err(holder.into());
         }
-        if !hosts::delete(&mut transaction, *id).await? {
-            return Err(absent(*id));
-        }
+        let host = hosts::get(&mut transaction, *id).await?.ok_or_else(|| absent(*id))?;
+        hosts::delete(&mut transaction, *id).await?;
+        requester.audit(&mut transaction, "host.delete", &lock.to_string(), &host.inner_ip.to_string()).await?;
+    }
+    if dry_run {
+        transaction.rollback().await.map_err(StoreError::from)?;
+        return Ok(NoData);
     }
     transaction.commit().await.map_err(StoreError::from)?;
     Ok(NoData)

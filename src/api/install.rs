@@ -45,6 +45,33 @@ pub(super) struct InstallParam {
     version: Option<String>,
 }
 
+/// The installation that a batchAdd asks for.
+#[derive(Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(super) struct BatchAdd {
+    host_ids: Vec<i64>,
+    /// 1025 to 65535.
+    #[schema(value_type = Option<u16>, example = 2883)]
+    sql_port: Option<Port>,
+    /// 1025 to 65535. Also understood as `exportPort`.
+    #[serde(alias = "exportPort")]
+    #[schema(value_type = Option<u16>, example = 2884)]
+    exporter_port: Option<Port>,
+    /// File name of the package, or OCP's short name.
+    #[schema(example = "obproxy-1.9.1.1-1919579.el7.x86_64.rpm")]
+    version: Option<String>,
+    /// OCP's name for the header `Idempotency-Key`: 8 to 64 characters.
+    #[serde(rename = "clientToken")]
+    _client_token: Option<String>,
+}
+
+impl From<BatchAdd> for InstallParam {
+    fn from(body: BatchAdd) -> Self {
+        let BatchAdd { host_ids, sql_port, exporter_port, version, _client_token } = body;
+        Self { host_ids, sql_port, exporter_port, version }
+    }
+}
+
 /// An installation whose hosts and package exist and fit together.
 pub(super) struct Installation {
     hosts: Vec<Host>,

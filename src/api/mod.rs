@@ -1,5 +1,6 @@
 //! The REST API, in the wire format of OCP v2. One file per resource; what is on the wire is defined here only.
 
+mod audit;
 mod auth;
 mod config_service;
 mod envelope;
@@ -9,15 +10,21 @@ mod frame;
 mod hosts;
 mod install;
 mod linger;
+mod log_stream;
 mod obproxy;
 mod obproxy_view;
+mod once;
 mod packages;
 mod query;
+mod requester;
 pub mod serve;
 mod state;
+mod streams;
 mod system;
 mod targets;
 mod task_commands;
+mod task_locks;
+mod task_stream;
 mod task_view;
 mod tasks;
 mod upload;
@@ -45,7 +52,7 @@ const MAX_BODY_BYTES: usize = 1 << 20;
 /// without regard to where they come from.
 pub fn router(state: ApiState) -> Router {
     let guarded = guarded_router()
-        .route_layer(from_fn(query::refuse_unknown))
+        .route_layer(from_fn_with_state(query::planners(&openapi()), query::refuse_unknown))
         .route_layer(from_fn_with_state(state.clone(), auth::authenticate));
     let (router, _) = guarded.merge(system::public_router()).split_for_parts();
     router
@@ -75,6 +82,10 @@ fn guarded_router() -> OpenApiRouter<ApiState> {
         .merge(obproxy::router())
         .merge(tasks::router())
         .merge(task_commands::router())
+        .merge(task_locks::router())
+        .merge(task_stream::router())
+        .merge(log_stream::router())
+        .merge(audit::router())
         .merge(targets::router())
         .merge(system::router())
 }
@@ -99,4 +110,5 @@ const DESCRIPTION: &str = "\
 OceanBase hosts and proxies, in the wire format of the OceanBase Cloud Platform (OCP) v2 API.
 
 Differences from OCP: hosts are added at once and answered themselves, because their agents run already; \
-a failed subtask says why and what to do next; errors carry `nextMove`.";
+a failed subtask says why and what to do next, and a waiting one for what it waits; errors carry `nextMove`; whatever \
+changes something can be tried with `dryRun=true`, and what makes tasks can be sent again with an `Idempotency-Key`.";

@@ -1,14 +1,14 @@
 //! `/api/v2/obproxy/clusters`: proxy clusters, and the proxies added to them.
 
 use super::{
-    auth::Caller,
     envelope::{Contents, Envelope, ErrorEnvelope, Page, Reply},
     error::{ApiError, code},
-    extract::{JsonBody, Params, PathOf},
-    frame::TraceId,
-    install::{self, InstallParam},
+    extract::{Params, PathOf},
+    install::{self, BatchAdd, InstallParam},
     obproxy_view::{self, ObproxyClusterView},
+    once::Keyed,
     query::DryRun,
+    requester::Requester,
     state::ApiState,
     task_view::{self, TaskInstance},
     tasks,
@@ -18,6 +18,7 @@ use crate::{
         StoreError,
         clusters::{self, Cluster, ClusterMode, ObLink, SealedSecrets},
         now_micros,
+        tasks::TaskRecord,
     },
     operations::{create_cluster, install_obproxy},
     steps::{
@@ -25,7 +26,7 @@ use crate::{
         values::{ClusterName, Parameter, ParameterName, ParameterValue},
     },
 };
-use axum::{Extension, extract::State};
+use axum::extract::State;
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::Deserialize;
 use std::collections::HashSet;
@@ -94,6 +95,9 @@ struct CreateCluster {
     /// Of the user with which the proxies ask the OceanBase clusters. Generated if absent.
     #[schema(value_type = Option<String>, format = Password)]
     proxyro_password: Option<Password>,
+    /// OCP's name for the header `Idempotency-Key`: 8 to 64 characters.
+    #[serde(rename = "clientToken")]
+    _client_token: Option<String>,
 }
 
 #[derive(Deserialize, ToSchema)]
@@ -153,26 +157,28 @@ impl Password {
 /// Creates a proxy cluster.
 #[utoipa::path(
     post, path = "/api/v2/obproxy/clusters", tag = "obproxy", operation_id = "createObproxyCluster",
-    params(("dryRun" = Option<bool>, Query, description = "Checks everything and answers the graph; writes nothing.")),
+    params(DryRun, ("Idempotency-Key" = Option<String>, Header, description = "The same request with the same key again answers the same task.")),
     request_body = CreateCluster,
     responses(
         (status = 200, description = "Done.", body = Envelope<TaskInstance>), (status = 400, description = "A field is missing or wrong.", body = ErrorEnvelope),
         (status = 404, description = "A host or the package does not exist.", body = ErrorEnvelope),
-        (status = 409, description = "The name or a port is taken, or the package does not fit.", body = ErrorEnvelope),
+        (status = 409, description = "The name or a port is taken, a host is reserved, the package does not fit, or the key was used for another request.", body = ErrorEnvelope),
     ),
 )]
 async fn create(
     State(state): State<ApiState>,
-    Extension(caller): Extension<Caller>,
-    Extension(trace): Extension<TraceId>,
+    requester: Requester,
     DryRun(dry_run): DryRun,
-    JsonBody(body): JsonBody<CreateCluster>,
+    Keyed { body, once }: Keyed<CreateCluster>,
 ) -> Result<Reply<TaskInstance>, ApiError> {
-    let request = tasks::Request { creator: &caller.name, trace: &trace };
     for (field, password) in [("password", &body.password), ("proxyroPassword", &body.proxyro_password)] {
         password.as_ref().map_or(Ok(()), |password| password.check(field))?;
     }
     let mut transaction = state.store().begin().await?;
+    if !dry_run && let Some(made) = once.made(&mut transaction).await? {
+        let made = made.into_iter().next().ok_or_else(|| ApiError::internal(&sqlx::Error::RowNotFound))?;
+        return Ok(Reply(again(made)?));
+    }
     let id = clusters::next_id(&mut transaction).await?;
     let now = now_micros();
     let cluster = Cluster {
@@ -186,7 +192,7 @@ async fn create(
         startup_parameters: parameters("startupParameters", body.startup_parameters)?,
         parameters: parameters("parameters", body.parameters)?,
         parameter_version: 1,
-        creator: caller.name.clone(),
+        creator: requester.name.clone(),
         created_at: now,
         updated_at: now,
     };
@@ -208,7 +214,10 @@ async fn create(
         None => create_cluster(id, None),
     };
     let plan = plan.map_err(|error| ApiError::internal(&error))?;
-    let record = tasks::create(&state, &mut transaction, &plan, &request).await?;
+    let record = tasks::create(&state, &mut transaction, &plan, &requester).await?;
+    once.remember(&mut transaction, std::slice::from_ref(&record)).await?;
+    let detail = format!("{}, by task {}", cluster.name, record.id);
+    requester.audit(&mut transaction, "obproxyCluster.create", &format!("obproxy cluster {id}"), &detail).await?;
     if dry_run {
         transaction.rollback().await.map_err(StoreError::from)?;
         return Ok(Reply(task_view::planned(&record)));
@@ -283,33 +292,39 @@ fn parameters(field: &str, list: Vec<ParameterParam>) -> Result<Vec<Parameter>, 
     post, path = "/api/v2/obproxy/clusters/{id}/obproxies/batchAdd", tag = "obproxy", operation_id = "addObproxies",
     params(
         ("id" = i64, Path),
-        ("dryRun" = Option<bool>, Query, description = "Checks everything and answers the graphs; writes nothing."),
+        DryRun, ("Idempotency-Key" = Option<String>, Header, description = "The same request with the same key again answers the same tasks."),
     ),
-    request_body = InstallParam,
+    request_body = BatchAdd,
     responses(
         (status = 200, description = "Done.", body = Envelope<Contents<TaskInstance>>), (status = 400, description = "A field is missing or wrong.", body = ErrorEnvelope),
         (status = 404, description = "The cluster, a host or the package does not exist.", body = ErrorEnvelope),
-        (status = 409, description = "A port is taken, or the package does not fit a host.", body = ErrorEnvelope),
+        (status = 409, description = "A port is taken, a host is reserved, the package does not fit a host, or the key was used for another request.", body = ErrorEnvelope),
     ),
 )]
 async fn batch_add(
     State(state): State<ApiState>,
-    Extension(caller): Extension<Caller>,
-    Extension(trace): Extension<TraceId>,
+    requester: Requester,
     PathOf(id): PathOf<i64>,
     DryRun(dry_run): DryRun,
-    JsonBody(body): JsonBody<InstallParam>,
+    Keyed { body, once }: Keyed<BatchAdd>,
 ) -> Result<Reply<Contents<TaskInstance>>, ApiError> {
-    let request = tasks::Request { creator: &caller.name, trace: &trace };
     let mut transaction = state.store().begin().await?;
+    if !dry_run && let Some(made) = once.made(&mut transaction).await? {
+        return Ok(Reply(Contents { contents: made.into_iter().map(again).collect::<Result<_, _>>()? }));
+    }
     let cluster = clusters::get(&mut transaction, id).await?.ok_or_else(|| absent(id))?;
-    let installation = body.check(&mut transaction).await?;
+    let installation = InstallParam::from(body).check(&mut transaction).await?;
     let (install, proxies) = installation.write(&state, &mut transaction, &cluster).await?;
     let mut records = Vec::with_capacity(proxies.len());
     for proxy in proxies {
         let plan = install_obproxy(&install, proxy).map_err(|error| ApiError::internal(&error))?;
-        records.push(tasks::create(&state, &mut transaction, &plan, &request).await?);
+        let record = tasks::create(&state, &mut transaction, &plan, &requester).await?;
+        let (object, detail) =
+            (format!("obproxy {}", proxy.server_id), format!("on host {}, by task {}", proxy.host_id, record.id));
+        requester.audit(&mut transaction, "obproxy.add", &object, &detail).await?;
+        records.push(record);
     }
+    once.remember(&mut transaction, &records).await?;
     if dry_run {
         transaction.rollback().await.map_err(StoreError::from)?;
         return Ok(Reply(Contents { contents: records.iter().map(task_view::planned).collect() }));
@@ -317,4 +332,10 @@ async fn batch_add(
     transaction.commit().await.map_err(StoreError::from)?;
     tasks::wake(&state, &records);
     Ok(Reply(Contents { contents: records.iter().map(task_view::created).collect() }))
+}
+
+/// The answer to the request that made the task, once more.
+fn again(record: TaskRecord) -> Result<TaskInstance, ApiError> {
+    let record = task_view::as_made(record).map_err(|error| ApiError::internal(&error))?;
+    Ok(task_view::created(&record))
 }

@@ -4,6 +4,8 @@ use super::{
     envelope::{Envelope, ErrorEnvelope, NoData, Page, Reply, ocp_time},
     error::{ApiError, code},
     extract::{Params, PathOf},
+    query::DryRun,
+    requester::Requester,
     state::ApiState,
     upload::{self, Received},
 };
@@ -142,7 +144,11 @@ struct UploadForm {
         (status = 413, description = "The body is too long.", body = ErrorEnvelope), (status = 507, description = "The disk of the packages is full.", body = ErrorEnvelope),
     ),
 )]
-async fn upload_package(State(state): State<ApiState>, request: Request) -> Result<Reply<PackageView>, ApiError> {
+async fn upload_package(
+    State(state): State<ApiState>,
+    requester: Requester,
+    request: Request,
+) -> Result<Reply<PackageView>, ApiError> {
     let length = request.headers().get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
     let limit = state.settings.max_package_bytes;
     upload::check_space(&state.settings.packages_dir, length.map(|length: u64| length.min(limit)))?;
@@ -166,12 +172,17 @@ async fn upload_package(State(state): State<ApiState>, request: Request) -> Resu
         .parse::<crate::steps::values::PackageRef>()
         .map_err(|error| ApiError::new(StatusCode::BAD_REQUEST, "PKG10016", error).about("file"))?;
     let received = upload::receive(&mut field, &state.settings.packages_dir, limit).await?;
-    let package = take_in(&state, received, file_name).await?;
+    let package = take_in(&state, &requester, received, file_name).await?;
     tracing::info!(package = %package.package, sha256 = %package.sha256, "package uploaded");
     Ok(Reply(package.into()))
 }
 
-async fn take_in(state: &ApiState, received: Received, file_name: String) -> Result<Package, ApiError> {
+async fn take_in(
+    state: &ApiState,
+    requester: &Requester,
+    received: Received,
+    file_name: String,
+) -> Result<Package, ApiError> {
     let Received { file, size_bytes, sha1, sha256 } = received;
     let check = move || {
         let mut reader = file.reopen().map_err(|error| ApiError::internal(&error))?;
@@ -209,6 +220,8 @@ async fn take_in(state: &ApiState, received: Received, file_name: String) -> Res
         sha256,
     };
     let package = packages::insert(&mut transaction, new).await?;
+    let (object, detail) = (format!("package {}", package.id), package.package.file_name());
+    requester.audit(&mut transaction, "package.upload", &object, &detail).await?;
     transaction.commit().await.map_err(StoreError::from)?;
     Ok(package)
 }
@@ -216,13 +229,18 @@ async fn take_in(state: &ApiState, received: Received, file_name: String) -> Res
 /// Deletes a package that no proxy uses.
 #[utoipa::path(
     delete, path = "/api/v2/software-packages/{id}", tag = "packages", operation_id = "deletePackage",
-    params(("id" = i64, Path)),
+    params(("id" = i64, Path), DryRun),
     responses(
         (status = 200, description = "No data."), (status = 404, description = "There is no such thing.", body = ErrorEnvelope),
         (status = 409, description = "A proxy uses it.", body = ErrorEnvelope),
     ),
 )]
-async fn delete(State(state): State<ApiState>, PathOf(id): PathOf<i64>) -> Result<NoData, ApiError> {
+async fn delete(
+    State(state): State<ApiState>,
+    requester: Requester,
+    PathOf(id): PathOf<i64>,
+    DryRun(dry_run): DryRun,
+) -> Result<NoData, ApiError> {
     let mut transaction = state.store().begin().await?;
     let absent = || ApiError::not_found("PKG10014", format_args!("the package {id} does not exist"));
     let package = packages::get(&mut transaction, id).await?.ok_or_else(absent)?;
@@ -232,6 +250,11 @@ async fn delete(State(state): State<ApiState>, PathOf(id): PathOf<i64>) -> Resul
         return Err(ApiError::conflict("PKG10007", text).advise("keep it as long as a proxy has it"));
     }
     packages::delete(&mut transaction, id).await?;
+    requester.audit(&mut transaction, "package.delete", &format!("package {id}"), &package.package.file_name()).await?;
+    if dry_run {
+        transaction.rollback().await.map_err(StoreError::from)?;
+        return Ok(NoData);
+    }
     transaction.commit().await.map_err(StoreError::from)?;
     remove_file(&state, &package).await?;
     Ok(NoData)

@@ -3,15 +3,22 @@
 
 use super::error::ApiError;
 use axum::{
-    extract::{FromRequestParts, MatchedPath, Query, Request},
+    extract::{FromRequestParts, MatchedPath, Query, Request, State},
     http::{Method, Uri, request::Parts},
     middleware::Next,
     response::{IntoResponse as _, Response},
 };
+use std::{collections::HashSet, sync::Arc};
+use utoipa::{
+    IntoParams,
+    openapi::{
+        OpenApi, RefOr, Required,
+        path::{Operation, Parameter, ParameterBuilder, ParameterIn},
+        schema::{ObjectBuilder, Type},
+    },
+};
 
 const DRY_RUN: &str = "dryRun";
-/// Routes whose handlers take a [`DryRun`].
-const DRY_RUN_ROUTES: [&str; 2] = ["/api/v2/obproxy/clusters", "/api/v2/obproxy/clusters/{id}/obproxies/batchAdd"];
 
 /// Whether everything is to be checked and answered, and nothing written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,6 +38,41 @@ impl<S: Send + Sync> FromRequestParts<S> for DryRun {
     }
 }
 
+/// A route that names it among its parameters is one whose handler takes it.
+impl IntoParams for DryRun {
+    fn into_params(_: impl Fn() -> Option<ParameterIn>) -> Vec<Parameter> {
+        let parameter = ParameterBuilder::new()
+            .name(DRY_RUN)
+            .parameter_in(ParameterIn::Query)
+            .required(Required::False)
+            .description(Some("Checks everything and answers what would come of it; changes nothing."))
+            .schema(Some(ObjectBuilder::new().schema_type(Type::Boolean)));
+        vec![parameter.build()]
+    }
+}
+
+/// Method and path of every route that takes a [`DryRun`].
+pub(super) type Planners = Arc<HashSet<(Method, String)>>;
+
+pub(super) fn planners(described: &OpenApi) -> Planners {
+    let takes = |operation: &Operation| {
+        let mut parameters = operation.parameters.iter().flatten();
+        parameters.any(|parameter| matches!(parameter, RefOr::T(parameter) if parameter.name == DRY_RUN))
+    };
+    let mut planners = HashSet::new();
+    for (path, item) in &described.paths.paths {
+        let operations = [
+            (Method::POST, &item.post),
+            (Method::PUT, &item.put),
+            (Method::PATCH, &item.patch),
+            (Method::DELETE, &item.delete),
+        ];
+        let taking = operations.into_iter().filter(|(_, operation)| operation.as_ref().is_some_and(takes));
+        planners.extend(taking.map(|(method, _)| (method, path.clone())));
+    }
+    Arc::new(planners)
+}
+
 fn wrong() -> ApiError {
     ApiError::invalid(DRY_RUN, "is given once, as true or false").advise("nothing was changed; correct the query")
 }
@@ -41,11 +83,16 @@ fn pairs(uri: &Uri) -> Result<Vec<(String, String)>, ApiError> {
 }
 
 /// Refuses every parameter that the route does not know, unless the request only reads.
-pub(super) async fn refuse_unknown(matched: MatchedPath, request: Request, next: Next) -> Response {
+pub(super) async fn refuse_unknown(
+    State(planners): State<Planners>,
+    matched: MatchedPath,
+    request: Request,
+    next: Next,
+) -> Response {
     if matches!(*request.method(), Method::GET | Method::HEAD) {
         return next.run(request).await;
     }
-    let plans = *request.method() == Method::POST && DRY_RUN_ROUTES.contains(&matched.as_str());
+    let plans = planners.contains(&(request.method().clone(), matched.as_str().to_owned()));
     match pairs(request.uri()) {
         Ok(pairs) => match pairs.iter().find(|(key, _)| !plans || key != DRY_RUN) {
             None => next.run(request).await,

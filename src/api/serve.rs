@@ -96,7 +96,12 @@ pub async fn start(config: &Config) -> Result<Coordinator, StartError> {
     let agents = Arc::new(AgentPool::new(identity));
     let (vault_of_tasks, dir) = (Arc::clone(&vault), packages_dir.clone());
     let engine = Engine::start(EngineParts {
-        tasks: Arc::new(SqlTaskStore { store: store.clone(), vault: vault_of_tasks, packages_dir: dir.clone() }),
+        tasks: Arc::new(SqlTaskStore {
+            store: store.clone(),
+            vault: vault_of_tasks,
+            packages_dir: dir.clone(),
+            log_retention: config.log_retention,
+        }),
         local: Arc::new(SqlLocalSteps { store: store.clone(), agents: Arc::clone(&agents), packages_dir: dir }),
         agents,
         metrics: EngineMetrics::register(&registry)?,
@@ -114,6 +119,7 @@ pub async fn start(config: &Config) -> Result<Coordinator, StartError> {
         config_url_base: config.config_url_base.clone(),
         engine: Arc::new(Ready { engine: engine.clone(), fatal: fatal.clone() }),
         registry,
+        shutdown: shutdown.clone(),
     })?;
     let rest_listener = listen(config.listen)?;
     let config_listener = listen(config.config_service_listen)?;

@@ -1,6 +1,6 @@
 //! What the handlers work with.
 
-use super::{auth::Gate, frame::RequestMetrics};
+use super::{auth::Gate, frame::RequestMetrics, streams};
 pub use crate::agent::step::BoxFuture;
 use crate::{
     coordinator::{
@@ -13,7 +13,8 @@ use crate::{
 };
 use prometheus::Registry;
 use std::{collections::HashMap, net::IpAddr, path::PathBuf, sync::Arc};
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
+use tokio_util::sync::CancellationToken;
 
 /// Drives tasks and speaks with agents. Implemented by the coordinator.
 pub trait TaskEngine: Send + Sync {
@@ -55,6 +56,8 @@ pub struct ApiSettings {
     pub config_url_base: String,
     pub engine: Arc<dyn TaskEngine>,
     pub registry: Registry,
+    /// Ends the streams of events and logs, which else last as long as their clients like.
+    pub shutdown: CancellationToken,
 }
 
 impl ApiSettings {
@@ -67,6 +70,8 @@ pub struct ApiState {
     pub(super) settings: Arc<ApiSettings>,
     pub(super) gate: Arc<Gate>,
     pub(super) metrics: RequestMetrics,
+    /// One permit per stream that is open.
+    pub(super) streams: Arc<Semaphore>,
     /// Short name of this host, which every answer carries.
     pub(super) server: Arc<str>,
 }
@@ -77,7 +82,8 @@ impl ApiState {
         let metrics = RequestMetrics::register(&settings.registry)?;
         let host = nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok()).unwrap_or_default();
         let server = host.split('.').next().unwrap_or_default().into();
-        Ok(Self { gate: Arc::new(Gate::new()), metrics, server, settings: Arc::new(settings) })
+        let streams = Arc::new(Semaphore::new(streams::MAX_STREAMS));
+        Ok(Self { gate: Arc::new(Gate::new()), metrics, streams, server, settings: Arc::new(settings) })
     }
 
     pub(super) fn store(&self) -> &Store {

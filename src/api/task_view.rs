@@ -5,8 +5,11 @@
 
 use super::envelope::ocp_time;
 use crate::{
-    coordinator::store::tasks::{SubtaskRecord, TaskRecord},
-    graph::{Failure, NodeIndex},
+    coordinator::{
+        engine::Wait,
+        store::tasks::{SubtaskRecord, TaskRecord},
+    },
+    graph::{Failure, GraphError, NodeIndex, Operation, SubtaskStatus, TaskState, TaskStatus},
     operations::PlannedNode,
 };
 use serde::Serialize;
@@ -37,6 +40,9 @@ pub(super) struct TaskInstance {
     start_time: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     finish_time: Option<String>,
+    /// Why no coordinator can go on with it: an operator has to look. Not part of OCP's answers.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    problem: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     prohibit_rollback: Option<bool>,
     task_definition_id: i64,
@@ -101,6 +107,18 @@ pub(super) struct SubtaskInstance {
     finish_time: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     failure: Option<SubtaskFailure>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    waiting: Option<SubtaskWait>,
+}
+
+/// What a subtask of a running task waits for. Not part of OCP's answers.
+#[derive(Clone, Serialize, ToSchema)]
+struct SubtaskWait {
+    /// Completes "it waits for".
+    r#for: String,
+    /// When it gives up; absent if never.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    until: Option<String>,
 }
 
 /// Why a subtask failed and what to do next. Not part of OCP's answers.
@@ -140,6 +158,9 @@ pub(super) struct BasicTaskInstance {
     start_time: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     finish_time: Option<String>,
+    /// Why no coordinator can go on with it: an operator has to look. Not part of OCP's answers.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    problem: Option<String>,
     subtasks: Vec<BasicSubtaskInstance>,
 }
 
@@ -158,6 +179,19 @@ impl TaskInstance {
     }
 }
 
+/// The record of a task as it was when it was made.
+pub(super) fn as_made(mut record: TaskRecord) -> Result<TaskRecord, GraphError> {
+    let state = TaskState::new(record.plan.graph()?);
+    record.status = state.status();
+    record.operation = state.operation();
+    for (row, (_, subtask)) in record.subtasks.iter_mut().zip(state.subtasks()) {
+        row.status = subtask.status;
+        row.operation = subtask.operation;
+        row.run_time = subtask.attempt;
+    }
+    Ok(record)
+}
+
 /// A task that was just made.
 pub(super) fn created(record: &TaskRecord) -> TaskInstance {
     let creator = Creator::Name(record.creator.clone());
@@ -169,18 +203,26 @@ pub(super) fn planned(record: &TaskRecord) -> TaskInstance {
     TaskInstance { id: None, ..created(record) }
 }
 
-/// A task that is asked for. `hosts` gives the addresses of the hosts of its subtasks.
-pub(super) fn wrapped(record: &TaskRecord, creator: UserName, hosts: &HashMap<i64, String>) -> TaskInstance {
+/// A task that is asked for. `hosts` gives the addresses of the hosts of its subtasks, `waits` what the running ones
+/// wait for.
+pub(super) fn wrapped(
+    record: &TaskRecord,
+    creator: UserName,
+    hosts: &HashMap<i64, String>,
+    waits: &HashMap<NodeIndex, Wait>,
+) -> TaskInstance {
     let list = subtasks(record, |view, node, row| SubtaskInstance {
         executor: row.started_at.map(|_| record.executor.clone()),
         start_time: row.started_at.map(ocp_time),
         finish_time: row.finished_at.map(ocp_time),
         failure: row.failure.as_ref().map(|failure| failed(failure, node.host_id.and_then(|id| hosts.get(&id)))),
+        waiting: waiting(record, node, row, waits),
         ..view
     });
     TaskInstance {
         create_time: Some(ocp_time(record.created_at)),
         finish_time: record.finished_at.map(ocp_time),
+        problem: record.problem.clone(),
         prohibit_rollback: Some(false),
         tasks: Some(list.clone()),
         ..instance(record, Creator::User(creator), list)
@@ -204,6 +246,7 @@ pub(super) fn basic(record: &TaskRecord, creator: UserName) -> BasicTaskInstance
         host_id: record.plan.host_id,
         start_time: ocp_time(record.created_at),
         finish_time: record.finished_at.map(ocp_time),
+        problem: record.problem.clone(),
         subtasks: record.subtasks.iter().zip(&record.plan.nodes).map(row).collect(),
     }
 }
@@ -227,6 +270,7 @@ fn instance(record: &TaskRecord, creator: Creator, subtasks: Vec<SubtaskInstance
         create_time: None,
         start_time: ocp_time(record.created_at),
         finish_time: None,
+        problem: None,
         prohibit_rollback: None,
         task_definition_id: -1,
         subtasks,
@@ -266,10 +310,49 @@ fn subtasks(
             start_time: None,
             finish_time: None,
             failure: None,
+            waiting: None,
         };
         extend(view, node, row)
     };
     record.subtasks.iter().zip(&record.plan.nodes).map(view).collect()
+}
+
+fn waiting(
+    record: &TaskRecord,
+    node: &PlannedNode,
+    row: &SubtaskRecord,
+    waits: &HashMap<NodeIndex, Wait>,
+) -> Option<SubtaskWait> {
+    if record.status != TaskStatus::Running || record.problem.is_some() {
+        return None;
+    }
+    let forever = |what: String| Some(SubtaskWait { r#for: what, until: None });
+    match row.status {
+        SubtaskStatus::Running | SubtaskStatus::Canceling => {
+            let wait = waits.get(&row.node)?;
+            Some(SubtaskWait { r#for: wait.what.clone(), until: Some(ocp_time(wait.until)) })
+        }
+        SubtaskStatus::Ready if row.operation == Operation::Execute && any(record, SubtaskStatus::Failed) => {
+            forever("a decision about what failed".into())
+        }
+        SubtaskStatus::Ready => forever("its turn".into()),
+        // Going backward it is done.
+        SubtaskStatus::Pending if record.operation != Operation::Rollback => {
+            let upstreams = node.upstreams.iter().filter(|upstream| {
+                record.subtasks.get(upstream.at()).is_some_and(|row| row.status != SubtaskStatus::Successful)
+            });
+            let name = |upstream: &NodeIndex| {
+                let id = record.subtasks.get(upstream.at()).map(|row| row.id)?;
+                Some(format!("{} ({id})", record.plan.node(*upstream)?.info().name))
+            };
+            forever(upstreams.filter_map(name).collect::<Vec<_>>().join(", "))
+        }
+        SubtaskStatus::Pending | SubtaskStatus::Failed | SubtaskStatus::Successful => None,
+    }
+}
+
+fn any(record: &TaskRecord, status: SubtaskStatus) -> bool {
+    record.subtasks.iter().any(|row| row.status == status)
 }
 
 fn failed(failure: &Failure, host: Option<&String>) -> SubtaskFailure {

@@ -4,14 +4,14 @@ use super::{
     envelope::{Envelope, Page, Reply},
     error::ApiError,
     extract::{Params, PathOf},
-    frame::TraceId,
+    requester::Requester,
     state::ApiState,
     task_view::{self, BasicTaskInstance, TaskInstance, UserName},
 };
 use crate::{
     coordinator::store::{
         StoreError, clusters, hosts,
-        tasks::{self, Origin, TaskFilter, TaskId, TaskRecord},
+        tasks::{self, CreateError, Origin, TaskFilter, TaskId, TaskRecord},
         users,
     },
     graph::TaskState,
@@ -28,27 +28,25 @@ pub(super) fn router() -> OpenApiRouter<ApiState> {
     OpenApiRouter::new().routes(routes!(list)).routes(routes!(get)).routes(routes!(log))
 }
 
-/// Who makes a task, and under which trace id.
-pub(super) struct Request<'a> {
-    pub(super) creator: &'a str,
-    pub(super) trace: &'a TraceId,
-}
-
 /// Makes a task in the caller's transaction. The caller commits and then wakes the engine.
 pub(super) async fn create(
     state: &ApiState,
     connection: &mut AnyConnection,
     plan: &TaskPlan,
-    request: &Request<'_>,
+    requester: &Requester,
 ) -> Result<TaskRecord, ApiError> {
     let graph = plan.graph().map_err(|error| ApiError::internal(&error))?;
     let origin = Origin {
-        creator: request.creator,
+        creator: &requester.name,
         executor: &state.settings.address,
-        trace_id: request.trace.as_str(),
+        trace_id: requester.trace.as_str(),
         epoch: state.engine().epoch(),
     };
-    let id = tasks::create(connection, plan, &TaskState::new(graph), &origin).await?;
+    let created = tasks::create(connection, plan, &TaskState::new(graph), &origin).await;
+    let id = created.map_err(|error| match error {
+        CreateError::Reserved(holder) => ApiError::from(holder),
+        CreateError::Store(error) => error.into(),
+    })?;
     tasks::get(connection, id).await?.ok_or_else(|| absent(id.0))
 }
 
@@ -129,6 +127,13 @@ async fn get(State(state): State<ApiState>, PathOf(id): PathOf<i64>) -> Result<R
 pub(super) async fn read(state: &ApiState, id: i64) -> Result<TaskInstance, ApiError> {
     let mut connection = state.store().readers().acquire().await.map_err(StoreError::from)?;
     let record = tasks::get(&mut connection, TaskId(id)).await?.ok_or_else(|| absent(id))?;
+    drop(connection);
+    view(state, &record).await
+}
+
+/// A task as its record says.
+pub(super) async fn view(state: &ApiState, record: &TaskRecord) -> Result<TaskInstance, ApiError> {
+    let mut connection = state.store().readers().acquire().await.map_err(StoreError::from)?;
     let creator = user_name(&mut connection, &record.creator).await?;
     let mut addresses = HashMap::new();
     for host_id in record.plan.nodes.iter().filter_map(|node| node.host_id) {
@@ -138,7 +143,8 @@ pub(super) async fn read(state: &ApiState, id: i64) -> Result<TaskInstance, ApiE
             addresses.insert(host_id, host.inner_ip.to_string());
         }
     }
-    Ok(task_view::wrapped(&record, creator, &addresses))
+    let waits = state.engine().waits(record.id);
+    Ok(task_view::wrapped(record, creator, &addresses, &waits))
 }
 
 async fn user_name(connection: &mut AnyConnection, name: &str) -> Result<UserName, StoreError> {

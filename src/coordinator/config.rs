@@ -59,6 +59,12 @@ pub struct SettingFlags {
     /// How log lines look [default: text].
     #[arg(long, env = "OBLET_COORDINATOR_LOG_FORMAT", global = true)]
     pub log_format: Option<String>,
+    /// Days that logs of subtasks are kept after their task came to rest [default: 90].
+    #[arg(long, env = "OBLET_COORDINATOR_LOG_RETENTION_DAYS")]
+    pub log_retention_days: Option<u32>,
+    /// Bytes that all logs of subtasks may have; above it those of the oldest tasks go first [default: 4 GiB].
+    #[arg(long, env = "OBLET_COORDINATOR_LOG_LIMIT_BYTES")]
+    pub log_limit_bytes: Option<u64>,
     /// Seconds that requests may take to end when the coordinator stops [default: 10].
     #[arg(long, env = "OBLET_COORDINATOR_GRACE_SECONDS")]
     pub grace_seconds: Option<u32>,
@@ -94,8 +100,19 @@ pub struct Config {
     pub config_url_base: String,
     pub log_filter: String,
     pub log_format: LogFormat,
+    pub log_retention: LogRetention,
     pub grace: Duration,
 }
+
+/// How long logs of subtasks are kept.
+#[derive(Debug, Clone, Copy)]
+pub struct LogRetention {
+    /// After their task came to rest.
+    pub age: Duration,
+    pub limit_bytes: u64,
+}
+
+const DAY: Duration = Duration::from_secs(86_400);
 
 const LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 8443);
 /// OCP's own port.
@@ -129,6 +146,11 @@ impl Config {
         if let Err(error) = log_filter.parse::<tracing_subscriber::EnvFilter>() {
             layers.mistake("log_filter", error);
         }
+        let log_retention_days: u32 = layers.or("log_retention_days", 90);
+        if log_retention_days == 0 {
+            layers.mistake("log_retention_days", "is 0");
+        }
+        let limit_bytes = layers.or("log_limit_bytes", 4_u64 << 30);
         let config = Self {
             listen,
             state_dir,
@@ -138,6 +160,7 @@ impl Config {
             config_url_base,
             log_filter,
             log_format: layers.or("log_format", LogFormat::default()),
+            log_retention: LogRetention { age: DAY * log_retention_days, limit_bytes },
             grace: Duration::from_secs(layers.or("grace_seconds", 10_u32).into()),
         };
         layers.finish()?;
@@ -163,10 +186,11 @@ mod tests {
             state_dir: Some("here".into()),
             config_url_base: Some("ftp://x/".into()),
             log_format: Some("xml".into()),
+            log_retention_days: Some(0),
             ..SettingFlags::default()
         };
         let told = Config::load(&flags).unwrap_err().to_string();
-        for name in ["listen", "state_dir", "config_url_base", "log_format"] {
+        for name in ["listen", "state_dir", "config_url_base", "log_format", "log_retention_days"] {
             assert!(told.contains(name), "{name} is not in {told}");
         }
     }

@@ -3,6 +3,7 @@
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use ring::{
     aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey},
+    hkdf, hmac,
     rand::{SecureRandom as _, SystemRandom},
 };
 use std::{fs, io, io::Write as _, os::unix::fs::OpenOptionsExt as _, path::Path};
@@ -24,6 +25,7 @@ pub enum SecretError {
 /// Seals and opens secrets. `place` binds a sealed text to its row, so that it cannot be moved to another.
 pub struct Vault {
     key: LessSafeKey,
+    fingerprint_key: hmac::Key,
     random: SystemRandom,
 }
 
@@ -42,7 +44,20 @@ impl Vault {
             Err(error) => return Err(SecretError::KeyFile(error)),
         };
         let key = UnboundKey::new(&AES_256_GCM, &bytes).map_err(|_| SecretError::KeyLength)?;
-        Ok(Self { key: LessSafeKey::new(key), random })
+        let derived = hkdf::Salt::new(hkdf::HKDF_SHA256, b"oblet").extract(&bytes);
+        let fingerprint_key = derived.expand(&[b"fingerprint"], hmac::HMAC_SHA256);
+        let fingerprint_key = fingerprint_key.map_err(|_| SecretError::KeyLength)?.into();
+        Ok(Self { key: LessSafeKey::new(key), fingerprint_key, random })
+    }
+
+    /// Tells texts apart that may hold secrets, which cannot be guessed from it without the key. Hexadecimal digits.
+    pub fn fingerprint(&self, parts: &[&[u8]]) -> String {
+        let mut context = hmac::Context::with_key(&self.fingerprint_key);
+        for part in parts {
+            context.update(&(part.len() as u64).to_le_bytes());
+            context.update(part);
+        }
+        context.sign().as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
     }
 
     pub fn seal(&self, place: &str, secret: &str) -> Result<String, SecretError> {

@@ -72,6 +72,12 @@ impl ObjectLock {
     }
 }
 
+impl fmt::Display for ObjectLock {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.kind.as_str().replace('_', " "), self.id)
+    }
+}
+
 /// A task before it is run: everything that its graph needs, and nothing secret.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TaskPlan {

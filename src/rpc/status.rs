@@ -20,6 +20,8 @@ pub enum Refused {
     NotFound { what: String },
     #[error("{subject} {problem}")]
     Precondition { reason: &'static str, subject: String, problem: String },
+    #[error("{what} is still being stopped: ask again")]
+    StillStopping { what: String },
     #[error("the agent is shutting down")]
     Draining,
     #[error("the agent's disk is full: {0}")]
@@ -37,6 +39,7 @@ impl Refused {
             Self::Locked { .. } => "LOCKED",
             Self::NotFound { .. } => "NOT_FOUND",
             Self::Precondition { reason, .. } => reason,
+            Self::StillStopping { .. } => "STILL_STOPPING",
             Self::Draining => "DRAINING",
             Self::DiskFull(_) => "DISK_FULL",
             Self::Internal(_) => "INTERNAL",
@@ -69,7 +72,7 @@ impl From<Refused> for Status {
                 details.add_precondition_failure_violation(*reason, subject, problem);
                 Code::FailedPrecondition
             }
-            Refused::Draining => {
+            Refused::StillStopping { .. } | Refused::Draining => {
                 details.set_retry_info(Some(Duration::from_secs(1)));
                 Code::Unavailable
             }

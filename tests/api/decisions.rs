@@ -1,21 +1,7 @@
 //! What an operator decides about a task, and what would happen if a task were made.
 
-use crate::support::{Lab, OBPROXY};
-use oblet::graph::{Effect, Failure};
+use crate::support::{Lab, OBPROXY, failure};
 use serde_json::{Value, json};
-
-fn failure() -> Failure {
-    Failure {
-        reason: "PORT_IN_USE".into(),
-        message: "port 2883 is in use".into(),
-        causes: Vec::new(),
-        next_move: "stop its owner, then retry".into(),
-        exit_code: None,
-        signal: None,
-        log_tail: Vec::new(),
-        effect: Effect::None,
-    }
-}
 
 fn task(id: &Value) -> String {
     format!("/api/v2/tasks/instances/{id}")
@@ -146,8 +132,8 @@ async fn a_misspelt_dry_run_never_acts() {
         assert_eq!(answer.status, 400, "{query}: {}", answer.text);
     }
     let failed = lab.failed_task(failure()).await;
-    assert!(refused(&lab, &format!("{}/rollback?dryRun=true", task(&failed["id"])), 400).await.0.contains("dryRun"));
-    assert_eq!(lab.delete("/api/v2/compute/hosts/1?dryRun=true").await.status, 400);
+    assert!(refused(&lab, &format!("{}/rollback?dry_run=true", task(&failed["id"])), 400).await.0.contains("dry_run"));
+    assert_eq!(lab.delete("/api/v2/compute/hosts/1?dryrun=true").await.status, 400);
     assert_eq!(lab.get("/api/v2/compute/hosts/1").await.status, 200);
     assert_eq!(lab.get(&task(&failed["id"])).await.data(), failed);
     assert_eq!(lab.get(&format!("{CLUSTERS}/1")).await.data()["obproxies"].as_array().unwrap().len(), 1);

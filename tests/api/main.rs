@@ -1,7 +1,15 @@
 //! The REST API without a network: the whole router over a real store, with an engine that only takes notes.
 
 #[cfg(test)]
+mod changes;
+#[cfg(test)]
 mod decisions;
+#[cfg(test)]
+mod dry_run;
+#[cfg(test)]
+mod locks;
+#[cfg(test)]
+mod once;
 #[cfg(test)]
 mod openapi;
 #[cfg(test)]
@@ -10,5 +18,7 @@ mod refusals;
 mod resources;
 #[cfg(test)]
 mod seeds;
+#[cfg(test)]
+mod streams;
 #[cfg(test)]
 mod support;

@@ -2,6 +2,7 @@ use axum::{
     Router,
     body::{Body, to_bytes},
     http::{HeaderMap, Request, StatusCode, header},
+    response::Response,
 };
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use oblet::{
@@ -28,6 +29,7 @@ use std::{
 };
 use tempfile::TempDir;
 use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
 
 pub(crate) const OBPROXY: &str = "obproxy-1.9.1.1-1919579.el7.x86_64.rpm";
@@ -95,6 +97,23 @@ impl TaskEngine for NotingEngine {
     }
 }
 
+fn dispatched(node: NodeIndex) -> Event {
+    Event::Dispatched { node, attempt: 1, direction: Direction::Execute }
+}
+
+pub(crate) fn failure() -> Failure {
+    Failure {
+        reason: "PORT_IN_USE".into(),
+        message: "port 2883 is in use".into(),
+        causes: Vec::new(),
+        next_move: "stop its owner, then retry".into(),
+        exit_code: None,
+        signal: None,
+        log_tail: Vec::new(),
+        effect: Effect::None,
+    }
+}
+
 /// What the engine does with events.
 async fn append(store: &Store, task: TaskId, events: Vec<Event>) {
     let mut transaction = store.begin().await.unwrap();
@@ -111,6 +130,7 @@ async fn append(store: &Store, task: TaskId, events: Vec<Event>) {
 pub(crate) struct Lab {
     pub(crate) store: Store,
     pub(crate) engine: Arc<NotingEngine>,
+    pub(crate) shutdown: CancellationToken,
     pub(crate) directory: TempDir,
     router: Router,
     config_service: Router,
@@ -142,6 +162,7 @@ impl Lab {
         transaction.commit().await.unwrap();
         let packages_dir = directory.path().join("packages");
         std::fs::create_dir(&packages_dir).unwrap();
+        let shutdown = CancellationToken::new();
         let engine = Arc::new(NotingEngine {
             store: store.clone(),
             woken: Mutex::default(),
@@ -157,26 +178,58 @@ impl Lab {
             config_url_base: "http://192.0.2.250:8080".into(),
             engine: engine.clone(),
             registry: prometheus::Registry::new(),
+            shutdown: shutdown.clone(),
         })
         .unwrap();
         let config_service = oblet::api::config_service_router(state.clone());
-        Self { store, engine, directory, router: oblet::api::router(state), config_service }
+        Self { store, engine, shutdown, directory, router: oblet::api::router(state), config_service }
     }
 
     /// A lab with the cluster "test" (1), two hosts (1 and 2) and the samples' package.
     pub(crate) async fn furnished() -> Self {
         let lab = Self::new().await;
-        lab.post("/api/v2/obproxy/clusters", json!({"name": "test", "obLinks": []})).await.data();
+        let made = lab.post("/api/v2/obproxy/clusters", json!({"name": "test", "obLinks": []})).await.data();
+        lab.finish(&made).await;
         lab.add_hosts(&["192.0.2.1", "192.0.2.2"]).await.data();
         lab.upload(OBPROXY, &package("obproxy", "1.9.1.1", "1919579.el7", "x86_64")).await.data();
         lab
+    }
+
+    /// Lets all subtasks of a task succeed.
+    pub(crate) async fn finish(&self, task: &Value) {
+        self.finish_from(task, 0).await;
+    }
+
+    /// Lets the subtasks from one on succeed.
+    pub(crate) async fn finish_from(&self, task: &Value, first: u32) {
+        let nodes = u32::try_from(task["subtasks"].as_array().unwrap().len()).unwrap();
+        let run = |node| {
+            let (node, attempt) = (NodeIndex(node), 1);
+            [dispatched(node), Event::Succeeded { node, attempt, effect: Effect::Done, output: Vec::new() }]
+        };
+        self.happens(task, (first..nodes).flat_map(run).collect()).await;
+    }
+
+    /// The same by another coordinator, of which this one is not told.
+    pub(crate) async fn happens_elsewhere(&self, task: &Value, events: Vec<Event>) {
+        append(&self.store, TaskId(task["id"].as_i64().unwrap()), events).await;
+    }
+
+    /// Lets the first subtask of a task run.
+    pub(crate) async fn begin(&self, task: &Value) {
+        self.happens(task, vec![dispatched(NodeIndex(0))]).await;
+    }
+
+    /// Writes events to the journal of a task, as the engine does.
+    pub(crate) async fn happens(&self, task: &Value, events: Vec<Event>) {
+        self.happens_elsewhere(task, events).await;
+        self.engine.commits.send_modify(|count| *count += 1);
     }
 
     /// Adds a proxy to host 2 and lets the second subtask of the task fail; answers the task.
     pub(crate) async fn failed_task(&self, failure: Failure) -> Value {
         let body = json!({"hostIds": [2], "sqlPort": 2883, "exporterPort": 2884, "version": OBPROXY});
         let made = self.post("/api/v2/obproxy/clusters/1/obproxies/batchAdd", body).await.data();
-        let dispatched = |node| Event::Dispatched { node, attempt: 1, direction: Direction::Execute };
         let (first, second) = (NodeIndex(0), NodeIndex(1));
         let events = vec![
             dispatched(first),
@@ -184,13 +237,23 @@ impl Lab {
             dispatched(second),
             Event::Failed { node: second, attempt: 1, failure },
         ];
-        let id = made["contents"][0]["id"].as_i64().unwrap();
-        append(&self.store, TaskId(id), events).await;
+        let id = &made["contents"][0]["id"];
+        self.happens(&made["contents"][0], events).await;
         self.get(&format!("/api/v2/tasks/instances/{id}")).await.data()
     }
 
     pub(crate) fn packages_dir(&self) -> PathBuf {
         self.directory.path().join("packages")
+    }
+
+    /// The answer as it comes, of which the body may never end.
+    pub(crate) async fn respond(&self, request: Request<Body>) -> Response {
+        self.router.clone().oneshot(request).await.unwrap()
+    }
+
+    /// The head of a request of the user of the lab.
+    pub(crate) fn signed(method: &str, path: &str) -> axum::http::request::Builder {
+        signed(method, path)
     }
 
     pub(crate) async fn send(&self, request: Request<Body>) -> Answer {
@@ -216,7 +279,16 @@ impl Lab {
     }
 
     pub(crate) async fn post_text(&self, path: &str, body: String) -> Answer {
+        self.send_text(path, &[], body).await
+    }
+
+    pub(crate) async fn post_with(&self, path: &str, headers: &[(&str, &str)], body: Value) -> Answer {
+        self.send_text(path, headers, body.to_string()).await
+    }
+
+    pub(crate) async fn send_text(&self, path: &str, headers: &[(&str, &str)], body: String) -> Answer {
         let request = signed("POST", path).header(header::CONTENT_TYPE, "application/json");
+        let request = headers.iter().fold(request, |request, (name, value)| request.header(*name, value.as_bytes()));
         self.send(request.body(Body::from(body)).unwrap()).await
     }
 

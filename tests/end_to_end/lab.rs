@@ -5,6 +5,7 @@ use nix::{sys::signal::Signal, unistd::Pid};
 use oblet::tls;
 use serde_json::{Value, json};
 use std::{
+    collections::BTreeMap,
     fs,
     net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
     path::{Path, PathBuf},
@@ -110,8 +111,7 @@ impl Host {
     pub(crate) fn processes(&self) -> Vec<u32> {
         let inside =
             |pid: &u32| fs::read_link(format!("/proc/{pid}/exe")).is_ok_and(|program| program.starts_with(self.root()));
-        let pid = |entry: fs::DirEntry| entry.file_name().to_str()?.parse::<u32>().ok();
-        fs::read_dir("/proc").unwrap().flatten().filter_map(pid).filter(inside).collect()
+        pids().filter(inside).collect()
     }
 
     /// How often a file below the agent's logs holds `text`.
@@ -129,6 +129,19 @@ impl Host {
         }
         count
     }
+}
+
+fn pids() -> impl Iterator<Item = u32> {
+    fs::read_dir("/proc").unwrap().flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+}
+
+/// Command lines of all processes, their words parted by spaces.
+pub(crate) fn command_lines() -> BTreeMap<u32, String> {
+    let line = |pid: u32| {
+        let bytes = fs::read(format!("/proc/{pid}/cmdline")).ok()?;
+        Some((pid, String::from_utf8_lossy(&bytes).replace('\0', " ")))
+    };
+    pids().filter_map(line).collect()
 }
 
 impl Drop for Host {
@@ -217,10 +230,14 @@ impl Lab {
     /// Everything runs and answers.
     pub(crate) async fn start(hosts: u8) -> Self {
         let mut lab = Self::prepare(hosts);
-        lab.hosts.iter_mut().for_each(Host::start_agent);
-        lab.start_coordinator();
-        lab.connect().await;
+        lab.run().await;
         lab
+    }
+
+    pub(crate) async fn run(&mut self) {
+        self.hosts.iter_mut().for_each(Host::start_agent);
+        self.start_coordinator();
+        self.connect().await;
     }
 
     /// Waits until coordinator and agents answer.
@@ -286,9 +303,13 @@ impl Lab {
     }
 
     pub(crate) fn build_package(&self) -> PathBuf {
+        self.build_package_with("echo scriptlet ran once")
+    }
+
+    pub(crate) fn build_package_with(&self, scriptlet: &str) -> PathBuf {
         let binary = oblet_standins::program("obproxy").unwrap();
         let mut options = oblet_standins::package::Options::new(binary, self.directory.path());
-        options.scriptlet = Some("echo scriptlet ran once".into());
+        options.scriptlet = Some(scriptlet.into());
         oblet_standins::package::build(&options).unwrap()
     }
 
@@ -320,6 +341,25 @@ impl Lab {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
         panic!("task {id} does not come to rest: {last:#}");
+    }
+
+    /// Waits until the log of a subtask that runs or failed holds the text; answers that log.
+    pub(crate) async fn told(&self, id: i64, text: &str) -> String {
+        let deadline = Instant::now() + PATIENCE;
+        let mut logs = String::new();
+        while Instant::now() < deadline {
+            let task = self.get(&format!("/api/v2/tasks/instances/{id}")).await.unwrap()["data"].clone();
+            let active = |subtask: &&Value| subtask["status"] == "RUNNING" || subtask["status"] == "FAILED";
+            for subtask in task["subtasks"].as_array().unwrap().iter().filter(active) {
+                let log = self.log(&task, subtask["name"].as_str().unwrap()).await;
+                if log.contains(text) {
+                    return log;
+                }
+                logs = log;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        panic!("no log of task {id} says {text:?}: {logs}");
     }
 
     pub(crate) async fn log(&self, task: &Value, subtask: &str) -> String {

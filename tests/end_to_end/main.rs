@@ -11,7 +11,9 @@
 
 mod chaos;
 mod crashes;
+mod disk;
 mod install;
 mod lab;
+mod network;
 mod rest;
 mod rollback;

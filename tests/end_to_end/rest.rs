@@ -31,6 +31,12 @@ impl Rest {
         Ok((response.status().as_u16(), response.json().await?))
     }
 
+    /// Whether a request with this header is answered as any other.
+    pub(crate) async fn takes_header(&self, value: &str) -> bool {
+        let request = self.request(reqwest::Method::GET, "/api/v2/info").header("x-noise", value);
+        request.send().await.is_ok_and(|answer| answer.status().is_success())
+    }
+
     pub(crate) async fn upload(&self, package: &Path) {
         let form = reqwest::multipart::Form::new().file("file", package).await.unwrap();
         let request = self.request(reqwest::Method::POST, "/api/v2/software-packages").multipart(form);

@@ -48,6 +48,7 @@ async fn run(carrier: SimulatedHost, state_dir: PathBuf) -> anyhow::Result<()> {
         identity: Identity { ca_pem: Vec::new(), certificate_pem: Vec::new(), key_pem: Vec::new().into() },
         reflection: false,
         retention: Duration::from_secs(86_400),
+        log_limit_bytes: u64::MAX,
         grace: Duration::from_secs(5),
     };
     let incoming = network::listen().await?;

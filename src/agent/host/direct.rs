@@ -23,7 +23,9 @@ const SHIM_DEADLINE: Duration = Duration::from_secs(15);
 /// The kernel needs this long at most to end what was killed.
 const KILL_DEADLINE: Duration = Duration::from_secs(20);
 const START_POLL: Duration = Duration::from_millis(1);
-const POLL: Duration = Duration::from_millis(10);
+const FIRST_POLL: Duration = Duration::from_millis(10);
+/// Looking through all processes costs milliseconds, and rpm may take its whole grace.
+const LAST_POLL: Duration = Duration::from_millis(100);
 
 pub struct DirectSupervisor {
     agent: PathBuf,
@@ -128,6 +130,7 @@ impl Supervisor for DirectSupervisor {
             let Some(shim) = holder(run_dir)? else { return Ok(()) };
             let asked = Instant::now();
             let mut told = Vec::new();
+            let mut poll = FIRST_POLL;
             loop {
                 let session = shim.session();
                 if session.is_empty() {
@@ -152,7 +155,8 @@ impl Supervisor for DirectSupervisor {
                 if asked.elapsed() > grace + KILL_DEADLINE {
                     return Err(io::Error::other(format!("processes of session {} do not end", shim.pid)));
                 }
-                sleep(POLL).await;
+                sleep(poll).await;
+                poll = LAST_POLL.min(poll.mul_f32(1.5));
             }
         })
     }

@@ -72,10 +72,10 @@ pub(super) async fn execute(host: &Host, step: &InstallPackage, context: &StepCo
         }
         ours = !earlier.was_installed && has_begun(&state);
     }
-    let others = database.installed(step.package.name()).await?;
+    let others = runs::ask(context, "the installation", database.installed(step.package.name())).await?;
     if others.contains(&step.package) {
         context.log.line(&format!("{} is installed", step.package));
-        let files = database.files(&step.package).await?;
+        let files = runs::ask(context, "the installation", database.files(&step.package)).await?;
         return Ok(with_home(&files, if ours { Done::made() } else { Done::already() }));
     }
     if !others.is_empty() {
@@ -165,7 +165,7 @@ pub(super) async fn undo(
         return Ok(Done::already());
     }
     let database = RpmDatabase::open(&host.settings).await?;
-    if !database.has(&step.package).await? {
+    if !runs::ask(context, "the removal", database.has(&step.package)).await? {
         context.log.line(&format!("{} is not installed", step.package));
         forget(host, &identities);
         return Ok(if own.is_some() { Done::made() } else { Done::already() });

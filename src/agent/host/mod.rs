@@ -174,4 +174,12 @@ impl Carrier for Host {
             }
         })
     }
+
+    fn runs(&self) -> Vec<String> {
+        runs::names(&self.settings)
+    }
+
+    fn forget_run<'a>(&'a self, run: &'a str) -> BoxFuture<'a, ()> {
+        Box::pin(runs::collect(&*self.supervisor, &self.settings, run))
+    }
 }

@@ -5,7 +5,7 @@ use super::{
     package_file::CheckedPackage,
     runs,
     settings::HostSettings,
-    supervisor::{Launch, RunOutcome, Supervisor, failed},
+    supervisor::{Launch, RunOutcome, Supervisor},
 };
 use crate::{
     agent::step::{StepContext, StepError},
@@ -177,7 +177,7 @@ impl<'a> RpmDatabase<'a> {
             user: None,
             log,
         };
-        supervisor.start(&run_dir, &launch).await.map_err(failed("the start of rpm"))?;
+        runs::start(supervisor, &run_dir, &launch, RPM_GRACE, context, "the start of rpm").await?;
         context.confirm_identity().await?;
         runs::wait(supervisor, &run_dir, RPM_GRACE, context, "rpm").await
     }

@@ -2,7 +2,7 @@
 
 use super::{
     settings::HostSettings,
-    supervisor::{RunOutcome, RunState, Supervisor, failed},
+    supervisor::{Launch, RunOutcome, RunState, Supervisor, failed},
 };
 use crate::agent::step::{StepContext, StepError};
 use std::{
@@ -17,7 +17,18 @@ const FIRST_POLL: Duration = Duration::from_millis(1);
 const LAST_POLL: Duration = Duration::from_millis(50);
 
 pub(super) fn dir(settings: &HostSettings, run: &str) -> PathBuf {
-    settings.state_dir.join("runs").join(run)
+    all(settings).join(run)
+}
+
+fn all(settings: &HostSettings) -> PathBuf {
+    settings.state_dir.join("runs")
+}
+
+/// Every run that has left files.
+pub(super) fn names(settings: &HostSettings) -> Vec<String> {
+    // Before the first run there is no directory.
+    let entries = std::fs::read_dir(all(settings)).into_iter().flatten();
+    entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok()).collect()
 }
 
 /// A name that no run of this operation has used: a run that recovery gave up never starts again.
@@ -34,6 +45,38 @@ pub(super) fn fresh(settings: &HostSettings, run_id: &str) -> String {
 /// When the step has to be over; steps without a limit get a day.
 pub(super) fn deadline(context: &StepContext) -> Instant {
     Instant::now() + context.timeout.unwrap_or(Duration::from_secs(86_400))
+}
+
+/// Waits for the answer to a question, unless the step is told to stop.
+pub(super) async fn ask<T>(
+    context: &StepContext,
+    what: &str,
+    question: impl Future<Output = Result<T, StepError>>,
+) -> Result<T, StepError> {
+    tokio::select! {
+        biased;
+        answer = question => answer,
+        () = context.cancel.cancelled() => Err(StepError::canceled(what)),
+    }
+}
+
+/// Starts a run. On cancel it returns once nothing of it lives, however far the start had come.
+pub(super) async fn start(
+    supervisor: &dyn Supervisor,
+    run_dir: &Path,
+    launch: &Launch,
+    grace: Duration,
+    context: &StepContext,
+    what: &str,
+) -> Result<(), StepError> {
+    tokio::select! {
+        biased;
+        () = context.cancel.cancelled() => {}
+        started = supervisor.start(run_dir, launch) => return started.map_err(failed(what)),
+    }
+    // The program may run already, although nobody has said so yet.
+    supervisor.stop(run_dir, grace).await.map_err(failed(what))?;
+    Err(StepError::canceled(what))
 }
 
 /// Waits until the run ends. On cancel or timeout it is stopped first.
@@ -77,5 +120,21 @@ pub(super) fn forget(settings: &HostSettings, run: &str) -> io::Result<()> {
     match std::fs::remove_dir_all(dir(settings, run)) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         _ => Ok(()),
+    }
+}
+
+/// Forgets the files of a run that nobody asks for any more, unless it still runs: a proxy is found by them.
+pub(super) async fn collect(supervisor: &dyn Supervisor, settings: &HostSettings, run: &str) {
+    match supervisor.find(&dir(settings, run)) {
+        Ok(RunState::Running(_)) => {}
+        Ok(RunState::Ended(_) | RunState::Nothing) => {
+            let (settings, name) = (settings.clone(), run.to_owned());
+            let forgotten =
+                tokio::task::spawn_blocking(move || forget(&settings, &name)).await.map_err(io::Error::other);
+            if let Err(error) = forgotten.and_then(|forgotten| forgotten) {
+                tracing::warn!(run, %error, "the files of a run could not be removed");
+            }
+        }
+        Err(error) => tracing::warn!(run, %error, "what became of a run cannot be read, so its files stay"),
     }
 }

@@ -94,7 +94,7 @@ pub(super) async fn execute(host: &Host, step: &StartObproxy, context: &StepCont
         ));
     }
     let user = run_user(&host.settings)?;
-    let program = program(host, step).await?;
+    let program = runs::ask(context, "the start of obproxy", program(host, step)).await?;
     let launch = launch(&host.settings, step, program, user, context.secrets.get(OBSERVER_SYS_PASSWORD))?;
 
     let run = runs::fresh(&host.settings, &context.run_id);
@@ -103,8 +103,9 @@ pub(super) async fn execute(host: &Host, step: &StartObproxy, context: &StepCont
     let made = make_directory(&dir, user).and_then(|()| Marker::of(&run, step).write(&dir));
     made.map_err(directory_failed(&dir)).map_err(|error| error.leaving(Effect::Unknown))?;
     context.log.line(&format!("{} {}", launch.program.display(), launch.arguments.join(" ")));
-    let started = host.supervisor.start(&runs::dir(&host.settings, &run), &launch).await;
-    started.map_err(failed("the start of obproxy")).map_err(|error| error.leaving(Effect::Unknown))?;
+    let run_dir = runs::dir(&host.settings, &run);
+    let started = runs::start(&*host.supervisor, &run_dir, &launch, GRACE, context, "the start of obproxy").await;
+    started.map_err(|error| error.leaving(Effect::Unknown))?;
     context.confirm_identity().await?;
     serve(host, step, &run, &passwords, context).await.map(|()| Done::made())
 }

@@ -10,8 +10,10 @@
 //!  5. One unreadable record costs who asks for it, not the journal.
 //!  6. Locks are rows: a lock is held by the unfinished operation that names it, and by nothing else.
 
+mod collection;
 mod commits;
 mod records;
+mod recovery;
 mod rows;
 mod schema;
 mod seal;
@@ -19,8 +21,10 @@ mod seal;
 mod tests;
 mod writer;
 
+pub use collection::{Expired, Need};
 pub use commits::Commits;
-pub use records::{Accepted, Acknowledged, Attempt, Expired, Page, Resume, Unfinished};
+pub use records::{Accepted, Acknowledged, Attempt, Canceled, Page};
+pub use recovery::{GivenUp, Resume, Unfinished};
 pub use writer::JournalFailure;
 
 #[cfg(test)]

@@ -2,12 +2,13 @@
 
 use super::{
     Journal, JournalError,
-    rows::{attempt, effect_word, event, log_unreadable, record, resume},
+    rows::{attempt, effect_word, event, log_unreadable, record},
 };
 use crate::agent::{
     operation::{Key, Order, Outcome, Phase, PhaseEvent, Record, UndoTarget, now_us},
     step::Undoes,
 };
+use crate::graph::Direction;
 use sqlx::{AssertSqlSafe, Row as _, SqliteConnection};
 use uuid::Uuid;
 
@@ -30,6 +31,18 @@ pub enum Accepted {
     },
 }
 
+/// Answer to the wish that an operation ends.
+#[derive(Debug)]
+pub enum Canceled {
+    /// It is known, and may still run.
+    Known(Record),
+    /// Nobody has submitted it yet. It is on disk that it is over, so a Submit that is still under way runs nothing.
+    BeforeItCame(Record),
+    StaleEpoch {
+        highest: u64,
+    },
+}
+
 /// Answer to an acknowledgement.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Acknowledged {
@@ -37,23 +50,6 @@ pub enum Acknowledged {
     Unknown,
     NotFinished,
     StaleEpoch { highest: u64 },
-}
-
-/// An operation that was under way when the agent stopped.
-#[derive(Debug)]
-pub struct Resume {
-    pub position: i64,
-    pub order: Order,
-    pub phase: Phase,
-    pub identity: Option<String>,
-    pub deadline_us: Option<i64>,
-}
-
-/// What recovery finds.
-#[derive(Debug)]
-pub enum Unfinished {
-    Readable(Box<Resume>),
-    Unreadable { position: i64, problem: String },
 }
 
 /// An attempt of an operation that an undo takes back.
@@ -74,12 +70,8 @@ pub struct Page {
     pub next: Option<i64>,
 }
 
-/// An acknowledged operation whose retention is over.
-#[derive(Debug)]
-pub struct Expired {
-    pub position: i64,
-    pub run_id: String,
-}
+/// Fingerprint of an operation that was canceled before it came; a Submit always has another one.
+const CANCELED_UNSEEN: &str = "";
 
 const RECORD: &str = "SELECT position, operation_id, attempt, epoch, step_kind, undoes_operation_id, phase, sequence, \
                       accept_us, finish_us, outcome FROM operations";
@@ -97,7 +89,8 @@ impl Journal {
                     return Ok(Accepted::StaleEpoch { highest });
                 }
                 if let Some((record, fingerprint)) = find(connection, order.key).await? {
-                    let same = fingerprint == order.fingerprint;
+                    // Canceled before it came: whatever it was to be, it is over.
+                    let same = fingerprint == order.fingerprint || fingerprint == CANCELED_UNSEEN;
                     return Ok(if same { Accepted::Known(record) } else { Accepted::OtherContent });
                 }
                 if order.undoes.is_none() && is_superseded(connection, order.key).await? {
@@ -154,10 +147,23 @@ impl Journal {
         .await
     }
 
-    /// Raises the highest epoch seen; answers it when it is above `epoch`.
-    pub async fn claim_epoch(&self, epoch: u64) -> Result<Option<u64>, JournalError> {
+    /// Answers the operation, or notes that it ended before it came: a record without a step, finished as canceled.
+    pub async fn cancel(&self, key: Key, epoch: u64) -> Result<Canceled, JournalError> {
         self.heard_of(epoch);
-        self.write(move |connection| Box::pin(claim(connection, epoch))).await
+        let outcome = Outcome::canceled_unseen();
+        let told = serde_json::to_string(&outcome).map_err(encode)?;
+        self.write(move |connection| {
+            Box::pin(async move {
+                if let Some(highest) = claim(connection, epoch).await? {
+                    return Ok(Canceled::StaleEpoch { highest });
+                }
+                if let Some((record, _)) = find(connection, key).await? {
+                    return Ok(Canceled::Known(record));
+                }
+                insert_canceled(connection, key, epoch, outcome, told).await.map(Canceled::BeforeItCame)
+            })
+        })
+        .await
     }
 
     pub async fn acknowledge(&self, key: Key, epoch: u64) -> Result<Acknowledged, JournalError> {
@@ -232,7 +238,7 @@ impl Journal {
         .await
     }
 
-    /// Every attempt of an operation that was ever begun here.
+    /// Every attempt of an operation that was ever accepted here; what was canceled before it came left nothing.
     pub async fn attempts(&self, operation_id: Uuid) -> Result<Vec<Attempt>, JournalError> {
         self.read(move |connection| {
             Box::pin(async move {
@@ -240,67 +246,13 @@ impl Journal {
                     "SELECT attempt, phase, identity, outcome, position < coalesce((SELECT max(undo.position) \
                      FROM operations AS undo WHERE undo.undoes_operation_id = ?1 AND CASE json_valid(undo.outcome) \
                      WHEN 1 THEN json_extract(undo.outcome, '$.result') = 'succeeded' END), 0) AS is_undone \
-                     FROM operations WHERE operation_id = ?1 ORDER BY attempt",
+                     FROM operations WHERE operation_id = ?1 AND fingerprint <> ?2 ORDER BY attempt",
                 )
                 .bind(operation_id.to_string())
+                .bind(CANCELED_UNSEEN)
                 .fetch_all(connection)
                 .await?;
                 rows.iter().map(|row| attempt(operation_id, row)).collect()
-            })
-        })
-        .await
-    }
-
-    pub async fn unfinished(&self) -> Result<Vec<Unfinished>, JournalError> {
-        let sealer = self.sealer.clone();
-        self.read(move |connection| {
-            Box::pin(async move {
-                let rows = sqlx::query("SELECT * FROM operations WHERE phase < 4 ORDER BY position")
-                    .fetch_all(connection)
-                    .await?;
-                rows.iter()
-                    .map(|row| {
-                        let position = row.try_get("position")?;
-                        Ok(match resume(row, position, &sealer) {
-                            Ok(resume) => Unfinished::Readable(Box::new(resume)),
-                            Err(error) => Unfinished::Unreadable { position, problem: error.to_string() },
-                        })
-                    })
-                    .collect()
-            })
-        })
-        .await
-    }
-
-    /// Acknowledged operations that finished before `before_us`, at most a hundred.
-    pub async fn expired(&self, before_us: i64) -> Result<Vec<Expired>, JournalError> {
-        self.read(move |connection| {
-            Box::pin(async move {
-                sqlx::query(
-                    "SELECT position, operation_id || '-' || attempt AS run_id FROM operations \
-                     WHERE phase = 5 AND finish_us < ? ORDER BY finish_us LIMIT 100",
-                )
-                .bind(before_us)
-                .fetch_all(connection)
-                .await?
-                .iter()
-                .map(|row| Ok(Expired { position: row.try_get("position")?, run_id: row.try_get("run_id")? }))
-                .collect()
-            })
-        })
-        .await
-    }
-
-    pub async fn forget(&self, positions: Vec<i64>) -> Result<(), JournalError> {
-        self.write(move |connection| {
-            Box::pin(async move {
-                for position in positions {
-                    sqlx::query("DELETE FROM operations WHERE position = ? AND phase = 5")
-                        .bind(position)
-                        .execute(&mut *connection)
-                        .await?;
-                }
-                Ok(())
             })
         })
         .await
@@ -347,11 +299,13 @@ async fn holder(
     lock: &str,
     undoes: Option<UndoTarget>,
 ) -> sqlx::Result<Option<String>> {
-    sqlx::query_scalar("SELECT operation_id FROM operations WHERE lock = ? AND phase < 4 AND operation_id <> ? LIMIT 1")
-        .bind(lock)
-        .bind(undoes.map(|target| target.operation_id.to_string()).unwrap_or_default())
-        .fetch_optional(connection)
-        .await
+    sqlx::query_scalar(
+        "SELECT operation_id FROM operations WHERE lock = ? AND phase NOT IN (4, 5) AND operation_id <> ? LIMIT 1",
+    )
+    .bind(lock)
+    .bind(undoes.map(|target| target.operation_id.to_string()).unwrap_or_default())
+    .fetch_optional(connection)
+    .await
 }
 
 async fn insert(
@@ -398,15 +352,52 @@ async fn insert(
     })
 }
 
-/// Adds the event of a change that took place; answers whether it did.
-async fn note(
+async fn insert_canceled(
+    connection: &mut SqliteConnection,
+    key: Key,
+    epoch: u64,
+    outcome: Outcome,
+    told: String,
+) -> sqlx::Result<Record> {
+    let now = now_us();
+    let position = sqlx::query_scalar(
+        "INSERT INTO operations (operation_id, attempt, epoch, fingerprint, step_kind, step, phase, sequence, \
+         accept_us, finish_us, outcome) VALUES (?, ?, ?, ?, '', '', 4, 1, ?, ?, ?) RETURNING position",
+    )
+    .bind(key.operation_id.to_string())
+    .bind(key.attempt)
+    .bind(number(epoch))
+    .bind(CANCELED_UNSEEN)
+    .bind(now)
+    .bind(now)
+    .bind(told)
+    .fetch_one(&mut *connection)
+    .await?;
+    note(connection, position, Some(1), Phase::Finished).await?;
+    Ok(Record {
+        position,
+        key,
+        epoch,
+        step_kind: String::new(),
+        direction: Direction::Execute,
+        phase: Phase::Finished,
+        sequence: 1,
+        accept_us: now,
+        finish_us: Some(now),
+        outcome: Some(outcome),
+    })
+}
+
+/// Adds the event of a change that took place; answers whether it did. A damaged sequence number costs an older event,
+/// never the journal.
+pub(super) async fn note(
     connection: &mut SqliteConnection,
     position: i64,
     sequence: Option<i64>,
     phase: Phase,
 ) -> sqlx::Result<bool> {
     let Some(sequence) = sequence else { return Ok(false) };
-    sqlx::query("INSERT INTO events (position, sequence, phase, time_us) VALUES (?, ?, ?, ?)")
+    sqlx::query("INSERT OR REPLACE INTO events (position, sequence, phase, time_us) VALUES (?, ?, ?, ?)")
         .bind(position)
         .bind(sequence)
         .bind(phase as i64)
@@ -421,6 +412,6 @@ fn number(value: u64) -> i64 {
     i64::try_from(value).unwrap_or(i64::MAX)
 }
 
-fn encode(error: impl std::error::Error + Send + Sync + 'static) -> JournalError {
+pub(super) fn encode(error: impl std::error::Error + Send + Sync + 'static) -> JournalError {
     JournalError::Encode(Box::new(error))
 }

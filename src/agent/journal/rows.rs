@@ -1,9 +1,6 @@
 //! Rows of the journal as values.
 
-use super::{
-    records::{Attempt, Resume},
-    seal::Sealer,
-};
+use super::{records::Attempt, recovery::Resume, seal::Sealer};
 use crate::{
     agent::{
         operation::{Key, Order, Outcome, Phase, PhaseEvent, Record, UndoTarget},
@@ -80,7 +77,7 @@ pub(super) fn event(row: &SqliteRow) -> sqlx::Result<PhaseEvent> {
     })
 }
 
-fn key(row: &SqliteRow) -> sqlx::Result<Key> {
+pub(super) fn key(row: &SqliteRow) -> sqlx::Result<Key> {
     let operation_id: &str = row.try_get("operation_id")?;
     Ok(Key { operation_id: operation_id.parse().map_err(decode)?, attempt: row.try_get("attempt")? })
 }

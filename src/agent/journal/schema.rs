@@ -5,7 +5,8 @@ use sqlx::SqliteConnection;
 use std::path::Path;
 
 /// Step `n` leads from version `n` to `n + 1`. A step that was released is never edited.
-const MIGRATIONS: &[&str] = &["
+const MIGRATIONS: &[&str] = &[
+    "
 CREATE TABLE operations (
     position INTEGER PRIMARY KEY AUTOINCREMENT,
     operation_id TEXT NOT NULL,
@@ -37,7 +38,16 @@ CREATE TABLE events (
     PRIMARY KEY (position, sequence)
 ) STRICT, WITHOUT ROWID;
 INSERT INTO meta (name, value) VALUES ('epoch', 0);
-"];
+",
+    "
+-- A record whose phase is damaged is unfinished until recovery gives it up.
+DROP INDEX unfinished;
+CREATE INDEX unfinished ON operations (position) WHERE phase NOT IN (4, 5);
+-- An operation that was canceled before it arrived has no fingerprint, and nobody has to acknowledge it.
+DROP INDEX acknowledged;
+CREATE INDEX collectable ON operations (finish_us) WHERE phase = 5 OR fingerprint = '';
+",
+];
 
 pub(super) async fn migrate(connection: &mut SqliteConnection, path: &Path) -> Result<(), OpenError> {
     let database = |source| OpenError::Database { path: path.into(), source };

@@ -1,10 +1,10 @@
-use super::{Accepted, Journal, JournalError, OpenError, Unfinished};
+use super::{Accepted, Canceled, Journal, JournalError, OpenError, Unfinished};
 use crate::agent::{
-    operation::{Order, Phase},
+    operation::{Order, Outcome, Phase},
     runner::simulated::{install, order, refresh, sync_parameters},
 };
 use futures_util::future::join_all;
-use sqlx::AssertSqlSafe;
+use sqlx::{AssertSqlSafe, Row as _};
 use std::{fs, os::unix::fs::PermissionsExt as _};
 
 async fn run(journal: &Journal, sql: &str) {
@@ -35,8 +35,8 @@ async fn files_are_for_the_owner_only() {
 async fn waiting_changes_are_committed_together() {
     let directory = tempfile::tempdir().unwrap();
     let (journal, _writer) = Journal::open(directory.path()).await.unwrap();
-    let claims = join_all((1..=64).map(|epoch| journal.claim_epoch(epoch))).await;
-    assert!(claims.into_iter().all(|claim| claim.unwrap().is_none()));
+    let cancels = join_all((1..=64).map(|epoch| journal.cancel(order(refresh()).key, epoch))).await;
+    assert!(cancels.into_iter().all(|canceled| matches!(canceled.unwrap(), Canceled::BeforeItCame(_))));
     assert_eq!(journal.highest_epoch(), 64);
     let commits = journal.commits().update();
     assert!(commits < 64, "{commits} commits for 64 changes");
@@ -53,7 +53,7 @@ async fn a_full_disk_undoes_the_change_and_the_journal_goes_on() {
         let order = Order { fingerprint: "f".repeat(4000), ..order(sync_parameters()) };
         match journal.accept(&order).await {
             Ok(Accepted::Fresh(record)) => {
-                journal.finish(record.position, &crate::agent::operation::Outcome::interrupted("X", "x")).await.ok();
+                journal.finish(record.position, &Outcome::interrupted("X", "x")).await.ok();
                 accepted.push(order.key);
             }
             Ok(other) => panic!("{other:?}"),
@@ -114,11 +114,69 @@ async fn pages_follow_each_other() {
 }
 
 #[tokio::test]
+async fn a_damaged_sequence_number_stops_nobody() {
+    let directory = tempfile::tempdir().unwrap();
+    let (journal, _writer) = Journal::open(directory.path()).await.unwrap();
+    let Accepted::Fresh(record) = journal.accept(&order(install())).await.unwrap() else { panic!("it is fresh") };
+    run(&journal, "UPDATE operations SET sequence = 0").await;
+    assert!(journal.advance(record.position, Phase::Starting, Some("unit".into())).await.unwrap());
+    assert!(journal.finish(record.position, &Outcome::interrupted("X", "x")).await.unwrap());
+    assert_eq!(journal.events(record.position, 0).await.unwrap().last().unwrap().phase, Phase::Finished);
+}
+
+#[tokio::test]
+async fn the_unfinished_and_the_collectable_are_found_by_their_index() {
+    let directory = tempfile::tempdir().unwrap();
+    let (journal, _writer) = Journal::open(directory.path()).await.unwrap();
+    for (index, sql) in [
+        ("unfinished", "SELECT * FROM operations WHERE phase NOT IN (4, 5) ORDER BY position"),
+        (
+            "unfinished",
+            "SELECT 1 FROM operations WHERE lock = 'x' AND phase NOT IN (4, 5) AND operation_id <> 'x' LIMIT 1",
+        ),
+        (
+            "collectable",
+            "SELECT 1 FROM operations WHERE (phase = 5 OR fingerprint = '') AND finish_us < 1 ORDER BY finish_us",
+        ),
+    ] {
+        let explain = format!("EXPLAIN QUERY PLAN {sql}");
+        let plan: Vec<String> = journal
+            .read(move |connection| {
+                Box::pin(async move {
+                    let rows = sqlx::query(AssertSqlSafe(explain)).fetch_all(connection).await?;
+                    rows.iter().map(|row| row.try_get("detail")).collect()
+                })
+            })
+            .await
+            .unwrap();
+        assert!(plan.iter().any(|line| line.contains(&format!("INDEX {index}"))), "{sql}: {plan:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_file_that_is_no_journal_is_named_and_left_untouched() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("journal.db");
+    let content = "these are the minutes of the last meeting\n".repeat(300);
+    fs::write(&path, &content).unwrap();
+    let error = Journal::open(directory.path()).await.err().unwrap();
+    assert!(matches!(error, OpenError::Database { .. }), "{error:?}");
+    let told = crate::telemetry::chain(&error);
+    assert!(told.contains("journal.db") && told.contains("not a database"), "{told}");
+    assert_eq!(fs::read_to_string(&path).unwrap(), content);
+    assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);
+}
+
+#[tokio::test]
 async fn a_journal_of_a_later_agent_is_left_alone() {
     let directory = tempfile::tempdir().unwrap();
     let (journal, writer) = Journal::open(directory.path()).await.unwrap();
     run(&journal, "UPDATE meta SET value = 99 WHERE name = 'schema'").await;
     drop(journal);
     writer.await.unwrap().unwrap();
-    assert!(matches!(Journal::open(directory.path()).await, Err(OpenError::Newer { found: 99, .. })));
+    let before = fs::read(directory.path().join("journal.db")).unwrap();
+    let error = Journal::open(directory.path()).await.err().unwrap();
+    assert!(matches!(error, OpenError::Newer { found: 99, .. }));
+    assert!(error.to_string().contains("schema version 99"), "{error}");
+    assert_eq!(fs::read(directory.path().join("journal.db")).unwrap(), before);
 }

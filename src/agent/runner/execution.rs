@@ -17,14 +17,16 @@ use crate::{
 use futures_util::FutureExt as _;
 use outcome::{Stop, Work};
 use std::{io, panic::AssertUnwindSafe, pin::pin, sync::Arc, time::Duration};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 /// How long to wait before a full disk is tried again.
 const DISK_FULL_PAUSE: Duration = Duration::from_secs(1);
 
 impl Runner {
-    pub(super) async fn carry_out(&self, resume: Resume, run: &Run) {
-        let Resume { position, order, identity, deadline_us, phase: _ } = resume;
+    pub(super) async fn carry_out(&self, resume: Resume, deadline: Option<Instant>, run: &Run) {
+        let timeout = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+        let Resume { position, order, identity, deadline_us: _, phase: _ } = resume;
         let run_id = order.key.run_id();
         let log: Arc<dyn StepLog> = match self.logs.open(&run_id) {
             Ok(log) => Arc::new(log),
@@ -33,9 +35,6 @@ impl Runner {
                 Arc::new(MemoryLog::default())
             }
         };
-        let remaining = |deadline: i64| Duration::from_micros(deadline.saturating_sub(now_us()).max(0).unsigned_abs());
-        // A clock that was set back must not grant more time than the order did.
-        let timeout = deadline_us.map(remaining).map(|left| order.timeout.map_or(left, |whole| left.min(whole)));
         let context = StepContext {
             run_id,
             log: Arc::clone(&log),
@@ -45,8 +44,9 @@ impl Runner {
             identity,
             identities: Arc::new(JournalIdentity { journal: self.journal.clone(), position }),
         };
-        let (work, stop) = supervise(self.perform(&order, &context), timeout, &run.cancel, &context.cancel).await;
-        let outcome = outcome::outcome(work, stop, timeout, log.as_ref());
+        let work = supervise(self.perform(&order, &context), timeout, &run.cancel, &context.cancel);
+        let (work, stop) = logs::bounded(log.path(), work).await;
+        let outcome = outcome::outcome(work, stop, order.timeout, log.as_ref());
         if let Some(path) = log.path() {
             let closed = blocking::run(move || logs::close(&path)).await;
             if let Err(error) = closed.flatten() {
@@ -144,6 +144,13 @@ impl Runner {
     }
 }
 
+/// What is left of the time that the order granted; none without a limit.
+pub(super) fn remaining(resume: &Resume) -> Option<Duration> {
+    let left = Duration::from_micros(resume.deadline_us?.saturating_sub(now_us()).max(0).unsigned_abs());
+    // A clock that was set back must not grant more time than the order did.
+    Some(resume.order.timeout.map_or(left, |whole| left.min(whole)))
+}
+
 /// Waits for the work, and tells it to stop when the operator or the clock says so.
 async fn supervise(
     work: impl Future<Output = Result<Done, StepError>>,
@@ -166,6 +173,7 @@ async fn supervise(
         () = clock => Stop::TimedOut,
     };
     cancel.cancel();
+    // Without a limit: the lock of the operation must not pass on while anything of it may still touch the host.
     (work.await, Some(stop))
 }
 

@@ -5,31 +5,46 @@
 //!  2. An operation runs at most once at a time: it is begun by the Submit that accepted it, or by recovery.
 //!  3. An outcome is told to nobody before it is in the journal, and its log is synced before that.
 //!  4. Stopping the agent leaves operations as they are; recovery takes them up by their policy.
+//!  5. Of what recovery takes up, at most [`RECOVERED_AT_ONCE`] run at the same time. Who is canceled or out of time
+//!     does not wait for a turn: what it left on the host is stopped first.
+//!  6. An operation that is told to stop holds its lock until nothing of it runs, however long that takes.
 
+#[cfg(test)]
+mod cancel_tests;
+mod collection;
+#[cfg(test)]
+mod collection_tests;
 mod execution;
 mod outcome;
+#[cfg(test)]
+mod recovery_tests;
 #[cfg(test)]
 pub(crate) mod simulated;
 #[cfg(test)]
 mod tests;
 
 use super::{
-    journal::{Accepted, Acknowledged, Journal, JournalError, Resume, Unfinished},
+    journal::{Accepted, Acknowledged, Canceled, GivenUp, Journal, JournalError, Resume, Unfinished},
     logs::LogStore,
-    operation::{Key, Order, Outcome, Phase, Record, now_us},
-    step::Carrier,
+    operation::{Key, Order, Outcome, Phase, Record},
+    step::{Carrier, StepLog as _},
 };
-use crate::{
-    rpc::Refused,
-    steps::{AgentStep, Policy, values::Sha256},
-    telemetry::chain,
-};
+use crate::{rpc::Refused, steps::Policy, telemetry::chain};
 use std::{
-    collections::{HashMap, HashSet},
+    collections::HashMap,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
+use tokio::{
+    sync::{Semaphore, SemaphorePermit},
+    time::Instant,
+};
 use tokio_util::sync::CancellationToken;
+
+/// Each may read a package, start programs and hold a log open, and the agent shares the host with the database.
+const RECOVERED_AT_ONCE: usize = 32;
+/// Shorter than a caller's patience, so that it hears why there is no answer; a killed rpm takes longer.
+const CANCEL_LIMIT: Duration = Duration::from_secs(25);
 
 /// A run of this process. That it is here says only whom to wake; what it reached stands in the journal.
 #[derive(Clone, Default)]
@@ -50,8 +65,16 @@ pub struct Runner {
     logs: LogStore,
     carrier: Arc<dyn Carrier>,
     runs: Mutex<HashMap<Key, Run>>,
+    turns: Semaphore,
     draining: CancellationToken,
     abandoned: CancellationToken,
+}
+
+/// Who begins an operation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Origin {
+    Submit,
+    Recovery,
 }
 
 /// What to do with an operation that was under way when the agent stopped.
@@ -76,6 +99,7 @@ impl Runner {
             logs,
             carrier,
             runs: Mutex::default(),
+            turns: Semaphore::new(RECOVERED_AT_ONCE),
             draining: CancellationToken::new(),
             abandoned: CancellationToken::new(),
         })
@@ -104,21 +128,27 @@ impl Runner {
     pub async fn recover(self: &Arc<Self>) -> Result<usize, JournalError> {
         let unfinished = self.journal.unfinished().await?;
         let count = unfinished.len();
+        let (mut given_up, mut carried_on) = (Vec::new(), Vec::new());
         for operation in unfinished {
             match operation {
-                Unfinished::Unreadable { position, problem } => {
+                Unfinished::Unreadable { position, is_named, problem } => {
                     tracing::error!(position, problem, "a record of the journal cannot be read; it is given up");
                     let message = format!("the agent cannot read its record of the operation: {problem}");
-                    self.journal.finish(position, &Outcome::interrupted("UNREADABLE_RECORD", message)).await?;
+                    let outcome = Outcome::interrupted("UNREADABLE_RECORD", message);
+                    given_up.push(GivenUp { position, outcome, is_named });
                 }
                 Unfinished::Readable(resume) => match after_restart(resume.order.step.info().policy, resume.phase) {
-                    AfterRestart::CarryOn => self.begin(*resume),
+                    AfterRestart::CarryOn => carried_on.push(*resume),
                     AfterRestart::Interrupt => {
                         let outcome = Outcome::interrupted("AGENT_RESTARTED", "the agent stopped during the step");
-                        self.journal.finish(resume.position, &outcome).await?;
+                        given_up.push(GivenUp { position: resume.position, outcome, is_named: true });
                     }
                 },
             }
+        }
+        self.journal.give_up(given_up).await?;
+        for resume in carried_on {
+            self.begin(resume, Origin::Recovery);
         }
         Ok(count)
     }
@@ -142,13 +172,14 @@ impl Runner {
         match self.journal.accept(&order).await.map_err(refused)? {
             Accepted::Fresh(record) => {
                 let timeout_us = order.timeout.map(|timeout| i64::try_from(timeout.as_micros()).unwrap_or(i64::MAX));
-                self.begin(Resume {
+                let fresh = Resume {
                     position: record.position,
                     phase: record.phase,
                     identity: None,
                     deadline_us: timeout_us.map(|timeout| record.accept_us.saturating_add(timeout)),
                     order,
-                });
+                };
+                self.begin(fresh, Origin::Submit);
                 Ok(record)
             }
             Accepted::Known(record) => Ok(record),
@@ -166,33 +197,71 @@ impl Runner {
         }
     }
 
-    fn begin(self: &Arc<Self>, resume: Resume) {
+    fn begin(self: &Arc<Self>, resume: Resume, origin: Origin) {
         let key = resume.order.key;
         let run = Run::default();
         self.runs().insert(key, run.clone());
         let runner = Arc::clone(self);
         tokio::spawn(async move {
+            let deadline = execution::remaining(&resume).map(|remaining| Instant::now() + remaining);
+            let work = async {
+                let _turn = match origin {
+                    // The coordinator bounds what it submits.
+                    Origin::Submit => None,
+                    Origin::Recovery => runner.turn(&key, deadline, &run).await,
+                };
+                runner.carry_out(resume, deadline, &run).await;
+            };
             tokio::select! {
                 biased;
                 () = runner.abandoned.cancelled() => {}
-                () = runner.carry_out(resume, &run) => {}
+                () = work => {}
             }
             runner.runs().remove(&key);
             run.ended.cancel();
         });
     }
 
+    /// Waits for a turn; none for who must not wait any longer.
+    async fn turn(&self, key: &Key, deadline: Option<Instant>, run: &Run) -> Option<SemaphorePermit<'_>> {
+        if let Ok(turn) = self.turns.try_acquire() {
+            return Some(turn);
+        }
+        // A log is open only while it is written to: a thousand of those who wait would use up all file descriptors.
+        if let Ok(log) = self.logs.open(&key.run_id()) {
+            log.line(&format!("waiting: the agent takes up {RECOVERED_AT_ONCE} operations at a time after its start"));
+        }
+        let late = async {
+            match deadline {
+                Some(deadline) => tokio::time::sleep_until(deadline).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            turn = self.turns.acquire() => turn.ok(),
+            () = run.cancel.cancelled() => None,
+            () = late => None,
+        }
+    }
+
     pub async fn get(&self, key: Key) -> Result<Record, Refused> {
         self.journal.get(key).await.map_err(refused)?.ok_or_else(|| Refused::NotFound { what: key.to_string() })
     }
 
-    /// Stops an operation and answers it once nothing of it runs.
+    /// Stops an operation and answers it once nothing of it runs; one that has not come yet will never run.
     pub async fn cancel(&self, key: Key, epoch: u64) -> Result<Record, Refused> {
-        if let Some(highest) = self.journal.claim_epoch(epoch).await.map_err(refused)? {
-            return Err(Refused::StaleEpoch { given: epoch, highest });
+        let known = match self.journal.cancel(key, epoch).await.map_err(refused)? {
+            Canceled::StaleEpoch { highest } => return Err(Refused::StaleEpoch { given: epoch, highest }),
+            Canceled::BeforeItCame(record) => return Ok(record),
+            Canceled::Known(record) => record,
+        };
+        if known.phase.is_over() {
+            return Ok(known);
         }
-        let record = self.stop(key).await.map_err(refused)?;
-        record.ok_or_else(|| Refused::NotFound { what: key.to_string() })
+        match tokio::time::timeout(CANCEL_LIMIT, self.stop(key)).await {
+            Ok(stopped) => stopped.map_err(refused)?.ok_or_else(|| Refused::NotFound { what: key.to_string() }),
+            Err(_) => Err(Refused::StillStopping { what: key.to_string() }),
+        }
     }
 
     /// Stops a run and waits until its outcome is in the journal.
@@ -232,38 +301,6 @@ impl Runner {
                 problem: "is not finished: there is no outcome to acknowledge".into(),
             }),
         }
-    }
-
-    /// Forgets acknowledged operations older than `retention`, with their logs.
-    pub async fn collect(&self, retention: Duration) -> Result<usize, JournalError> {
-        let before = now_us().saturating_sub(i64::try_from(retention.as_micros()).unwrap_or(i64::MAX));
-        let mut count = 0;
-        loop {
-            let expired = self.journal.expired(before).await?;
-            if expired.is_empty() {
-                return Ok(count);
-            }
-            for operation in &expired {
-                // The record goes all the same: a log nobody can name is no reason to keep it.
-                if let Err(error) = self.logs.remove(&operation.run_id) {
-                    tracing::warn!(run = operation.run_id, %error, "the log of a forgotten operation stays behind");
-                }
-            }
-            count += expired.len();
-            self.journal.forget(expired.into_iter().map(|operation| operation.position).collect()).await?;
-        }
-    }
-
-    /// Digests of the packages that unfinished operations install.
-    pub async fn needed_packages(&self) -> Result<HashSet<Sha256>, JournalError> {
-        let digest = |operation| match operation {
-            Unfinished::Readable(resume) => match resume.order.step {
-                AgentStep::InstallPackage(step) => Some(step.sha256),
-                _ => None,
-            },
-            Unfinished::Unreadable { .. } => None,
-        };
-        Ok(self.journal.unfinished().await?.into_iter().filter_map(digest).collect())
     }
 
     fn runs(&self) -> std::sync::MutexGuard<'_, HashMap<Key, Run>> {

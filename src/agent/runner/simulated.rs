@@ -28,6 +28,8 @@ pub(crate) enum Behaviour {
     Succeed,
     /// Waits for the gate, or to be canceled, after this phase was reached.
     HoldAt(Phase),
+    /// Waits for the gate and does not listen when it is told to stop.
+    Deaf,
     Fail,
     Panic,
 }
@@ -48,6 +50,8 @@ pub(crate) struct Simulated {
     pub(crate) gate: Semaphore,
     /// Effects that exist on the host, by identity.
     pub(crate) effects: Mutex<Vec<String>>,
+    /// Runs that have left files on the host.
+    pub(crate) runs: Mutex<Vec<String>>,
 }
 
 impl Simulated {
@@ -57,6 +61,7 @@ impl Simulated {
             calls: Mutex::default(),
             gate: Semaphore::new(0),
             effects: Mutex::default(),
+            runs: Mutex::default(),
         })
     }
 
@@ -69,7 +74,11 @@ impl Simulated {
     }
 
     async fn hold(&self, here: Phase, context: &StepContext) -> Result<(), StepError> {
-        if *self.behaviour.lock().unwrap() != Behaviour::HoldAt(here) {
+        let behaviour = *self.behaviour.lock().unwrap();
+        if behaviour == Behaviour::Deaf && here == Phase::Running {
+            drop(self.gate.acquire().await);
+        }
+        if behaviour != Behaviour::HoldAt(here) {
             return Ok(());
         }
         context.log.line(&format!("holding at {here:?}"));
@@ -102,7 +111,7 @@ impl Simulated {
                 error.exit_code = Some(1);
                 Err(error)
             }
-            Behaviour::Succeed | Behaviour::HoldAt(_) | Behaviour::Panic => Ok(()),
+            Behaviour::Succeed | Behaviour::HoldAt(_) | Behaviour::Deaf | Behaviour::Panic => Ok(()),
         }
     }
 }
@@ -155,6 +164,15 @@ impl Carrier for Simulated {
             self.end()?;
             Ok(Done::made())
         })
+    }
+
+    fn runs(&self) -> Vec<String> {
+        self.runs.lock().unwrap().clone()
+    }
+
+    fn forget_run<'a>(&'a self, run: &'a str) -> BoxFuture<'a, ()> {
+        self.runs.lock().unwrap().retain(|kept| kept != run);
+        Box::pin(async {})
     }
 }
 

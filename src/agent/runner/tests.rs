@@ -6,28 +6,28 @@ use crate::{agent::journal::JournalFailure, graph::Effect};
 use std::{fs, path::Path};
 use tokio::task::JoinHandle;
 
-struct Lab {
+pub(super) struct Lab {
     directory: tempfile::TempDir,
-    carrier: Arc<Simulated>,
+    pub(super) carrier: Arc<Simulated>,
 }
 
-struct Started {
-    runner: Arc<Runner>,
+pub(super) struct Started {
+    pub(super) runner: Arc<Runner>,
     writer: JoinHandle<Result<(), JournalFailure>>,
 }
 
 impl Lab {
-    fn new(behaviour: Behaviour) -> Self {
+    pub(super) fn new(behaviour: Behaviour) -> Self {
         let directory = tempfile::tempdir().unwrap();
         fs::create_dir(directory.path().join("logs")).unwrap();
         Self { directory, carrier: Simulated::new(behaviour) }
     }
 
-    fn path(&self) -> &Path {
+    pub(super) fn path(&self) -> &Path {
         self.directory.path()
     }
 
-    async fn start(&self) -> Started {
+    pub(super) async fn start(&self) -> Started {
         let (journal, writer) = Journal::open(self.path()).await.unwrap();
         let runner = Runner::new(journal, LogStore::new(self.path().join("logs")), self.carrier.clone());
         runner.recover().await.unwrap();
@@ -37,14 +37,14 @@ impl Lab {
 
 impl Started {
     /// The agent dies: nothing is finished, nothing is stopped on the host.
-    async fn crash(self) {
+    pub(super) async fn crash(self) {
         self.runner.abandon();
         drop(self.runner);
         tokio::time::timeout(Duration::from_secs(60), self.writer).await.unwrap().unwrap().unwrap();
     }
 }
 
-fn failure(record: &Record) -> &crate::graph::Failure {
+pub(super) fn failure(record: &Record) -> &crate::graph::Failure {
     match record.outcome.as_ref().unwrap() {
         Outcome::Failed(failure) | Outcome::Canceled(failure) | Outcome::Interrupted(failure) => failure,
         Outcome::Succeeded { .. } => panic!("{record:?} succeeded"),
@@ -152,12 +152,10 @@ async fn cancel_answers_when_nothing_runs() {
     let canceled = runner.cancel(order.key, 1).await.unwrap();
     assert!(matches!(canceled.outcome, Some(Outcome::Canceled(_))), "{canceled:?}");
     assert_eq!(runner.cancel(order.key, 1).await.unwrap(), canceled);
-    let unknown = Key { attempt: 2, ..order.key };
-    assert!(matches!(runner.cancel(unknown, 1).await, Err(Refused::NotFound { .. })));
 }
 
 /// The clock stands still but for this step, because the journal's thread is not seen by a paused clock.
-async fn pass(time: Duration) {
+pub(super) async fn pass(time: Duration) {
     tokio::time::pause();
     tokio::time::advance(time).await;
     tokio::time::resume();
@@ -217,45 +215,6 @@ async fn after_a_crash_in_any_phase_the_operation_has_one_effect() {
         // The lock went with the outcome.
         started.runner.submit(simulated::order(install())).await.unwrap();
     }
-}
-
-#[tokio::test]
-async fn an_unreadable_record_costs_its_operation_only() {
-    let lab = Lab::new(Behaviour::HoldAt(Phase::Running));
-    let started = lab.start().await;
-    let (damaged, good) = (order(install()), order(refresh()));
-    for order in [&damaged, &good] {
-        started.runner.submit(order.clone()).await.unwrap();
-        reached(&started.runner, order.key, Phase::Running).await;
-    }
-    started.crash().await;
-    simulated::damage(lab.path(), "UPDATE operations SET step = '{' WHERE position = 1").await;
-    lab.carrier.behave(Behaviour::Succeed);
-    let Started { runner, .. } = lab.start().await;
-    let record = runner.get(damaged.key).await.unwrap();
-    assert!(matches!(record.outcome, Some(Outcome::Interrupted(_))), "{record:?}");
-    assert_eq!((failure(&record).reason.as_str(), failure(&record).effect), ("UNREADABLE_RECORD", Effect::Unknown));
-    let record = reached(&runner, good.key, Phase::Finished).await;
-    assert!(matches!(record.outcome, Some(Outcome::Succeeded { .. })), "{record:?}");
-    // Its lock is free again.
-    runner.submit(order(install())).await.unwrap();
-}
-
-#[tokio::test]
-async fn a_record_of_another_version_stops_nobody_who_asks_for_it() {
-    let lab = Lab::new(Behaviour::Succeed);
-    let started = lab.start().await;
-    let strange = order(install());
-    started.runner.submit(strange.clone()).await.unwrap();
-    reached(&started.runner, strange.key, Phase::Finished).await;
-    started.crash().await;
-    simulated::damage(lab.path(), "UPDATE operations SET phase = 9").await;
-    let Started { runner, .. } = lab.start().await;
-    assert!(matches!(runner.submit(strange.clone()).await, Err(Refused::Internal(_))));
-    assert!(matches!(runner.acknowledge(strange.key, 1).await, Err(Refused::Internal(_))));
-    let next = order(install());
-    runner.submit(next.clone()).await.unwrap();
-    reached(&runner, next.key, Phase::Finished).await;
 }
 
 #[tokio::test]
@@ -375,7 +334,8 @@ async fn a_clock_that_was_set_back_grants_no_more_time() {
             }
         }
     });
-    assert_eq!(given.await.unwrap(), Some(Duration::from_secs(300)));
+    let given = given.await.unwrap().unwrap();
+    assert!(given <= Duration::from_secs(300), "{given:?}");
     started.crash().await;
 }
 
@@ -412,25 +372,6 @@ async fn undo_of_what_the_journal_does_not_know_takes_the_word_of_the_coordinato
     assert_eq!(calls.len(), 1);
     assert_eq!(calls[0].direction, crate::graph::Direction::Undo);
     assert_eq!((calls[0].undoes[0].identity.clone(), calls[0].undoes[0].effect), (None, Effect::Done));
-}
-
-#[tokio::test]
-async fn only_acknowledged_operations_are_forgotten() {
-    let lab = Lab::new(Behaviour::Succeed);
-    let Started { runner, .. } = lab.start().await;
-    let (kept, gone) = (order(install()), order(refresh()));
-    for order in [&kept, &gone] {
-        runner.submit(order.clone()).await.unwrap();
-        reached(&runner, order.key, Phase::Finished).await;
-    }
-    runner.acknowledge(gone.key, 1).await.unwrap();
-    runner.acknowledge(gone.key, 1).await.unwrap();
-    assert_eq!(runner.collect(Duration::from_secs(60)).await.unwrap(), 0);
-    assert_eq!(runner.collect(Duration::ZERO).await.unwrap(), 1);
-    assert!(matches!(runner.get(gone.key).await, Err(Refused::NotFound { .. })));
-    assert_eq!(runner.logs().len(&gone.key.run_id()), 0);
-    assert!(runner.logs().len(&kept.key.run_id()) > 0);
-    runner.get(kept.key).await.unwrap();
 }
 
 #[test]

@@ -283,6 +283,8 @@ async fn write(shared: &Shared, id: TaskId, what: impl Fn() -> Write) -> Result<
         match shared.journal.write(what()).await? {
             Ok(()) => return Ok(()),
             Err(AppendError::Fenced(_)) => return Err(Stopped::Fenced),
+            // The journal has this already and differs: to try again would fail for ever.
+            Err(AppendError::Store(error)) if error.is_conflict() => return Err(Stopped::Problem(chain(&error))),
             Err(AppendError::Store(error)) => wait_for_store(shared, id, &error).await?,
         }
     }

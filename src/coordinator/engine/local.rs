@@ -93,18 +93,31 @@ impl LocalSteps for SqlLocalSteps {
 async fn carry_out(shared: &SqlLocalSteps, run: LocalRun<'_>, log: &mut AttemptLog) -> Outcome {
     let LocalRun { step, direction, deadline, cancel, place } = run;
     let work = async {
-        match (step, direction) {
-            (CoordinatorStep::PrepareObproxyInstall(step), Direction::Execute) => {
-                prepare_install(shared, step, deadline, place, log).await
+        loop {
+            let result = match (step, direction) {
+                (CoordinatorStep::PrepareObproxyInstall(step), Direction::Execute) => {
+                    prepare_install(shared, step, deadline, place, log).await
+                }
+                (CoordinatorStep::PrepareObproxyInstall(step), Direction::Undo) => {
+                    forget_install(shared, step, log).await
+                }
+                (CoordinatorStep::UpdateObproxyStatus(proxy), Direction::Execute) => {
+                    set_status(shared, proxy, ObproxyStatus::Running, log).await
+                }
+                (CoordinatorStep::UpdateObproxyStatus(proxy), Direction::Undo) => {
+                    set_status(shared, proxy, ObproxyStatus::Creating, log).await
+                }
+                (CoordinatorStep::Finish, Direction::Execute | Direction::Undo) => Ok(Ok(())),
+            };
+            // As the engine itself: a full disk costs time, no step.
+            match result {
+                Err(LocalError::Store(error @ StoreError::DiskFull(_))) => {
+                    tracing::error!(error = crate::telemetry::chain(&error), "waiting for the store");
+                    place.waits_for("room on the coordinator's disk");
+                }
+                result => return result,
             }
-            (CoordinatorStep::PrepareObproxyInstall(step), Direction::Undo) => forget_install(shared, step, log).await,
-            (CoordinatorStep::UpdateObproxyStatus(proxy), Direction::Execute) => {
-                set_status(shared, proxy, ObproxyStatus::Running, log).await
-            }
-            (CoordinatorStep::UpdateObproxyStatus(proxy), Direction::Undo) => {
-                set_status(shared, proxy, ObproxyStatus::Creating, log).await
-            }
-            (CoordinatorStep::Finish, Direction::Execute | Direction::Undo) => Ok(Ok(())),
+            tokio::time::sleep(RETRY_DELAY).await;
         }
     };
     let result = tokio::select! {

@@ -4,11 +4,12 @@ use super::store::{LogText, NamedSecret, PreparationError, TaskStore, Unwritten,
 use crate::{
     coordinator::{
         agents::AgentAddress,
+        config::LogRetention,
         secrets::Vault,
         store::{
             Store, StoreError,
             clusters::{self, SealedSecrets},
-            hosts, packages,
+            hosts, now_micros, packages, requests, task_logs,
             tasks::{self, AppendError, LoadError, LoadedTask, LogPosition, TaskId},
         },
     },
@@ -18,13 +19,17 @@ use crate::{
 };
 use futures_util::future::BoxFuture;
 use sqlx::AnyConnection;
-use std::{path::PathBuf, sync::Arc};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 pub struct SqlTaskStore {
     pub store: Store,
     pub vault: Arc<Vault>,
     pub packages_dir: PathBuf,
+    pub log_retention: LogRetention,
 }
+
+/// How long the key of a request is known.
+const REQUEST_KEYS: Duration = Duration::from_secs(7 * 86_400);
 
 impl TaskStore for SqlTaskStore {
     fn next_epoch(&self) -> BoxFuture<'_, Result<i64, StoreError>> {
@@ -107,7 +112,16 @@ impl TaskStore for SqlTaskStore {
     }
 
     fn expire(&self) -> BoxFuture<'_, Result<(), StoreError>> {
-        Box::pin(async { Ok(()) })
+        Box::pin(async {
+            let before =
+                |age: Duration| now_micros().saturating_sub(i64::try_from(age.as_micros()).unwrap_or(i64::MAX));
+            let mut transaction = self.store.begin().await?;
+            requests::expire(&mut transaction, before(REQUEST_KEYS)).await?;
+            transaction.commit().await?;
+            let limit = i64::try_from(self.log_retention.limit_bytes).unwrap_or(i64::MAX);
+            while task_logs::expire(&self.store, before(self.log_retention.age), limit).await? > 0 {}
+            Ok(())
+        })
     }
 }
 

@@ -4,16 +4,20 @@
 //! since 1970, text for JSON, ids from the table `sequences`, no upsert outside this file.
 //! SQLite has one writer, so all writing goes through one connection; readers have their own and never wait for it.
 
+pub mod audit;
 pub mod clusters;
 pub mod hosts;
+pub mod locks;
 pub mod packages;
+pub mod requests;
 mod schema;
-mod task_logs;
+pub mod task_events;
+pub mod task_logs;
 pub mod tasks;
 pub mod users;
 
 use sqlx::{
-    Any, AnyConnection, AnyPool, Row as _, Transaction,
+    Any, AnyConnection, AnyPool, Connection as _, Row as _, Transaction,
     any::{AnyConnectOptions, AnyPoolOptions},
     migrate::MigrateError,
 };
@@ -95,7 +99,8 @@ impl Store {
 }
 
 fn pool(connections: u32) -> AnyPoolOptions {
-    AnyPoolOptions::new().max_connections(connections).acquire_timeout(BUSY_TIMEOUT).after_connect(|connection, _| {
+    let options = AnyPoolOptions::new().max_connections(connections).acquire_timeout(BUSY_TIMEOUT);
+    let options = options.after_connect(|connection, _| {
         Box::pin(async move {
             // FULL, not NORMAL: an acknowledged event must survive a power cut.
             for pragma in [
@@ -108,7 +113,10 @@ fn pool(connections: u32) -> AnyPoolOptions {
             }
             Ok(())
         })
-    })
+    });
+    // On a full disk SQLite rolls back by itself, and sqlx goes on counting a transaction that has ended. Whatever such
+    // a connection began would be a savepoint, and its commit might never reach the disk; so it is closed.
+    options.before_acquire(|connection, _| Box::pin(async move { Ok(!connection.is_in_transaction()) }))
 }
 
 /// Takes `count` consecutive ids from a sequence and answers the first.
@@ -126,3 +134,35 @@ pub async fn allocate(connection: &mut AnyConnection, sequence: &str, count: i64
 }
 
 pub use crate::clock::now_micros;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Whatever fails on a full disk, and however often: what is committed afterwards is on disk, and what is not is not.
+    #[tokio::test]
+    async fn a_commit_after_a_full_disk_is_a_commit() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = Store::open(&directory.path().join("store.db")).await.unwrap();
+        let epochs = async || -> i64 {
+            let row = sqlx::query("SELECT next_value FROM sequences WHERE name = 'epoch'");
+            row.fetch_one(store.readers()).await.unwrap().try_get(0).unwrap()
+        };
+        for expected in [2, 3, 4] {
+            let mut full = store.begin().await.unwrap();
+            sqlx::raw_sql("PRAGMA max_page_count = 1").execute(&mut *full).await.unwrap();
+            let huge = sqlx::query("INSERT INTO sequences (name, next_value) VALUES (?, 1)").bind("x".repeat(1 << 20));
+            let error = StoreError::from(huge.execute(&mut *full).await.unwrap_err());
+            assert!(matches!(error, StoreError::DiskFull(_)), "{error:?}");
+            drop(full);
+
+            let mut given_up = store.begin().await.unwrap();
+            allocate(&mut given_up, "epoch", 100).await.unwrap();
+            drop(given_up);
+            let mut kept = store.begin().await.unwrap();
+            allocate(&mut kept, "epoch", 1).await.unwrap();
+            kept.commit().await.unwrap();
+            assert_eq!(epochs().await, expected);
+        }
+    }
+}

@@ -95,6 +95,8 @@ const STATEMENTS: &[(&str, &str)] = &[
     // 1: the agents know that all its outcomes are safe.
     ("acknowledged tasks", "ALTER TABLE tasks ADD COLUMN acknowledged BIGINT NOT NULL DEFAULT 0"),
     ("ids of audit events", "INSERT INTO sequences (name, next_value) VALUES ('audit_event', 1)"),
+    // Logs of a task that were written before this are gone.
+    ("retention of logs", "ALTER TABLE tasks ADD COLUMN logs_removed_at BIGINT"),
 ];
 
 pub(super) fn migrator() -> Migrator {

@@ -1,5 +1,11 @@
 //! Logs of attempts, in parts, with the place in the agent's log that they reach to.
 
+mod read;
+mod retention;
+
+pub use read::{LogCursor, log, read_from, removed, seek};
+pub use retention::expire;
+
 use super::{StoreError, tasks::TaskId};
 use crate::graph::NodeIndex;
 use sqlx::{AnyConnection, AnyPool, Row as _};
@@ -24,7 +30,8 @@ pub async fn log_position(
     attempt: u32,
 ) -> Result<LogPosition, StoreError> {
     let row = sqlx::query(
-        "SELECT COALESCE(MAX(part) + 1, 0), COALESCE(MAX(agent_offset), 0), COALESCE(SUM(LENGTH(text)), 0) \
+        "SELECT COALESCE(MAX(part) + 1, 0), COALESCE(MAX(agent_offset), 0), \
+         CAST(COALESCE(SUM(OCTET_LENGTH(text)), 0) AS SIGNED) \
          FROM subtask_logs WHERE task_id = ? AND node = ? AND attempt = ?",
     )
     .bind(task.0)
@@ -45,6 +52,14 @@ impl LogPosition {
         let stored_bytes = self.stored_bytes.saturating_add(length).min(MAX_LOG_BYTES);
         Self { next_part: self.next_part + 1, stored_bytes, ..self }
     }
+
+    /// As much of `text` as there is room for, with a mark where that ends.
+    fn cut(self, text: &str) -> String {
+        let room = usize::try_from(MAX_LOG_BYTES - self.stored_bytes).unwrap_or(0);
+        let (kept, _) = text.split_at(text.floor_char_boundary(room));
+        // A character that was cut may leave the log a few bytes short of its limit; the mark makes up for it.
+        format!("{kept}{TRUNCATED}")
+    }
 }
 
 /// Adds text to the log of an attempt; past the limit it is dropped, with a mark.
@@ -58,6 +73,7 @@ pub async fn append_log(
     if after == position {
         return Ok(());
     }
+    let cut = (after.stored_bytes == MAX_LOG_BYTES).then(|| position.cut(text));
     sqlx::query(
         "INSERT INTO subtask_logs (task_id, node, attempt, part, text, agent_offset) VALUES (?, ?, ?, ?, ?, ?)",
     )
@@ -65,27 +81,9 @@ pub async fn append_log(
     .bind(i64::from(node.0))
     .bind(i64::from(attempt))
     .bind(position.next_part)
-    .bind(if after.stored_bytes == MAX_LOG_BYTES { TRUNCATED } else { text })
+    .bind(cut.as_deref().unwrap_or(text))
     .bind(position.agent_offset)
     .execute(connection)
     .await?;
     Ok(())
-}
-
-/// The log of all attempts of a subtask, in their order; None if the task has no such subtask.
-pub async fn log(connection: &mut AnyConnection, task: TaskId, subtask_id: i64) -> Result<Option<String>, StoreError> {
-    let row = sqlx::query("SELECT node FROM subtasks WHERE task_id = ? AND id = ?")
-        .bind(task.0)
-        .bind(subtask_id)
-        .fetch_optional(&mut *connection)
-        .await?;
-    let Some(row) = row else { return Ok(None) };
-    let node: i64 = row.try_get(0)?;
-    let rows = sqlx::query("SELECT text FROM subtask_logs WHERE task_id = ? AND node = ? ORDER BY attempt, part")
-        .bind(task.0)
-        .bind(node)
-        .fetch_all(&mut *connection)
-        .await?;
-    let parts: Result<Vec<String>, _> = rows.iter().map(|row| row.try_get(0)).collect();
-    Ok(Some(parts?.concat()))
 }

@@ -8,7 +8,11 @@ pub use append::{Append, Clock, Draft, SubtaskChange};
 #[cfg(test)]
 mod tests;
 
-use super::{Store, StoreError, allocate, now_micros};
+use super::{
+    Store, StoreError, allocate,
+    locks::{self, Holder},
+    now_micros,
+};
 use crate::{
     graph::{Dispatch, Event, Failure, IllegalTransition, NodeIndex, Operation, SubtaskStatus, TaskState, TaskStatus},
     operations::TaskPlan,
@@ -71,8 +75,30 @@ pub struct Origin<'a> {
     pub epoch: i64,
 }
 
-/// Creates a task inside a transaction, so that it comes into being together with the rows that it is about.
+/// Why a task was not created.
+#[derive(Debug, thiserror::Error)]
+pub enum CreateError {
+    /// An object that it needs is reserved by another task.
+    #[error("{0}")]
+    Reserved(Holder),
+    #[error("the store did not take the task")]
+    Store(#[from] StoreError),
+}
+
+/// Creates a task inside a transaction, so that it comes into being together with the rows that it is about, and takes
+/// its locks. After an error the caller rolls back.
 pub async fn create(
+    connection: &mut AnyConnection,
+    plan: &TaskPlan,
+    state: &TaskState,
+    origin: &Origin<'_>,
+) -> Result<TaskId, CreateError> {
+    let id = insert(connection, plan, state, origin).await?;
+    locks::take(connection, id, &plan.locks).await?.map_err(CreateError::Reserved)?;
+    Ok(id)
+}
+
+async fn insert(
     connection: &mut AnyConnection,
     plan: &TaskPlan,
     state: &TaskState,
@@ -435,6 +461,9 @@ pub async fn append(connection: &mut AnyConnection, append: &Append) -> Result<(
     }
     for subtask in &append.subtasks {
         project(connection, append, subtask).await?;
+    }
+    if append.status == TaskStatus::Successful {
+        locks::release(connection, task).await?;
     }
     Ok(())
 }

@@ -1,7 +1,7 @@
 //! What must be true of a host when its task has come to rest.
 
 use super::operator::{Operator, Violation};
-use crate::lab::{EXPORTER_PORT, Host, PACKAGE, SQL_PORT, holds_within};
+use crate::lab::{EXPORTER_PORT, Host, PACKAGE, SQL_PORT, command_lines, holds_within};
 use serde_json::Value;
 use std::{
     fs,
@@ -108,16 +108,6 @@ fn strangers(host: &Host, installed: bool) -> Vec<String> {
         found.push(format!("{pid} {line}"));
     }
     found
-}
-
-/// Command lines of all processes, their words parted by spaces.
-pub(super) fn command_lines() -> Vec<(u32, String)> {
-    let pid = |entry: fs::DirEntry| entry.file_name().to_str()?.parse::<u32>().ok();
-    let line = |pid: u32| {
-        let bytes = fs::read(format!("/proc/{pid}/cmdline")).ok()?;
-        Some((pid, String::from_utf8_lossy(&bytes).replace('\0', " ")))
-    };
-    fs::read_dir("/proc").unwrap().flatten().filter_map(pid).filter_map(line).collect()
 }
 
 fn entries(directory: &Path) -> Vec<String> {

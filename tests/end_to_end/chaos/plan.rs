@@ -135,8 +135,8 @@ fn blow(dice: &mut Dice, scenario: Scenario) -> Blow {
         _ => vec![Agent(0), Agent(1)],
     };
     let how = match dice.below(8) {
-        0 | 1 => How::Pause,
-        2 if victims != [Coordinator] => How::KillWithShims,
+        0 => How::Pause,
+        1 | 2 if victims != [Coordinator] => How::KillWithShims,
         _ => How::Kill,
     };
     // A little longer than the work itself takes.
@@ -176,12 +176,13 @@ impl fmt::Display for Victim {
 impl Blow {
     /// The programs by their kinds: what the table at the end counts by.
     pub(super) fn kind(&self) -> String {
-        let name = |victim: &Victim| match victim {
-            Victim::Agent(_) => "agent",
-            Victim::Coordinator => "coordinator",
-        };
-        let names: Vec<&str> = self.victims.iter().map(name).collect();
-        self.how.tell(&names.join(" and "))
+        use Victim::{Agent, Coordinator};
+        self.how.tell(match self.victims.as_slice() {
+            [Agent(_)] => "agent",
+            [Agent(_), Agent(_)] => "both agents",
+            [Coordinator] => "coordinator",
+            _ => "agent and coordinator",
+        })
     }
 }
 

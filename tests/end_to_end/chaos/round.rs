@@ -5,7 +5,7 @@ use super::{
     operator::{Operator, Violation, tell},
     plan::{Blow, Fault, How, Round, Scenario, Victim},
 };
-use crate::lab::{Host, Lab, SQL_PORT};
+use crate::lab::{Host, Lab, SQL_PORT, command_lines};
 use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
@@ -201,7 +201,7 @@ fn fell(lab: &mut Lab, victim: Victim, how: How) {
     }
     if let (How::KillWithShims, Victim::Agent(index)) = (how, victim) {
         let runs = lab.hosts[index].directory.join("state/runs").display().to_string();
-        for (pid, line) in check::command_lines() {
+        for (pid, line) in command_lines() {
             if line.starts_with("oblet-agent shim") && line.contains(&runs) {
                 // It may have ended by itself.
                 let _ = kill(Pid::from_raw(pid.cast_signed()), Signal::SIGKILL);

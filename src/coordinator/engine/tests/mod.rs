@@ -19,6 +19,7 @@ use crate::{
     },
     coordinator::{
         agents::{AgentAddress, AgentPool},
+        config::LogRetention,
         secrets::Vault,
         store::{
             Store,
@@ -37,6 +38,8 @@ use std::{
 };
 use tokio::{sync::Semaphore, time::Instant};
 use tokio_util::sync::{CancellationToken, DropGuard};
+
+const RETENTION: LogRetention = LogRetention { age: Duration::from_secs(3600), limit_bytes: u64::MAX };
 
 struct Lab {
     directory: tempfile::TempDir,
@@ -72,13 +75,15 @@ impl Lab {
             identity: issue(directory.path(), Role::Agent),
             reflection: false,
             retention: Duration::from_secs(3600),
+            log_limit_bytes: 1 << 30,
             grace: Duration::from_secs(5),
         };
         let agent = agent::start(settings, carrier.clone(), carrier.clone(), shutdown.clone()).await.unwrap();
         let pool = AgentPool::new(issue(directory.path(), Role::Coordinator));
         let store = Store::open(&directory.path().join("coordinator.db")).await.unwrap();
         let vault = Arc::new(Vault::load_or_create(&directory.path().join("secret.key")).unwrap());
-        let tasks = Arc::new(SqlTaskStore { store, vault, packages_dir: directory.path().into() });
+        let tasks =
+            Arc::new(SqlTaskStore { store, vault, packages_dir: directory.path().into(), log_retention: RETENTION });
         let metrics = EngineMetrics::register(&prometheus::Registry::new()).unwrap();
         let fatal = CancellationToken::new();
         let (journal, _writer) = Journal::start(tasks, metrics, shutdown.clone(), fatal.clone());

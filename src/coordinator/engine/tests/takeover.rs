@@ -1,6 +1,6 @@
 //! What happens to tasks when their coordinator stops, or is taken for dead while it is not.
 
-use super::{Lab, issue};
+use super::{Lab, RETENTION, issue};
 use crate::{
     agent::{
         operation::Phase,
@@ -83,7 +83,7 @@ async fn create(store: &Store, plan: &TaskPlan, dispatched: bool) -> TaskId {
 async fn start(directory: &Path, store: Store, pool: AgentPool, shutdown: CancellationToken) -> Engine {
     let vault = Arc::new(Vault::load_or_create(&directory.join("secret.key")).unwrap());
     let parts = EngineParts {
-        tasks: Arc::new(SqlTaskStore { store, vault, packages_dir: directory.into() }),
+        tasks: Arc::new(SqlTaskStore { store, vault, packages_dir: directory.into(), log_retention: RETENTION }),
         local: Arc::new(NothingToDo),
         agents: Arc::new(pool),
         metrics: EngineMetrics::register(&prometheus::Registry::new()).unwrap(),

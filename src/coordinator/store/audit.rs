@@ -1,0 +1,76 @@
+//! Who changed what: one row per change, written in the transaction of the change where there is one.
+
+use super::{StoreError, allocate, now_micros};
+use sqlx::{AnyConnection, Row as _, any::AnyRow};
+
+/// A change that a user asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AuditEvent {
+    pub id: i64,
+    /// Microseconds since 1970.
+    pub created_at: i64,
+    pub user: String,
+    /// What was done, such as `task.retry`.
+    pub action: String,
+    /// To what, such as `task 33001`.
+    pub object: String,
+    pub detail: String,
+    /// Trace id of the request.
+    pub trace_id: String,
+}
+
+/// A change before it has an id and a time.
+#[derive(Debug, Clone, Copy)]
+pub struct Change<'a> {
+    pub user: &'a str,
+    pub action: &'a str,
+    pub object: &'a str,
+    /// Never holds a secret.
+    pub detail: &'a str,
+    pub trace_id: &'a str,
+}
+
+pub async fn write(connection: &mut AnyConnection, change: &Change<'_>) -> Result<(), StoreError> {
+    let id = allocate(connection, "audit_event", 1).await?;
+    sqlx::query(
+        "INSERT INTO audit_events (id, created_at, user_name, action, object, detail, trace_id) \
+         VALUES (?, ?, ?, ?, ?, ?, ?)",
+    )
+    .bind(id)
+    .bind(now_micros())
+    .bind(change.user)
+    .bind(change.action)
+    .bind(change.object)
+    .bind(change.detail)
+    .bind(change.trace_id)
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+/// Answers one page, newest first, and the number of all events.
+pub async fn list(
+    connection: &mut AnyConnection,
+    limit: i64,
+    offset: i64,
+) -> Result<(Vec<AuditEvent>, i64), StoreError> {
+    let total = sqlx::query("SELECT COUNT(*) FROM audit_events").fetch_one(&mut *connection).await?.try_get(0)?;
+    let rows = sqlx::query("SELECT * FROM audit_events ORDER BY id DESC LIMIT ? OFFSET ?")
+        .bind(limit)
+        .bind(offset)
+        .fetch_all(connection)
+        .await?;
+    Ok((rows.iter().map(read).collect::<Result<_, _>>()?, total))
+}
+
+fn read(row: &AnyRow) -> Result<AuditEvent, StoreError> {
+    Ok(AuditEvent {
+        id: row.try_get("id")?,
+        created_at: row.try_get("created_at")?,
+        user: row.try_get("user_name")?,
+        action: row.try_get("action")?,
+        object: row.try_get("object")?,
+        detail: row.try_get("detail")?,
+        trace_id: row.try_get("trace_id")?,
+    })
+}

@@ -1,0 +1,143 @@
+//! Objects that tasks reserve: hosts, proxy clusters, proxies.
+//!
+//!  1. A task takes all its locks in the transaction that creates it, or is not created.
+//!  2. It holds them until it is SUCCESSFUL, also while it is FAILED and waits for a decision; they are released in the
+//!     transaction of its last event.
+//!  3. An operator may release the locks of a task that does not run. Whatever makes it run again takes them first.
+
+use super::{
+    StoreError,
+    tasks::{Cause, TaskId, parse},
+};
+use crate::{
+    graph::TaskStatus,
+    operations::{ObjectLock, TaskPlan},
+};
+use jiff::Timestamp;
+use sqlx::{Any, AnyConnection, QueryBuilder, Row as _, any::AnyRow};
+use std::fmt;
+
+/// The task that stands in the way of a lock.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Holder {
+    /// The lock as it is held.
+    pub lock: ObjectLock,
+    pub task: TaskId,
+    pub name: String,
+    pub status: TaskStatus,
+    /// When the task came to this status, in microseconds since 1970.
+    pub since: i64,
+}
+
+impl fmt::Display for Holder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { lock, task, name, status, since } = self;
+        let since = Timestamp::from_microsecond(*since).unwrap_or(Timestamp::UNIX_EPOCH);
+        write!(f, "{lock} is reserved by task {task}, {name}, {status} since {since:.3}")
+    }
+}
+
+/// Takes locks for a task, which may hold them already. The caller rolls back if one is held by another.
+pub async fn take(
+    connection: &mut AnyConnection,
+    task: TaskId,
+    locks: &[ObjectLock],
+) -> Result<Result<(), Holder>, StoreError> {
+    for lock in locks {
+        if let Some(holder) = conflict(connection, Some(task), lock).await? {
+            return Ok(Err(holder));
+        }
+        sqlx::query("DELETE FROM object_locks WHERE object_kind = ? AND object_id = ? AND task_id = ?")
+            .bind(lock.kind.as_str())
+            .bind(lock.id)
+            .bind(task.0)
+            .execute(&mut *connection)
+            .await?;
+        sqlx::query("INSERT INTO object_locks (object_kind, object_id, task_id, exclusive) VALUES (?, ?, ?, ?)")
+            .bind(lock.kind.as_str())
+            .bind(lock.id)
+            .bind(task.0)
+            .bind(i64::from(lock.exclusive))
+            .execute(&mut *connection)
+            .await?;
+    }
+    Ok(Ok(()))
+}
+
+/// Releases whatever a task holds, and answers what that was.
+pub async fn release(connection: &mut AnyConnection, task: TaskId) -> Result<Vec<ObjectLock>, StoreError> {
+    let rows = sqlx::query("SELECT * FROM object_locks WHERE task_id = ? ORDER BY object_kind, object_id")
+        .bind(task.0)
+        .fetch_all(&mut *connection)
+        .await?;
+    let locks = rows.iter().map(read_lock).collect::<Result<Vec<_>, _>>()?;
+    if !locks.is_empty() {
+        sqlx::query("DELETE FROM object_locks WHERE task_id = ?").bind(task.0).execute(connection).await?;
+    }
+    Ok(locks)
+}
+
+/// Who would refuse this lock to a task that holds nothing.
+pub async fn holder(connection: &mut AnyConnection, lock: &ObjectLock) -> Result<Option<Holder>, StoreError> {
+    conflict(connection, None, lock).await
+}
+
+/// Takes the locks of a task that is to run again, in case they were released meanwhile. The caller commits.
+pub async fn retake(
+    connection: &mut AnyConnection,
+    task: TaskId,
+    plan: &TaskPlan,
+) -> Result<Result<(), Holder>, StoreError> {
+    let row =
+        sqlx::query("SELECT status FROM tasks WHERE id = ?").bind(task.0).fetch_optional(&mut *connection).await?;
+    let damaged = |source| StoreError::Damaged { table: "tasks", id: task.0, source };
+    match row.map(|row| parse::<TaskStatus>(&row, "status")).transpose().map_err(damaged)? {
+        Some(TaskStatus::Running | TaskStatus::Failed) => take(connection, task, &plan.locks).await,
+        // Nothing would release them any more.
+        Some(TaskStatus::Successful) | None => Ok(Ok(())),
+    }
+}
+
+async fn conflict(
+    connection: &mut AnyConnection,
+    own: Option<TaskId>,
+    lock: &ObjectLock,
+) -> Result<Option<Holder>, StoreError> {
+    let mut query = QueryBuilder::<Any>::new(
+        "SELECT l.object_kind, l.object_id, l.task_id, l.exclusive, t.name, t.status, t.created_at, t.finished_at \
+         FROM object_locks l JOIN tasks t ON t.id = l.task_id WHERE l.object_kind = ",
+    );
+    query.push_bind(lock.kind.as_str()).push(" AND l.object_id = ").push_bind(lock.id);
+    if let Some(own) = own {
+        query.push(" AND l.task_id <> ").push_bind(own.0);
+    }
+    if !lock.exclusive {
+        query.push(" AND l.exclusive = 1");
+    }
+    query.push(" ORDER BY l.task_id LIMIT 1");
+    let row = query.build().fetch_optional(connection).await?;
+    row.as_ref().map(read_holder).transpose()
+}
+
+fn read_holder(row: &AnyRow) -> Result<Holder, StoreError> {
+    let task: i64 = row.try_get("task_id")?;
+    let finished_at: Option<i64> = row.try_get("finished_at")?;
+    Ok(Holder {
+        lock: read_lock(row)?,
+        task: TaskId(task),
+        name: row.try_get("name")?,
+        // A damaged task is in the way like any other that does not go on by itself.
+        status: parse(row, "status").unwrap_or(TaskStatus::Failed),
+        since: finished_at.map_or_else(|| row.try_get("created_at"), Ok)?,
+    })
+}
+
+fn read_lock(row: &AnyRow) -> Result<ObjectLock, StoreError> {
+    let id: i64 = row.try_get("object_id")?;
+    let damaged = |source: Cause| StoreError::Damaged { table: "object_locks", id, source };
+    Ok(ObjectLock {
+        kind: parse(row, "object_kind").map_err(damaged)?,
+        id,
+        exclusive: row.try_get::<i64, _>("exclusive")? != 0,
+    })
+}

@@ -1,0 +1,132 @@
+//! `dryRun=true`: everything is checked and answered as in earnest, and nothing changes.
+
+use crate::support::{Lab, OBPROXY, failure, package};
+use serde_json::{Value, json};
+use sqlx::Row as _;
+use std::collections::BTreeMap;
+
+/// Every operation that changes something, by its id; an upload cannot be tried without being sent.
+fn operations() -> Vec<String> {
+    let described = serde_json::to_value(oblet::api::openapi()).unwrap();
+    let mut found = Vec::new();
+    for (path, operations) in described["paths"].as_object().unwrap() {
+        for (method, operation) in operations.as_object().unwrap() {
+            let takes = operation["parameters"].as_array().is_some_and(|list| {
+                list.iter().any(|parameter| parameter["name"] == "dryRun" && parameter["in"] == "query")
+            });
+            let id = operation["operationId"].as_str().unwrap();
+            assert_eq!(takes, method != "get" && id != "uploadPackage", "{method} {path}");
+            if takes {
+                found.push(id.to_owned());
+            }
+        }
+    }
+    found.sort_unstable();
+    found
+}
+
+/// A lab in which every operation is possible, with a request for each.
+async fn lab() -> (Lab, BTreeMap<&'static str, (&'static str, String, Value)>) {
+    let lab = Lab::furnished().await;
+    lab.add_hosts(&["192.0.2.3"]).await.data();
+    lab.upload("obproxy-1.9.2.0-1.el7.x86_64.rpm", &package("obproxy", "1.9.2.0", "1.el7", "x86_64")).await.data();
+    let failed = lab.failed_task(failure()).await;
+    let proxies = |host: i64| json!({"hostIds": [host], "sqlPort": 2883, "exporterPort": 2884, "version": OBPROXY});
+    let batch_add = "/api/v2/obproxy/clusters/1/obproxies/batchAdd";
+    let running = lab.post(batch_add, proxies(3)).await.data()["contents"][0].take();
+    lab.begin(&running).await;
+    let task = |task: &Value, verb: &str| format!("/api/v2/tasks/instances/{}/{verb}", task["id"]);
+    let subtask =
+        |of: &Value, index: usize, verb: &str| task(of, &format!("subtasks/{}/{verb}", of["subtasks"][index]["id"]));
+    let nothing = || json!({});
+    let requests = BTreeMap::from([
+        ("addObproxies", ("POST", batch_add.to_owned(), proxies(1))),
+        ("cancelSubtask", ("POST", subtask(&running, 0, "cancel"), nothing())),
+        ("cancelTask", ("POST", task(&running, "cancel"), nothing())),
+        (
+            "createHosts",
+            (
+                "POST",
+                "/api/v2/compute/hosts/batchCreate".into(),
+                json!({"hostBasicDataList": [{"innerIpAddress": "192.0.2.9"}]}),
+            ),
+        ),
+        ("createObproxyCluster", ("POST", "/api/v2/obproxy/clusters".into(), json!({"name": "second", "obLinks": []}))),
+        ("deleteHost", ("DELETE", "/api/v2/compute/hosts/1".into(), nothing())),
+        ("deleteHosts", ("POST", "/api/v2/compute/hosts/batchDelete".into(), json!({"hostIdList": [1]}))),
+        ("deletePackage", ("DELETE", "/api/v2/software-packages/2".into(), nothing())),
+        ("releaseTaskLocks", ("POST", task(&failed, "releaseLocks"), nothing())),
+        ("retrySubtask", ("POST", subtask(&failed, 1, "retry"), nothing())),
+        ("retryTask", ("POST", task(&failed, "retry"), nothing())),
+        ("rollBackTask", ("POST", task(&failed, "rollback"), nothing())),
+        ("skipSubtask", ("POST", subtask(&failed, 1, "skip"), nothing())),
+    ]);
+    (lab, requests)
+}
+
+#[tokio::test]
+async fn every_operation_can_be_tried_and_changes_nothing() {
+    let (lab, requests) = lab().await;
+    assert_eq!(requests.keys().copied().collect::<Vec<_>>(), operations());
+    let woken = lab.engine.woken.lock().unwrap().clone();
+    // Changes as soon as another connection has committed anything.
+    let mut reader = lab.store.readers().acquire().await.unwrap();
+    let before: i64 = sqlx::query("PRAGMA data_version").fetch_one(&mut *reader).await.unwrap().get(0);
+    for (id, (method, path, body)) in &requests {
+        let path = format!("{path}?dryRun=true");
+        let answer = if *method == "DELETE" { lab.delete(&path).await } else { lab.post(&path, body.clone()).await };
+        assert_eq!(answer.status, 200, "{id}: {}", answer.text);
+        let after: i64 = sqlx::query("PRAGMA data_version").fetch_one(&mut *reader).await.unwrap().get(0);
+        assert_eq!(after, before, "{id} wrote something");
+    }
+    assert_eq!(*lab.engine.woken.lock().unwrap(), woken, "no engine was told of anything");
+    assert!(lab.packages_dir().read_dir().unwrap().count() >= 2, "the files of packages are there");
+    drop(reader);
+
+    for id in ["createHosts", "deletePackage"] {
+        let (method, path, body) = &requests[id];
+        let answer = if *method == "DELETE" { lab.delete(path).await } else { lab.post(path, body.clone()).await };
+        assert_eq!(answer.status, 200, "{id} is still possible: {}", answer.text);
+    }
+}
+
+#[tokio::test]
+async fn a_tried_decision_answers_the_task_as_it_would_stand() {
+    let (lab, requests) = lab().await;
+    let tried = |id: &str| format!("{}?dryRun=true", requests[id].1);
+    let statuses = |task: &Value| {
+        let of =
+            |index: usize| format!("{} {}", task["subtasks"][index]["operation"], task["subtasks"][index]["status"]);
+        (of(0).replace('"', ""), of(1).replace('"', ""))
+    };
+    let retried = lab.post(&tried("retryTask"), json!({})).await.data();
+    assert_eq!((&retried["operation"], &retried["status"]), (&json!("RETRY"), &json!("RUNNING")));
+    assert_eq!(statuses(&retried), ("EXECUTE SUCCESSFUL".into(), "RETRY READY".into()));
+    assert_eq!(retried["subtasks"][1]["runTime"], 2);
+    assert!(retried.get("finishTime").is_none());
+
+    let taken_back = lab.post(&tried("rollBackTask"), json!({})).await.data();
+    assert_eq!(statuses(&taken_back), ("ROLLBACK SUCCESSFUL".into(), "ROLLBACK READY".into()));
+    let canceled = lab.post(&tried("cancelTask"), json!({})).await.data();
+    assert_eq!(canceled["operation"], "CANCEL");
+    assert_eq!(canceled["subtasks"][0]["status"], "CANCELING");
+    assert_eq!(lab.post(&tried("skipSubtask"), json!({})).await.data()["status"], "SUCCESSFUL");
+    assert_eq!(lab.post(&tried("cancelSubtask"), json!({})).await.data()["status"], "CANCELING");
+}
+
+#[tokio::test]
+async fn what_would_be_refused_is_refused_when_it_is_tried() {
+    let (lab, requests) = lab().await;
+    let of_running = requests["cancelTask"].1.replace("cancel", "rollback");
+    let of_failed = requests["retryTask"].1.replace("retry", "cancel");
+    for path in [of_running, of_failed, requests["cancelTask"].1.replace("cancel", "releaseLocks")] {
+        let answer = lab.post(&format!("{path}?dryRun=true"), json!({})).await;
+        assert_eq!(answer.status, 409, "{path}: {}", answer.text);
+        assert!(answer.text.contains("TSK10007"), "{}", answer.text);
+    }
+    assert_eq!(lab.delete("/api/v2/compute/hosts/2?dryRun=true").await.status, 409);
+    assert_eq!(lab.delete("/api/v2/software-packages/1?dryRun=true").await.status, 409);
+    assert_eq!(lab.delete("/api/v2/compute/hosts/9?dryRun=true").await.status, 404);
+    let known = json!({"hostBasicDataList": [{"innerIpAddress": "192.0.2.1"}]});
+    assert_eq!(lab.post("/api/v2/compute/hosts/batchCreate?dryRun=true", known).await.status, 409);
+}

@@ -1,0 +1,183 @@
+//! Full disks: the state directory lies on a small file system of its own, which a filler takes to its last byte.
+
+use crate::{
+    lab::{Lab, PACKAGE, PATIENCE, command_lines, possible, wait_for},
+    rest::Rest,
+};
+use serde_json::{Value, json};
+use std::{
+    fs,
+    io::Write as _,
+    path::{Path, PathBuf},
+    process::Command,
+    time::Instant,
+};
+
+/// A tmpfs in the place of a directory, as long as the test lasts.
+struct SmallDisk(PathBuf);
+
+impl SmallDisk {
+    /// Takes the directory's content along. None, said loudly, where mounting is not permitted.
+    fn under(directory: &Path, mebibytes: u32) -> Option<Self> {
+        let aside = directory.with_extension("aside");
+        if directory.exists() {
+            fs::rename(directory, &aside).unwrap();
+        }
+        fs::create_dir(directory).unwrap();
+        let size = format!("size={mebibytes}m,mode=0700");
+        let mut mount = Command::new("mount");
+        mount.args(["-t", "tmpfs", "-o", &size, "oblet-test"]).arg(directory);
+        if !mount.output().is_ok_and(|output| output.status.success()) {
+            println!("SKIPPED: mounting a tmpfs is not permitted here");
+            return None;
+        }
+        let disk = Self(directory.to_owned());
+        if aside.exists() {
+            let copied = Command::new("cp").arg("-a").arg(aside.join(".")).arg(directory).status();
+            assert!(copied.unwrap().success());
+        }
+        Some(disk)
+    }
+
+    fn filler(&self) -> PathBuf {
+        self.0.join("filler")
+    }
+
+    /// Takes what room is left.
+    fn fill(&self) {
+        let mut file = fs::OpenOptions::new().create(true).append(true).open(self.filler()).unwrap();
+        for size in [1 << 20, 4096, 1] {
+            let block = vec![b'x'; size];
+            while file.write_all(&block).is_ok() {}
+        }
+    }
+
+    fn make_room(&self) {
+        fs::remove_file(self.filler()).unwrap();
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        // Lazily: the programs that hold files open end after this.
+        let _ = Command::new("umount").arg("--lazy").arg(&self.0).status();
+    }
+}
+
+/// Creates clusters until the store takes no more; answers the refusal and the tasks that were made before it.
+async fn create_until_refused(rest: &Rest, made: &mut Vec<i64>) -> (u16, Value) {
+    let deadline = Instant::now() + PATIENCE;
+    while Instant::now() < deadline {
+        // A long list, so that each request needs fresh pages.
+        let servers = vec!["127.0.0.1:2881"; 250].join(";");
+        let body = json!({
+            "name": format!("filler{}", made.len()), "workMode": "RS_LIST", "password": "aaBB22__filler",
+            "obLinks": [{"clusterName": "ob1", "obClusterId": 1, "username": "proxyro"}],
+            "startupParameters": [{"name": "rootservice_list", "value": servers}],
+        });
+        let (status, answer) = rest.post("/api/v2/obproxy/clusters", &body).await.unwrap();
+        if status != 200 {
+            return (status, answer);
+        }
+        made.push(answer["data"]["id"].as_i64().unwrap());
+    }
+    panic!("a full disk refuses nothing: {} requests were taken", made.len());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn root_a_full_disk_of_the_coordinator_stops_new_work_and_loses_none() {
+    if !possible() {
+        return;
+    }
+    let mut lab = Lab::prepare(1);
+    let directory = lab.directory.path().join("coordinator/state");
+    let Some(disk) = SmallDisk::under(&directory, 160) else { return };
+    lab.run().await;
+    let cluster = lab.set_up(json!({})).await;
+    // The task is held by its agent until the disk is full.
+    lab.hosts[0].agent.as_ref().unwrap().pause();
+    let id = lab.batch_add(cluster).await[0];
+    disk.fill();
+    let mut made = Vec::new();
+    let (status, refusal) = create_until_refused(lab.rest(), &mut made).await;
+    assert_eq!(status, REFUSED, "{refusal}");
+    assert!(refusal["error"]["message"].as_str().unwrap().contains("full"), "{refusal}");
+
+    lab.hosts[0].agent.as_ref().unwrap().resume();
+    let log = lab.directory.path().join("coordinator/coordinator.log");
+    let deadline = Instant::now() + PATIENCE;
+    while !fs::read_to_string(&log).unwrap().contains("waiting for the store") {
+        assert!(Instant::now() < deadline, "the engine does not wait for the store");
+        let (status, refusal) = create_until_refused(lab.rest(), &mut made).await;
+        assert_eq!(status, REFUSED, "{refusal}");
+    }
+    let task = lab.get(&format!("/api/v2/tasks/instances/{id}")).await.unwrap();
+    assert_eq!(task["data"]["status"], "RUNNING", "reading goes on, and so does the task: {task:#}");
+
+    disk.make_room();
+    for id in made.into_iter().chain([id]) {
+        let task = lab.finished(id).await;
+        assert_eq!(task["status"], "SUCCESSFUL", "{task:#}");
+    }
+    assert_eq!(lab.hosts[0].packages().trim(), PACKAGE);
+    assert_eq!(lab.hosts[0].processes().len(), 1);
+    assert_eq!(lab.hosts[0].count_in_logs("scriptlet ran once"), 1);
+}
+
+/// Of a store without room for more.
+const REFUSED: u16 = 507;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn root_a_full_disk_of_an_agent_is_told_and_costs_nothing_but_time() {
+    if !possible() {
+        return;
+    }
+    let mut lab = Lab::prepare(1);
+    let Some(disk) = SmallDisk::under(&lab.hosts[0].directory.join("state"), 160) else { return };
+    lab.run().await;
+    let cluster = lab.set_up(json!({})).await;
+    disk.fill();
+    let id = lab.batch_add(cluster).await[0];
+    let told = lab.told(id, "bytes left").await;
+    assert!(told.contains("DISK_FULL"), "{told}");
+    disk.make_room();
+    let mut task = lab.finished(id).await;
+    if task["status"] == "FAILED" {
+        let (status, answer) = lab.post(&format!("/api/v2/tasks/instances/{id}/retry"), &Value::Null).await;
+        assert_eq!(status, 200, "{answer:#}");
+        task = lab.finished(id).await;
+    }
+    assert_eq!(task["status"], "SUCCESSFUL", "{task:#}");
+    assert_eq!(lab.hosts[0].processes().len(), 1);
+}
+
+/// The disk runs full while rpm installs: neither the journal nor the file with rpm's outcome can be written.
+#[tokio::test(flavor = "multi_thread")]
+async fn root_an_agent_whose_disk_runs_full_in_a_step_goes_on_when_there_is_room() {
+    if !possible() {
+        return;
+    }
+    let mut lab = Lab::prepare(1);
+    let Some(disk) = SmallDisk::under(&lab.hosts[0].directory.join("state"), 160) else { return };
+    lab.run().await;
+    let package = lab.build_package_with("echo installing >> \"$HOME/../scriptlets\"; sleep 1");
+    let cluster = lab.set_up_with(&package, json!({})).await;
+    let id = lab.batch_add(cluster).await[0];
+    let installing = lab.hosts[0].directory.join("scriptlets");
+    wait_for("rpm", || installing.exists()).await;
+    disk.fill();
+    let database = lab.hosts[0].root().join("var/lib/rpm").display().to_string();
+    let installs = |line: &String| line.starts_with("rpm ") && line.contains(" -iv ") && line.contains(&database);
+    wait_for("the end of rpm", || !command_lines().values().any(installs)).await;
+    disk.make_room();
+    let mut task = lab.finished(id).await;
+    if task["status"] == "FAILED" {
+        println!("{task:#}");
+        let (status, answer) = lab.post(&format!("/api/v2/tasks/instances/{id}/retry"), &Value::Null).await;
+        assert_eq!(status, 200, "{answer:#}");
+        task = lab.finished(id).await;
+    }
+    assert_eq!(task["status"], "SUCCESSFUL", "{task:#}");
+    assert_eq!(lab.hosts[0].packages().trim(), PACKAGE);
+    assert_eq!(lab.hosts[0].processes().len(), 1);
+}

@@ -1,5 +1,7 @@
 //! Connections to agents: opened on demand, shared, bounded, and an answer of "unknown" kept apart from "no".
 
+#[cfg(test)]
+use crate::simulation;
 use crate::{
     rpc::{fault_reason, v1, v1::agent_service_client::AgentServiceClient},
     tls::Identity,
@@ -172,7 +174,11 @@ impl Agent {
     }
 
     pub async fn submit(&self, message: v1::SubmitRequest) -> Result<v1::SubmitResponse, CallError> {
+        #[cfg(test)]
+        let asked = simulation::asks(simulation::Point::Submit).await.map_err(self.lost())?;
         let answer = self.client().submit(Self::request(message)).await;
+        #[cfg(test)]
+        simulation::answered(simulation::Point::Submit, asked, &answer).await.map_err(self.lost())?;
         answer.map(tonic::Response::into_inner).map_err(self.error())
     }
 
@@ -192,8 +198,19 @@ impl Agent {
     }
 
     pub async fn acknowledge(&self, key: v1::OperationKey, epoch: u64) -> Result<(), CallError> {
+        #[cfg(test)]
+        let asked = simulation::asks(simulation::Point::Acknowledge).await.map_err(self.lost())?;
         let request = Self::request(v1::AcknowledgeRequest { key: Some(key), epoch });
-        self.client().acknowledge(request).await.map(|_| ()).map_err(self.error())
+        let answer = self.client().acknowledge(request).await;
+        #[cfg(test)]
+        simulation::answered(simulation::Point::Acknowledge, asked, &answer).await.map_err(self.lost())?;
+        answer.map(|_| ()).map_err(self.error())
+    }
+
+    #[cfg(test)]
+    fn lost(&self) -> impl Fn(simulation::Lost) -> CallError + use<> {
+        let agent = self.address;
+        move |simulation::Lost| CallError::Unknown { agent, message: "the call got lost".into() }
     }
 
     pub async fn describe_host(&self) -> Result<v1::DescribeHostResponse, CallError> {

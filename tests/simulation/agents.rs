@@ -26,6 +26,7 @@ pub(super) fn add(sim: &mut turmoil::Sim<'_>, world: &Arc<World>, carrier: Simul
         let (world, carrier, state_dir) = (Arc::clone(&world), carrier.clone(), state_dir.clone());
         async move {
             let name = carrier.name.clone();
+            world.runs_on(&name);
             if let Err(error) = run(carrier, state_dir).await {
                 world.note(&name, format!("the agent stops: {error}"));
             }

@@ -5,6 +5,8 @@ use super::{
     world::{Count, World},
 };
 use crate::graph::{Operation, TaskStatus};
+use sqlx::{ConnectOptions as _, sqlite::SqliteConnectOptions};
+use std::path::Path;
 
 pub(super) fn at_the_end(world: &World) {
     let rows = world.tables().rows.clone();
@@ -43,5 +45,24 @@ pub(super) fn at_the_end(world: &World) {
                 ));
             }
         }
+    }
+}
+
+/// An agent that is gone has left no operation open, and accepted none of a stale coordinator.
+pub(super) fn agent_at_the_end(world: &World, host: &str, state_dir: &Path) {
+    let operations: Vec<(i64, i64)> = futures_executor::block_on(async {
+        let journal = SqliteConnectOptions::new().filename(state_dir.join("journal.db"));
+        let mut connection = journal.connect().await.unwrap();
+        sqlx::query_as("SELECT epoch, phase FROM operations ORDER BY position")
+            .fetch_all(&mut connection)
+            .await
+            .unwrap()
+    });
+    if !operations.is_sorted_by_key(|(epoch, _)| *epoch) {
+        world.violation(format!("{host} accepted an operation of a stale coordinator: {operations:?}"));
+    }
+    let open = operations.iter().filter(|(_, phase)| *phase < 4).count();
+    if open > 0 {
+        world.violation(format!("{host} has {open} operations that never ended"));
     }
 }

@@ -12,6 +12,7 @@ use crate::{
         store::tasks::TaskId,
     },
     graph::{Command, Direction, Effect, Failure, NodeIndex, Operation, TaskStatus},
+    steps::CoordinatorStep,
 };
 use futures_util::future::BoxFuture;
 use std::{sync::Arc, time::Duration};
@@ -27,6 +28,7 @@ pub(super) fn add(sim: &mut turmoil::Sim<'_>, world: &Arc<World>, host: &str) {
 }
 
 async fn run(world: Arc<World>, host: String) -> turmoil::Result {
+    world.runs_on(&host);
     let (shutdown, fatal) = (CancellationToken::new(), CancellationToken::new());
     let parts = EngineParts {
         tasks: Arc::new(MemoryStore { world: Arc::clone(&world), host: host.clone() }),
@@ -111,8 +113,12 @@ impl LocalSteps for SimulatedLocalSteps {
             let world = &self.0;
             tokio::select! {
                 biased;
-                () = run.cancel.cancelled() => return Outcome::Failed(canceled()),
+                () = run.cancel.cancelled() => return Outcome::Failed(failure("CANCELED", "the step was canceled")),
                 () = tokio::time::sleep(world.delay(LONGEST_LOCAL_WORK)) => {}
+            }
+            let finishes = matches!((run.step, run.direction), (CoordinatorStep::Finish, Direction::Execute));
+            if finishes && world.does_finish_fail() {
+                return Outcome::Failed(failure("SCRIPTED", "the last step fails by the script"));
             }
             if let Some(thing) = local_thing(run.step) {
                 match (run.direction, world.identity_of(&thing)) {
@@ -129,10 +135,10 @@ impl LocalSteps for SimulatedLocalSteps {
     }
 }
 
-fn canceled() -> Failure {
+fn failure(reason: &str, message: &str) -> Failure {
     Failure {
-        reason: "CANCELED".into(),
-        message: "the step was canceled".into(),
+        reason: reason.into(),
+        message: message.into(),
         causes: Vec::new(),
         next_move: "retry".into(),
         exit_code: None,

@@ -39,6 +39,11 @@ const RESTART_AFTER: Duration = Duration::from_secs(1);
 const CLOSING: Duration = Duration::from_secs(10);
 
 impl Faults {
+    /// Only restarts of what crashes by itself.
+    pub(super) fn none(hosts: i64) -> Self {
+        Self { loss: 0.0, hosts: (1..=hosts).map(host_name).collect(), planned: Vec::new() }
+    }
+
     pub(super) fn plan(random: &mut fastrand::Rng, hosts: i64, until: Duration) -> Self {
         let mut planned = Vec::new();
         for _ in 0..random.usize(2..9) {
@@ -95,7 +100,7 @@ impl Faults {
         }
     }
 
-    fn crash(&mut self, sim: &mut Sim<'_>, host: &str, world: &World, directory: &Path) {
+    pub(super) fn crash(&mut self, sim: &mut Sim<'_>, host: &str, world: &World, directory: &Path) {
         let restarts = |fault: &Fault| matches!(fault, Fault::Restart(other) if other == host);
         if self.planned.iter().any(|(_, fault)| restarts(fault)) {
             return;

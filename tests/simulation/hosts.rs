@@ -70,7 +70,10 @@ impl SimulatedHost {
             (None, None) => {
                 let identity = context.run_id.clone();
                 self.world.agent_may_crash(&self.name).await;
-                context.choose_identity(identity.clone()).await?;
+                self.world.choose(&self.name, true);
+                let chosen = context.choose_identity(identity.clone()).await;
+                self.world.choose(&self.name, false);
+                chosen?;
                 self.world.agent_may_crash(&self.name).await;
                 self.work(context).await.map_err(canceled(Effect::None))?;
                 self.world.make(thing, &identity);

@@ -11,8 +11,13 @@ mod hosts;
 mod network;
 mod run;
 mod store;
+mod takeover;
 mod tasks;
+mod traps;
+mod windows;
 mod world;
+
+pub(crate) use traps::{Lost, Point, Side, answered, asks, journal};
 
 use hosts::Memory;
 use std::{ops::Range, time::Duration};

@@ -4,7 +4,10 @@ use super::{
     EPOCH, LIMIT, TICK, agents, checks, coordinator,
     faults::Faults,
     hosts::{Memory, SimulatedHost},
-    network, tasks,
+    network,
+    store::Row,
+    tasks,
+    traps::Within,
     world::{COORDINATOR, Line, Odds, World},
 };
 use crate::{coordinator::agents::AgentAddress, graph::TaskStatus};
@@ -13,6 +16,9 @@ use std::{sync::Arc, time::Duration};
 const HOSTS: i64 = 3;
 /// So long everything goes wrong; then all is mended, and whatever is left has to come to its end.
 const TURMOIL: Duration = Duration::from_secs(30);
+
+/// So long nothing may happen any more.
+const AFTERMATH: Duration = Duration::from_secs(3);
 
 /// What a simulation came to.
 pub(super) struct Report {
@@ -36,9 +42,14 @@ pub(super) fn simulation<'a>(seed: u64) -> turmoil::Sim<'a> {
 
 pub(super) fn run(seed: u64, memory: Memory) -> Report {
     let mut random = fastrand::Rng::with_seed(!seed);
-    let odds =
-        Odds { step_fails: 0.06 * random.f64(), agent_crashes: 0.2 * random.f64(), store_fails: 0.03 * random.f64() };
+    let odds = Odds {
+        step_fails: 0.06 * random.f64(),
+        agent_crashes: 0.15 * random.f64(),
+        store_fails: 0.03 * random.f64(),
+        journal_fails: 0.03 * random.f64(),
+    };
     let world = World::new(seed, odds);
+    let _within = Within::new(&world);
     let directory = agents::state_directory();
     let mut sim = simulation(seed);
     for host_id in 1..=HOSTS {
@@ -70,10 +81,21 @@ pub(super) fn run(seed: u64, memory: Memory) -> Report {
             faults.mend(&mut sim, &world);
         }
         faults.step(&mut sim, &world, directory.path());
-        if world.is_calm() && world.tables().rows.values().all(|row| row.status() == TaskStatus::Successful) {
+        // That every agent learns of it takes a minute longer, so not all wait for it.
+        let is_over = |row: &Row| row.status() == TaskStatus::Successful && (row.acknowledged || seed % 8 != 0);
+        if world.is_calm() && world.tables().rows.values().all(is_over) {
             break;
         }
     }
+    let end = sim.elapsed() + AFTERMATH;
+    while sim.elapsed() < end {
+        sim.step().unwrap();
+        faults.step(&mut sim, &world, directory.path());
+    }
     checks::at_the_end(&world);
+    for host in (1..=HOSTS).map(tasks::host_name) {
+        faults.crash(&mut sim, &host, &world, directory.path());
+        checks::agent_at_the_end(&world, &host, &directory.path().join(&host));
+    }
     Report { record: world.take_record(), violations: world.violations() }
 }

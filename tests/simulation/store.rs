@@ -1,7 +1,10 @@
 //! The coordinator's store in memory: it belongs to the world, so it outlives every coordinator, and it fails, waits or
 //! loses an answer when the world says so.
 
-use super::world::{COORDINATOR, Trouble, World};
+use super::{
+    traps::{Action, SLOW, Side},
+    world::{COORDINATOR, Trouble, World},
+};
 use crate::{
     coordinator::{
         agents::AgentAddress,
@@ -11,7 +14,7 @@ use crate::{
             tasks::{Append, AppendError, LoadError, LoadedTask, LogPosition, TaskId, TaskRecord},
         },
     },
-    graph::{Event, NodeIndex, Operation, SubtaskStatus, TaskState, TaskStatus},
+    graph::{Direction, Event, NodeIndex, Operation, SubtaskStatus, TaskState, TaskStatus},
     operations::TaskPlan,
     steps::values::PackageRef,
 };
@@ -59,6 +62,16 @@ impl Row {
 
     pub(super) fn state(&self) -> TaskState {
         self.state_after(self.events.len())
+    }
+
+    /// What was handed out last and is not over.
+    pub(super) fn in_flight(&self) -> Option<(NodeIndex, Direction)> {
+        self.state().subtasks().find_map(|(node, subtask)| Some((node, subtask.flight?)))
+    }
+
+    pub(super) fn has_ended(&self, node: NodeIndex, direction: Direction) -> bool {
+        let ended = self.events.iter().filter_map(|entry| entry.event.ended());
+        ended.into_iter().any(|ended| (ended.node, ended.direction) == (node, direction))
     }
 }
 
@@ -152,7 +165,9 @@ pub(super) struct MemoryStore {
 }
 
 const SLOWEST_COMMIT: Duration = Duration::from_millis(20);
-const SLOW_COMMIT: Duration = Duration::from_secs(5);
+
+/// How often a coordinator that is cut off looks whether it still is.
+const LOOK: Duration = Duration::from_millis(100);
 
 fn disk_full() -> StoreError {
     StoreError::DiskFull(sqlx::Error::WorkerCrashed)
@@ -221,15 +236,27 @@ impl TaskStore for MemoryStore {
     fn commit<'a>(&'a self, group: &'a [Write]) -> BoxFuture<'a, Result<Vec<Written>, Unwritten>> {
         Box::pin(async move {
             tokio::time::sleep(self.world.delay(SLOWEST_COMMIT)).await;
+            while self.world.is_cut_off(&self.host) {
+                tokio::time::sleep(LOOK).await;
+            }
             let write = || {
                 let mut tables = self.world.tables();
                 group.iter().map(|write| tables.apply(&self.world, write)).collect()
             };
-            match self.world.trouble(&self.host) {
+            let trouble = match self.world.spring_in_store(group, Side::Before) {
+                Some(action) => Some(action.before()),
+                None => self.world.spring_in_store(group, Side::After).map(Action::after),
+            };
+            match trouble.or_else(|| self.world.trouble(&self.host)) {
                 None => Ok(write()),
-                Some(Trouble::Slow) => {
-                    tokio::time::sleep(SLOW_COMMIT).await;
+                Some(Trouble::Slow { written: false }) => {
+                    tokio::time::sleep(SLOW).await;
                     Ok(write())
+                }
+                Some(Trouble::Slow { written: true }) => {
+                    let results = write();
+                    tokio::time::sleep(SLOW).await;
+                    Ok(results)
                 }
                 Some(Trouble::Full) => Err(Unwritten::Undone(disk_full())),
                 Some(Trouble::AnswerLost { written }) => {

@@ -5,8 +5,8 @@ use crate::{
     graph::NodeIndex,
     operations::{NewProxy, ObproxyInstall, PlannedNode, TaskPlan, create_cluster, install_obproxy},
     steps::{
-        AgentStep, CoordinatorStep, ExposeExporter, Instance, InstanceKind, Policy, RefreshConfig, SetObproxyPasswords,
-        Step, SyncObproxyParameters, WorkMode, values::Port,
+        AgentStep, CoordinatorStep, ExposeExporter, Instance, InstanceKind, Policy, PrepareObproxyInstall,
+        RefreshConfig, SetObproxyPasswords, Step, SyncObproxyParameters, WorkMode, values::Port,
     },
 };
 use uuid::Uuid;
@@ -81,6 +81,28 @@ fn small_step(random: &mut fastrand::Rng, number: u16, index: u32) -> AgentStep 
         2 => AgentStep::RefreshConfig(RefreshConfig { instance }),
         _ => AgentStep::ExposeExporter(ExposeExporter { instance }),
     }
+}
+
+/// Every kind of step that an installation has, in its order.
+pub(super) fn kinds() -> Vec<Step> {
+    install_obproxy(&install(0), proxy(0, 1)).unwrap().nodes.into_iter().map(|node| node.step).collect()
+}
+
+/// The step between one that comes before it and one that comes after it.
+pub(super) fn between(step: Step) -> TaskPlan {
+    let prepare =
+        CoordinatorStep::PrepareObproxyInstall(PrepareObproxyInstall { cluster_id: 0, proxy: None, package: None });
+    let steps = [Step::Coordinator(prepare), step, Step::Coordinator(CoordinatorStep::Finish)];
+    let nodes = (0..).zip(steps).map(|(index, step)| PlannedNode {
+        host_id: Some(1),
+        step,
+        series_id: index,
+        parallel_index: -1,
+        upstreams: index.checked_sub(1).map(NodeIndex).into_iter().collect(),
+        execute_id: Uuid::now_v7(),
+        undo_id: Uuid::now_v7(),
+    });
+    TaskPlan { name: "One step".into(), nodes: nodes.collect(), ..TaskPlan::default() }
 }
 
 /// What a node makes, if it makes anything.

@@ -1,10 +1,13 @@
 //! What outlives every program of a simulation: the hosts that steps change, the coordinator's store, and the record of
 //! what happened.
 
-use super::store::Tables;
+use super::{
+    store::Tables,
+    traps::{Action, Trap},
+};
 use crate::coordinator::store::tasks::TaskId;
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, HashMap},
     fmt,
     sync::{Arc, Mutex, MutexGuard},
     time::Duration,
@@ -50,7 +53,7 @@ impl fmt::Display for Line {
 /// What can become of a commit of the coordinator's store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Trouble {
-    Slow,
+    Slow { written: bool },
     Full,
     AnswerLost { written: bool },
     Crash { written: bool },
@@ -65,11 +68,23 @@ pub(super) struct Odds {
     pub(super) agent_crashes: f64,
     /// That a commit of the store is in trouble.
     pub(super) store_fails: f64,
+    /// That a write of an agent's journal is, at each of its two sides.
+    pub(super) journal_fails: f64,
+}
+
+/// What an agent answered to a call that bears an epoch.
+#[derive(Debug, Clone)]
+pub(super) struct Answer {
+    /// Host of the coordinator that called.
+    caller: String,
+    asked_at: Duration,
+    refusal: Option<tonic::Code>,
 }
 
 pub(super) struct State {
     seed: u64,
     calm: bool,
+    given_up: bool,
     random: fastrand::Rng,
     record: Vec<Line>,
     odds: Odds,
@@ -80,6 +95,15 @@ pub(super) struct State {
     in_hand: BTreeSet<Thing>,
     violations: Vec<String>,
     crashes: Vec<String>,
+    trap: Option<Trap>,
+    cut_off: BTreeSet<String>,
+    /// Which host a runtime is.
+    runtimes: HashMap<tokio::runtime::Id, String>,
+    answers: Vec<Answer>,
+    /// Hosts with a step that is about to choose an identity.
+    choosing: BTreeSet<String>,
+    /// The last step of a task fails the first time.
+    finish_fails: bool,
 }
 
 pub(super) struct World {
@@ -92,6 +116,7 @@ impl World {
         let state = State {
             seed,
             calm: false,
+            given_up: false,
             random: fastrand::Rng::with_seed(seed),
             record: Vec::new(),
             odds,
@@ -101,6 +126,12 @@ impl World {
             in_hand: BTreeSet::new(),
             violations: Vec::new(),
             crashes: Vec::new(),
+            trap: None,
+            cut_off: BTreeSet::new(),
+            runtimes: HashMap::new(),
+            answers: Vec::new(),
+            choosing: BTreeSet::new(),
+            finish_fails: false,
         };
         Arc::new(Self { state: Mutex::new(state), tables: Mutex::default() })
     }
@@ -125,7 +156,13 @@ impl World {
 
     /// The operator rolls this task back if it fails, and does not retry it.
     pub(super) fn is_given_up(&self, task: TaskId) -> bool {
-        (self.state().seed.wrapping_add(task.0.unsigned_abs())).is_multiple_of(3)
+        let state = self.state();
+        state.given_up || state.seed.wrapping_add(task.0.unsigned_abs()).is_multiple_of(3)
+    }
+
+    /// The operator rolls back whatever fails.
+    pub(super) fn give_up(&self) {
+        self.state().given_up = true;
     }
 
     /// Adds a line to the record.
@@ -160,6 +197,17 @@ impl World {
         self.chance(odds)
     }
 
+    /// What becomes of a write of the journal of the agent on `host`.
+    pub(super) fn journal_trouble(&self, host: &str) -> Option<Action> {
+        let odds = self.state().odds.journal_fails;
+        if !self.chance(odds) {
+            return None;
+        }
+        let action = [Action::Crash, Action::Error, Action::Slow][self.below(3)];
+        self.note(host, format!("the journal: {action:?}"));
+        Some(action)
+    }
+
     pub(super) async fn agent_may_crash(&self, host: &str) {
         let odds = self.state().odds.agent_crashes;
         if self.chance(odds) {
@@ -174,7 +222,8 @@ impl World {
             return None;
         }
         let trouble = match self.below(7) {
-            0 | 1 => Trouble::Slow,
+            0 => Trouble::Slow { written: false },
+            1 => Trouble::Slow { written: true },
             2 => Trouble::Full,
             3 => Trouble::AnswerLost { written: false },
             4 => Trouble::AnswerLost { written: true },
@@ -187,9 +236,84 @@ impl World {
 
     /// Crashes the program on `host`, which does nothing more.
     pub(super) async fn crash_here<T>(&self, host: &str) -> T {
+        self.crash(host);
+        std::future::pending().await
+    }
+
+    pub(super) fn crash(&self, host: &str) {
         self.note(host, "crashes");
         self.state().crashes.push(host.into());
-        std::future::pending().await
+    }
+
+    /// The code that calls this runs on `host`.
+    pub(super) fn runs_on(&self, host: &str) {
+        self.state().runtimes.insert(tokio::runtime::Handle::current().id(), host.into());
+    }
+
+    /// The host on which the code that calls this runs.
+    pub(super) fn host(&self) -> Option<String> {
+        self.state().runtimes.get(&tokio::runtime::Handle::current().id()).cloned()
+    }
+
+    /// An agent answered the coordinator that calls this.
+    pub(super) fn answered(&self, asked_at: Duration, refusal: Option<tonic::Code>) {
+        if let Some(caller) = self.host() {
+            self.state().answers.push(Answer { caller, asked_at, refusal });
+        }
+    }
+
+    /// How many calls agents took, and how many they refused for their epoch, of those that `caller` made since then.
+    pub(super) fn taken_and_fenced(&self, caller: &str, since: Duration) -> (usize, usize) {
+        let state = self.state();
+        let count = |refusal| {
+            let fits =
+                |answer: &&Answer| answer.caller == caller && answer.asked_at >= since && answer.refusal == refusal;
+            state.answers.iter().filter(fits).count()
+        };
+        (count(None), count(Some(tonic::Code::FailedPrecondition)))
+    }
+
+    /// While it is, the store does not answer the coordinator on `host`.
+    pub(super) fn cut_off(&self, host: &str, is_cut_off: bool) {
+        let cut_off = &mut self.state().cut_off;
+        if is_cut_off {
+            cut_off.insert(host.into())
+        } else {
+            cut_off.remove(host)
+        };
+    }
+
+    pub(super) fn is_cut_off(&self, host: &str) -> bool {
+        self.state().cut_off.contains(host)
+    }
+
+    pub(super) fn trap(&self) -> Option<Trap> {
+        self.state().trap
+    }
+
+    pub(super) fn set_trap(&self, trap: Option<Trap>) {
+        self.state().trap = trap;
+    }
+
+    pub(super) fn choose(&self, host: &str, chooses: bool) {
+        let choosing = &mut self.state().choosing;
+        if chooses {
+            choosing.insert(host.into())
+        } else {
+            choosing.remove(host)
+        };
+    }
+
+    pub(super) fn chooses(&self, host: &str) -> bool {
+        self.state().choosing.contains(host)
+    }
+
+    pub(super) fn let_finish_fail(&self) {
+        self.state().finish_fails = true;
+    }
+
+    pub(super) fn does_finish_fail(&self) -> bool {
+        std::mem::take(&mut self.state().finish_fails)
     }
 
     /// Hosts whose program has to be crashed.
@@ -239,6 +363,11 @@ impl World {
 
     pub(super) fn take_record(&self) -> Vec<Line> {
         std::mem::take(&mut self.state().record)
+    }
+
+    /// The record as text.
+    pub(super) fn told(&self) -> String {
+        self.state().record.iter().map(|line| format!("{line}\n")).collect()
     }
 }
 

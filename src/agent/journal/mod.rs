@@ -27,6 +27,8 @@ pub use records::{Accepted, Acknowledged, Attempt, Canceled, Page};
 pub use recovery::{GivenUp, Resume, Unfinished};
 pub use writer::JournalFailure;
 
+#[cfg(test)]
+use crate::simulation;
 use crate::{agent::step::BoxFuture, blocking};
 use commits::Announcer;
 use seal::Sealer;
@@ -155,6 +157,10 @@ impl Journal {
         &self,
         work: impl for<'c> FnOnce(&'c mut SqliteConnection) -> BoxFuture<'c, sqlx::Result<T>> + Send + 'static,
     ) -> Result<T, JournalError> {
+        #[cfg(test)]
+        let which = std::any::type_name_of_val(&work);
+        #[cfg(test)]
+        simulation::journal(which, simulation::Side::Before).await?;
         let (reply, answer) = oneshot::channel();
         let job = Job::Write(Box::new(move |connection| {
             Box::pin(async move {
@@ -172,7 +178,11 @@ impl Journal {
         }));
         self.jobs.send(job).await.map_err(|_closed| JournalError::Stopped)?;
         // The writer drops a reply unsent only when it rolled back; it closes its queue first when it stops for good.
-        answer.await.map_err(|_| if self.jobs.is_closed() { JournalError::Stopped } else { JournalError::DiskFull })?
+        let rolled_back = |_| if self.jobs.is_closed() { JournalError::Stopped } else { JournalError::DiskFull };
+        let answer = answer.await.map_err(rolled_back)?;
+        #[cfg(test)]
+        simulation::journal(which, simulation::Side::After).await?;
+        answer
     }
 
     async fn read<T: Send + 'static>(

@@ -1,0 +1,118 @@
+//! Two coordinators on one store: one is taken for dead, the other takes its tasks over, and then the first wakes up with
+//! everything it meant to write and to ask for.
+
+use super::{
+    LIMIT, agents, checks, coordinator,
+    faults::Faults,
+    hosts::{Memory, SimulatedHost},
+    network, run, tasks,
+    traps::Within,
+    world::{COORDINATOR, Line, Odds, World},
+};
+use crate::{coordinator::agents::AgentAddress, graph::TaskStatus};
+use std::time::Duration;
+
+const HOSTS: i64 = 3;
+const STANDBY: &str = "standby";
+/// What the first coordinator has time for after it woke.
+const AFTERMATH: Duration = Duration::from_secs(35);
+
+/// What becomes of the messages between the first coordinator and the agents meanwhile.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Cut {
+    Lost,
+    Late,
+}
+
+struct Report {
+    record: Vec<Line>,
+    violations: Vec<String>,
+    /// Calls of the first coordinator that were refused after it woke.
+    fenced: usize,
+}
+
+fn run(seed: u64, cut: Cut) -> Report {
+    let mut random = fastrand::Rng::with_seed(!seed);
+    let world = World::new(seed, Odds::default());
+    let _within = Within::new(&world);
+    world.calm();
+    let directory = agents::state_directory();
+    let mut sim = run::simulation(seed);
+    for host_id in 1..=HOSTS {
+        let name = tasks::host_name(host_id);
+        let carrier = SimulatedHost { world: world.clone(), name: name.clone(), memory: Memory::Looks };
+        agents::add(&mut sim, &world, carrier, directory.path().join(&name));
+        world.tables().add_agent(host_id, AgentAddress::new(sim.lookup(name), network::AGENT_PORT));
+        let plan = tasks::plan(&mut random, u16::try_from(host_id).unwrap(), HOSTS);
+        world.tables().create(plan);
+    }
+    coordinator::add(&mut sim, &world, COORDINATOR);
+    let falls_silent = Duration::from_secs(1) + Duration::from_secs(10).mul_f64(random.f64());
+    let is_replaced = falls_silent + Duration::from_secs(2).mul_f64(random.f64());
+    let wakes = is_replaced + Duration::from_secs(1) + Duration::from_secs(20).mul_f64(random.f64());
+    let step_until = |sim: &mut turmoil::Sim<'_>, until: Duration| {
+        while sim.elapsed() < until {
+            sim.step().unwrap();
+        }
+    };
+
+    step_until(&mut sim, falls_silent);
+    world.cut_off(COORDINATOR, true);
+    for host in (1..=HOSTS).map(tasks::host_name) {
+        match cut {
+            Cut::Lost => sim.partition(COORDINATOR, host),
+            Cut::Late => sim.hold(COORDINATOR, host),
+        }
+    }
+    step_until(&mut sim, is_replaced);
+    coordinator::add(&mut sim, &world, STANDBY);
+    step_until(&mut sim, wakes);
+    let woke_at = sim.elapsed();
+    world.note_at(woke_at, COORDINATOR, "wakes");
+    world.cut_off(COORDINATOR, false);
+    for host in (1..=HOSTS).map(tasks::host_name) {
+        match cut {
+            Cut::Lost => sim.repair(COORDINATOR, host),
+            Cut::Late => sim.release(COORDINATOR, host),
+        }
+    }
+    step_until(&mut sim, wakes + AFTERMATH);
+    while !world.tables().rows.values().all(|row| row.status() == TaskStatus::Successful) {
+        assert!(sim.elapsed() < LIMIT, "seed {seed}: no end\n{}", world.told());
+        sim.step().unwrap();
+    }
+    checks::at_the_end(&world);
+    let (taken, fenced) = world.taken_and_fenced(COORDINATOR, woke_at);
+    if taken > 0 {
+        world.violation(format!("agents took {taken} calls of the stale coordinator"));
+    }
+    let mut faults = Faults::none(HOSTS);
+    for host in (1..=HOSTS).map(tasks::host_name) {
+        faults.crash(&mut sim, &host, &world, directory.path());
+        checks::agent_at_the_end(&world, &host, &directory.path().join(&host));
+    }
+    Report { record: world.take_record(), violations: world.violations(), fenced }
+}
+
+fn nothing_of_the_stale_one_counts(cut: Cut) {
+    let mut fenced = 0;
+    for seed in 0..12 {
+        let report = run(seed, cut);
+        let record: String = report.record.iter().map(|line| format!("{line}\n")).collect();
+        assert!(report.violations.is_empty(), "seed {seed}: {:#?}\n{record}", report.violations);
+        fenced += report.fenced;
+        assert_eq!(run(seed, cut).record, report.record, "seed {seed} is not the same twice");
+    }
+    println!("{cut:?}: {fenced} calls of the stale coordinator were refused");
+    assert!(fenced > 0, "the stale coordinator asked for nothing, so nothing was shown");
+}
+
+#[test]
+fn a_coordinator_that_was_cut_off_does_nothing_when_it_is_back() {
+    nothing_of_the_stale_one_counts(Cut::Lost);
+}
+
+#[test]
+fn calls_of_a_replaced_coordinator_that_arrive_late_do_nothing() {
+    nothing_of_the_stale_one_counts(Cut::Late);
+}

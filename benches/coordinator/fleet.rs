@@ -49,9 +49,7 @@ impl Fleet {
         let path = directory.path();
         fs::create_dir_all(path.join("state/tls")).unwrap();
         let authority = CertificateAuthority::load_or_create(&path.join("state/tls")).unwrap();
-        fs::create_dir(path.join("agents")).unwrap();
-        fs::write(path.join("agents/ca.pem"), authority.certificate_pem()).unwrap();
-        hosts::serve(&authority, &path.join("agents"), count).await;
+        hosts::serve(&authority, count).await;
         let rest = SocketAddr::from((address, 8443));
         let process = Command::new(env!("CARGO_BIN_EXE_oblet-coordinator"))
             .args(["--listen", &rest.to_string(), "--config-service-listen", &format!("{address}:8080")])

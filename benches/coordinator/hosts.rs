@@ -2,27 +2,21 @@
 
 use oblet::{
     rpc::v1::{self, agent_service_server},
-    tls::{CertificateAuthority, Identity, Role},
+    tls::{CertificateAuthority, Role},
 };
-use std::{
-    net::{IpAddr, Ipv4Addr, SocketAddr},
-    path::Path,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
-};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use tokio_stream::Iter;
-use tonic::{Request, Response, Status, transport::server::TcpIncoming};
+use tonic::{
+    Request, Response, Status,
+    transport::{Certificate, Server, ServerTlsConfig, server::TcpIncoming},
+};
 
 pub(crate) const AGENT_PORT: u16 = 62898;
 
 type Items = Iter<std::vec::IntoIter<Result<v1::WatchResponse, Status>>>;
 
 /// An agent without a host.
-struct Host {
-    steps: Arc<AtomicU64>,
-}
+struct Host;
 
 fn operation(key: Option<v1::OperationKey>) -> v1::Operation {
     v1::Operation { key, phase: v1::Phase::Finished.into(), outcome: Some(succeeded()), ..Default::default() }
@@ -37,7 +31,6 @@ impl agent_service_server::AgentService for Host {
     type WatchStream = Items;
 
     async fn submit(&self, request: Request<v1::SubmitRequest>) -> Result<Response<v1::SubmitResponse>, Status> {
-        self.steps.fetch_add(1, Ordering::Relaxed);
         let operation = operation(request.into_inner().key);
         Ok(Response::new(v1::SubmitResponse { operation: Some(operation), log: b"done\n".to_vec() }))
     }
@@ -103,18 +96,17 @@ pub(crate) fn address(number: u16) -> Ipv4Addr {
     Ipv4Addr::new(127, 77, high, low)
 }
 
-/// Serves `count` hosts on threads of this process; answers a counter of the steps that they carried out.
-pub(crate) async fn serve(authority: &CertificateAuthority, directory: &Path, count: u16) -> Arc<AtomicU64> {
-    let steps = Arc::new(AtomicU64::new(0));
+/// Serves `count` hosts on the runtime that calls this.
+pub(crate) async fn serve(authority: &CertificateAuthority, count: u16) {
     for number in 1..=count {
         let address = address(number);
         let issued = authority.issue(Role::Agent, "simulated", &[IpAddr::V4(address)]).unwrap();
-        let (certificate, key) = issued.write(directory, "agent").unwrap();
-        let identity = Identity::read(&directory.join("ca.pem"), &certificate, &key).unwrap();
+        let tls = ServerTlsConfig::new()
+            .identity(tonic::transport::Identity::from_pem(&issued.certificate_pem, issued.key_pem.as_bytes()))
+            .client_ca_root(Certificate::from_pem(authority.certificate_pem()));
         let listener = tokio::net::TcpListener::bind(SocketAddr::from((address, AGENT_PORT))).await.unwrap();
-        let service = agent_service_server::AgentServiceServer::new(Host { steps: Arc::clone(&steps) });
-        let server = tonic::transport::Server::builder().tls_config(identity.server()).unwrap().add_service(service);
+        let service = agent_service_server::AgentServiceServer::new(Host);
+        let server = Server::builder().tls_config(tls).unwrap().add_service(service);
         tokio::spawn(server.serve_with_incoming(TcpIncoming::from(listener).with_nodelay(Some(true))));
     }
-    steps
 }

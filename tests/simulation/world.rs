@@ -211,7 +211,7 @@ impl World {
     pub(super) async fn agent_may_crash(&self, host: &str) {
         let odds = self.state().odds.agent_crashes;
         if self.chance(odds) {
-            self.crash_here::<()>(host).await;
+            let _: () = self.crash_here(host).await;
         }
     }
 

@@ -34,13 +34,16 @@ pub(super) struct SimulatedHost {
 }
 
 const LONGEST_WORK: Duration = Duration::from_secs(8);
+/// Beyond the timeout of most steps.
+const STUCK: Duration = Duration::from_secs(40);
 
 impl SimulatedHost {
     async fn work(&self, context: &StepContext) -> Result<(), ()> {
+        let takes = if self.world.step_gets_stuck() { STUCK } else { self.world.delay(LONGEST_WORK) };
         tokio::select! {
             biased;
             () = context.cancel.cancelled() => Err(()),
-            () = tokio::time::sleep(self.world.delay(LONGEST_WORK)) => Ok(()),
+            () = tokio::time::sleep(takes) => Ok(()),
         }
     }
 

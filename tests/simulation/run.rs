@@ -44,6 +44,7 @@ pub(super) fn run(seed: u64, memory: Memory) -> Report {
     let mut random = fastrand::Rng::with_seed(!seed);
     let odds = Odds {
         step_fails: 0.06 * random.f64(),
+        step_gets_stuck: 0.03 * random.f64(),
         agent_crashes: 0.15 * random.f64(),
         store_fails: 0.03 * random.f64(),
         journal_fails: 0.03 * random.f64(),

@@ -64,6 +64,8 @@ pub(super) enum Trouble {
 pub(super) struct Odds {
     /// That a step fails, at each of two places.
     pub(super) step_fails: f64,
+    /// That it takes very long, at each of three places.
+    pub(super) step_gets_stuck: f64,
     /// That the agent crashes, at each of four places in a step.
     pub(super) agent_crashes: f64,
     /// That a commit of the store is in trouble.
@@ -194,6 +196,11 @@ impl World {
 
     pub(super) fn step_fails(&self) -> bool {
         let odds = self.state().odds.step_fails;
+        self.chance(odds)
+    }
+
+    pub(super) fn step_gets_stuck(&self) -> bool {
+        let odds = self.state().odds.step_gets_stuck;
         self.chance(odds)
     }
 

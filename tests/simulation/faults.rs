@@ -36,7 +36,7 @@ const LONGEST_PARTITION: Duration = Duration::from_secs(20);
 /// Of a program that ended by itself: systemd waits a moment.
 const RESTART_AFTER: Duration = Duration::from_secs(1);
 /// In real time.
-const CLOSING: Duration = Duration::from_secs(10);
+const CLOSING: Duration = Duration::from_secs(60);
 
 impl Faults {
     /// Only restarts of what crashes by itself.

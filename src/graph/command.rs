@@ -18,7 +18,7 @@ pub enum Refusal {
     RetryState { operation: Operation, status: TaskStatus },
     #[error("the task is {operation} {status}; only a FAILED task can be rolled back")]
     RollbackState { operation: Operation, status: TaskStatus },
-    #[error("the task is {operation} {status}; only a RUNNING task can be canceled")]
+    #[error("the task is {operation} {status}; only a RUNNING task that is not being canceled already can be canceled")]
     CancelState { operation: Operation, status: TaskStatus },
     #[error("the task has a step that cannot be taken back")]
     RollbackProhibited,
@@ -46,11 +46,13 @@ impl TaskState {
             }
             Command::Cancel => Err(Refusal::CancelState { operation, status }),
             Command::RetrySubtask(node) => {
-                let rule = "only a FAILED subtask can be retried, and none while the task is rolled back";
+                let rule =
+                    "only a FAILED subtask can be retried, and none while the task is rolled back or being canceled";
                 self.check(node, Event::SubtaskRetryRequested { node, by }, rule)
             }
             Command::SkipSubtask(node) => {
-                self.check(node, Event::SkipRequested { node, by }, "only a FAILED subtask can be skipped")
+                let rule = "only a FAILED subtask can be skipped, and none while the task is being canceled";
+                self.check(node, Event::SkipRequested { node, by }, rule)
             }
             Command::CancelSubtask(node) => {
                 self.check(node, Event::CancelRequested { node, by }, "only a RUNNING subtask can be canceled")

@@ -33,6 +33,7 @@ pub struct Node {
 pub struct Graph {
     nodes: Vec<Node>,
     downstreams: Vec<Vec<NodeIndex>>,
+    topological_order: Vec<NodeIndex>,
 }
 
 /// Why a list of nodes is not a graph.
@@ -53,21 +54,20 @@ impl Graph {
         if nodes.is_empty() {
             return Err(GraphError::Empty);
         }
-        let mut downstreams = vec![Vec::new(); nodes.len()];
+        let mut downstreams: Vec<Vec<NodeIndex>> = vec![Vec::new(); nodes.len()];
         for (index, node) in indexed(&nodes) {
-            for (position, upstream) in node.upstreams.iter().enumerate() {
+            for upstream in &node.upstreams {
                 let Some(list) = downstreams.get_mut(upstream.at()) else {
                     return Err(GraphError::UnknownUpstream { node: index, upstream: *upstream });
                 };
-                if node.upstreams.iter().take(position).any(|earlier| earlier == upstream) {
+                if list.last() == Some(&index) {
                     return Err(GraphError::RepeatedUpstream { node: index, upstream: *upstream });
                 }
                 list.push(index);
             }
         }
-        let graph = Self { nodes, downstreams };
-        graph.reject_cycle()?;
-        Ok(graph)
+        let topological_order = sort(&nodes, &downstreams)?;
+        Ok(Self { nodes, downstreams, topological_order })
     }
 
     /// A chain: each node waits for the one before it.
@@ -100,25 +100,32 @@ impl Graph {
         self.nodes.is_empty()
     }
 
-    /// Kahn's algorithm: what is never freed of its upstreams is in a cycle or behind one.
-    fn reject_cycle(&self) -> Result<(), GraphError> {
-        let mut waiting: Vec<usize> = self.nodes.iter().map(|node| node.upstreams.len()).collect();
-        let mut free: Vec<NodeIndex> =
-            self.nodes().filter(|(_, node)| node.upstreams.is_empty()).map(|(index, _)| index).collect();
-        while let Some(index) = free.pop() {
-            for downstream in self.downstreams(index) {
-                if let Some(count) = waiting.get_mut(downstream.at()) {
-                    *count -= 1;
-                    if *count == 0 {
-                        free.push(*downstream);
-                    }
+    /// Every node after all its upstreams.
+    pub(super) fn topological_order(&self) -> &[NodeIndex] {
+        &self.topological_order
+    }
+}
+
+/// Kahn's algorithm: what is never freed of its upstreams is in a cycle or behind one.
+fn sort(nodes: &[Node], downstreams: &[Vec<NodeIndex>]) -> Result<Vec<NodeIndex>, GraphError> {
+    let mut waiting: Vec<usize> = nodes.iter().map(|node| node.upstreams.len()).collect();
+    let mut free: Vec<NodeIndex> =
+        indexed(nodes).filter(|(_, node)| node.upstreams.is_empty()).map(|(index, _)| index).collect();
+    let mut order = Vec::with_capacity(nodes.len());
+    while let Some(index) = free.pop() {
+        order.push(index);
+        for downstream in downstreams.get(index.at()).into_iter().flatten() {
+            if let Some(count) = waiting.get_mut(downstream.at()) {
+                *count -= 1;
+                if *count == 0 {
+                    free.push(*downstream);
                 }
             }
         }
-        match waiting.iter().position(|count| *count > 0) {
-            Some(node) => Err(GraphError::Cycle { node: NodeIndex(node as u32) }),
-            None => Ok(()),
-        }
+    }
+    match waiting.iter().position(|count| *count > 0) {
+        Some(node) => Err(GraphError::Cycle { node: NodeIndex(node as u32) }),
+        None => Ok(order),
     }
 }
 

@@ -121,7 +121,7 @@ pub async fn start(
     let address = listener.local_addr().map_err(|source| AgentError::Listen { address: settings.listen, source })?;
     let incoming = TcpIncoming::from(listener).with_nodelay(Some(true)).with_keepalive(Some(KEEPALIVE));
     let incoming = handshake::over_tls(incoming, settings.identity.server()?);
-    let serving = start_on(settings, Server::builder(), incoming, carrier, view, shutdown).await?;
+    let serving = start_on(settings, incoming, carrier, view, shutdown).await?;
     tracing::info!(%address, "the agent is ready");
     Ok(Agent { address, serving })
 }
@@ -129,7 +129,6 @@ pub async fn start(
 /// Starts the agent on connections of any kind.
 pub(crate) async fn start_on<I: AsyncRead + AsyncWrite + Connected + Unpin + Send + 'static>(
     settings: Settings,
-    builder: Server,
     incoming: impl Stream<Item = io::Result<I>> + Send + 'static,
     carrier: Arc<dyn Carrier>,
     view: Arc<dyn HostView>,
@@ -149,7 +148,7 @@ pub(crate) async fn start_on<I: AsyncRead + AsyncWrite + Connected + Unpin + Sen
         disks: disks(&settings.root_dir, &settings.state_dir),
         metrics_port: settings.metrics_port,
     };
-    Ok(tokio::spawn(serve(settings, builder, incoming, api, writer, shutdown)))
+    Ok(tokio::spawn(serve(settings, incoming, api, writer, shutdown)))
 }
 
 fn disks(root_dir: &Path, state_dir: &Path) -> Vec<PathBuf> {
@@ -170,7 +169,6 @@ pub fn listen(address: SocketAddr) -> Result<TcpListener, AgentError> {
 /// Serves until the shutdown or until the journal fails, whichever comes first.
 async fn serve<I: AsyncRead + AsyncWrite + Connected + Unpin + Send + 'static>(
     settings: Settings,
-    builder: Server,
     incoming: impl Stream<Item = io::Result<I>>,
     api: AgentApi,
     mut writer: JoinHandle<Result<(), JournalFailure>>,
@@ -192,7 +190,7 @@ async fn serve<I: AsyncRead + AsyncWrite + Connected + Unpin + Send + 'static>(
         })
         .transpose()?;
     let stopping = CancellationToken::new();
-    let server = builder
+    let server = Server::builder()
         .http2_keepalive_interval(Some(KEEPALIVE))
         .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
         .concurrency_limit_per_connection(CALLS_PER_CONNECTION)

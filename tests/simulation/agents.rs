@@ -3,36 +3,46 @@
 use super::{
     hosts::{Memory, SimulatedHost},
     network,
+    tasks::host_name,
     world::World,
 };
 use crate::{
     agent::{Settings, start_on},
+    coordinator::agents::AgentAddress,
     tls::Identity,
 };
-use std::{net::Ipv4Addr, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    net::Ipv4Addr,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 use tokio_util::sync::CancellationToken;
-use tonic::transport::Server;
 
 /// State directories in memory, where the machine has such a place: a sync costs nothing there.
 pub(super) fn state_directory() -> tempfile::TempDir {
-    let memory = std::path::Path::new("/dev/shm");
+    let memory = Path::new("/dev/shm");
     if memory.is_dir() { tempfile::tempdir_in(memory).unwrap() } else { tempfile::tempdir().unwrap() }
 }
 
-/// Adds a host whose agent starts with the simulation and after every crash.
-pub(super) fn add(sim: &mut turmoil::Sim<'_>, world: &Arc<World>, carrier: SimulatedHost, state_dir: PathBuf) {
-    let world = Arc::clone(world);
-    sim.host(carrier.name.clone(), move || {
-        let (world, carrier, state_dir) = (Arc::clone(&world), carrier.clone(), state_dir.clone());
-        async move {
-            let name = carrier.name.clone();
-            world.runs_on(&name);
-            if let Err(error) = run(carrier, state_dir).await {
-                world.note(&name, format!("the agent stops: {error}"));
-            }
-            world.crash_here(&name).await
-        }
-    });
+/// Adds hosts whose agents start with the simulation and after every crash.
+pub(super) fn add(sim: &mut turmoil::Sim<'_>, world: &Arc<World>, hosts: i64, memory: Memory, directory: &Path) {
+    for host_id in 1..=hosts {
+        let name = host_name(host_id);
+        let carrier = SimulatedHost { world: Arc::clone(world), name: name.clone(), memory };
+        let state_dir = directory.join(&name);
+        sim.host(name.clone(), move || live(carrier.clone(), state_dir.clone()));
+        world.tables().add_agent(host_id, AgentAddress::new(sim.lookup(name), network::AGENT_PORT));
+    }
+}
+
+async fn live(carrier: SimulatedHost, state_dir: PathBuf) -> turmoil::Result {
+    let (world, name) = (Arc::clone(&carrier.world), carrier.name.clone());
+    world.runs_on(&name);
+    if let Err(error) = run(carrier, state_dir).await {
+        world.note(&name, format!("the agent stops: {error}"));
+    }
+    world.crash_here(&name).await
 }
 
 async fn run(carrier: SimulatedHost, state_dir: PathBuf) -> anyhow::Result<()> {
@@ -53,7 +63,6 @@ async fn run(carrier: SimulatedHost, state_dir: PathBuf) -> anyhow::Result<()> {
     };
     let incoming = network::listen().await?;
     let carrier = Arc::new(carrier);
-    let serving =
-        start_on(settings, Server::builder(), incoming, carrier.clone(), carrier, CancellationToken::new()).await?;
+    let serving = start_on(settings, incoming, carrier.clone(), carrier, CancellationToken::new()).await?;
     Ok(serving.await??)
 }

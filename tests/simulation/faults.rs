@@ -25,7 +25,8 @@ enum Fault {
 
 /// Faults still to come, and the repairs of those that came.
 pub(super) struct Faults {
-    /// Of a message. A lost one breaks its link: for TCP that is a partition which begins and ends by chance.
+    /// Of a message. A lost one breaks its link: for TCP that is a partition which begins and ends by chance. Where there
+    /// is such loss, no other partitions are.
     pub(super) loss: f64,
     hosts: Vec<String>,
     planned: Vec<(Duration, Fault)>,
@@ -45,6 +46,7 @@ impl Faults {
     }
 
     pub(super) fn plan(random: &mut fastrand::Rng, hosts: i64, until: Duration) -> Self {
+        let loss = if random.u8(0..4) == 0 { 0.002 } else { 0.0 };
         let mut planned = Vec::new();
         for _ in 0..random.usize(2..9) {
             let at = until.mul_f64(random.f64());
@@ -53,11 +55,11 @@ impl Faults {
             match random.u8(0..6) {
                 0..3 => planned.push((at, Fault::Crash(host))),
                 3 => planned.push((at, Fault::Crash(COORDINATOR.into()))),
+                _ if loss > 0.0 => {}
                 4 => planned.extend([(at, Fault::Partition(host.clone())), (long, Fault::Repair(host))]),
                 _ => planned.extend([(at, Fault::Hold(host.clone())), (long, Fault::Release(host))]),
             }
         }
-        let loss = if random.u8(0..4) == 0 { 0.002 } else { 0.0 };
         Self { loss, hosts: (1..=hosts).map(host_name).collect(), planned }
     }
 
@@ -66,9 +68,7 @@ impl Faults {
         world.note_at(sim.elapsed(), "network", "everything is mended");
         self.loss = 0.0;
         sim.set_fail_rate(self.loss);
-        for host in &self.hosts {
-            sim.repair(COORDINATOR, host.as_str());
-        }
+        self.repair_all(sim);
         let now = sim.elapsed();
         self.planned.retain_mut(|(at, fault)| match fault {
             Fault::Crash(_) | Fault::Partition(_) | Fault::Hold(_) => false,
@@ -77,6 +77,12 @@ impl Faults {
                 true
             }
         });
+    }
+
+    fn repair_all(&self, sim: &mut Sim<'_>) {
+        for host in &self.hosts {
+            sim.repair(COORDINATOR, host.as_str());
+        }
     }
 
     pub(super) fn step(&mut self, sim: &mut Sim<'_>, world: &World, directory: &Path) {
@@ -108,6 +114,9 @@ impl Faults {
         // tokio drops the tasks of a runtime in an order that no seed decides, and each closes its connections: where
         // all messages have one fate, the order makes no difference.
         sim.set_fail_rate(0.0);
+        if self.loss > 0.0 {
+            self.repair_all(sim);
+        }
         sim.set_max_message_latency(LOWEST_LATENCY);
         sim.crash(host);
         sim.set_max_message_latency(HIGHEST_LATENCY);

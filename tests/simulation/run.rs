@@ -3,20 +3,19 @@
 use super::{
     EPOCH, LIMIT, TICK, agents, checks, coordinator,
     faults::Faults,
-    hosts::{Memory, SimulatedHost},
+    hosts::Memory,
     network,
     store::Row,
     tasks,
     traps::Within,
     world::{COORDINATOR, Line, Odds, World},
 };
-use crate::{coordinator::agents::AgentAddress, graph::TaskStatus};
-use std::{sync::Arc, time::Duration};
+use crate::graph::TaskStatus;
+use std::time::Duration;
 
 const HOSTS: i64 = 3;
 /// So long everything goes wrong; then all is mended, and whatever is left has to come to its end.
 const TURMOIL: Duration = Duration::from_secs(30);
-
 /// So long nothing may happen any more.
 const AFTERMATH: Duration = Duration::from_secs(3);
 
@@ -53,14 +52,7 @@ pub(super) fn run(seed: u64, memory: Memory) -> Report {
     let _within = Within::new(&world);
     let directory = agents::state_directory();
     let mut sim = simulation(seed);
-    for host_id in 1..=HOSTS {
-        let name = tasks::host_name(host_id);
-        let state_dir = directory.path().join(&name);
-        let carrier = SimulatedHost { world: Arc::clone(&world), name: name.clone(), memory };
-        agents::add(&mut sim, &world, carrier, state_dir);
-        let address = AgentAddress::new(sim.lookup(name), network::AGENT_PORT);
-        world.tables().add_agent(host_id, address);
-    }
+    agents::add(&mut sim, &world, HOSTS, memory, directory.path());
     coordinator::add(&mut sim, &world, COORDINATOR);
     let mut requests: Vec<Duration> = (0..random.usize(1..4)).map(|_| TURMOIL.mul_f64(0.5 * random.f64())).collect();
     requests.sort();
@@ -69,6 +61,7 @@ pub(super) fn run(seed: u64, memory: Memory) -> Report {
 
     while sim.elapsed() < LIMIT {
         sim.step().unwrap();
+        faults.step(&mut sim, &world, directory.path());
         let now = sim.elapsed();
         while requests.first().is_some_and(|at| *at <= now) {
             requests.remove(0);
@@ -81,7 +74,6 @@ pub(super) fn run(seed: u64, memory: Memory) -> Report {
             world.calm();
             faults.mend(&mut sim, &world);
         }
-        faults.step(&mut sim, &world, directory.path());
         // That every agent learns of it takes a minute longer, so not all wait for it.
         let is_over =
             |row: &Row| row.status() == TaskStatus::Successful && (row.acknowledged || !seed.is_multiple_of(8));

@@ -4,15 +4,16 @@
 use super::{
     LIMIT, agents, checks, coordinator,
     faults::Faults,
-    hosts::{Memory, SimulatedHost},
-    network, run, tasks,
+    hosts::Memory,
+    run, tasks,
     traps::Within,
     world::{COORDINATOR, Line, Odds, World},
 };
-use crate::{coordinator::agents::AgentAddress, graph::TaskStatus};
+use crate::graph::TaskStatus;
 use std::time::Duration;
 
 const HOSTS: i64 = 3;
+const TASKS: u16 = 3;
 const STANDBY: &str = "standby";
 /// What the first coordinator has time for after it woke.
 const AFTERMATH: Duration = Duration::from_secs(35);
@@ -31,6 +32,10 @@ struct Report {
     fenced: usize,
 }
 
+fn hosts() -> impl Iterator<Item = String> {
+    (1..=HOSTS).map(tasks::host_name)
+}
+
 fn run(seed: u64, cut: Cut) -> Report {
     let mut random = fastrand::Rng::with_seed(!seed);
     let world = World::new(seed, Odds::default());
@@ -38,12 +43,9 @@ fn run(seed: u64, cut: Cut) -> Report {
     world.calm();
     let directory = agents::state_directory();
     let mut sim = run::simulation(seed);
-    for host_id in 1..=HOSTS {
-        let name = tasks::host_name(host_id);
-        let carrier = SimulatedHost { world: world.clone(), name: name.clone(), memory: Memory::Looks };
-        agents::add(&mut sim, &world, carrier, directory.path().join(&name));
-        world.tables().add_agent(host_id, AgentAddress::new(sim.lookup(name), network::AGENT_PORT));
-        let plan = tasks::plan(&mut random, u16::try_from(host_id).unwrap(), HOSTS);
+    agents::add(&mut sim, &world, HOSTS, Memory::Looks, directory.path());
+    for number in 0..TASKS {
+        let plan = tasks::plan(&mut random, number, HOSTS);
         world.tables().create(plan);
     }
     coordinator::add(&mut sim, &world, COORDINATOR);
@@ -57,8 +59,8 @@ fn run(seed: u64, cut: Cut) -> Report {
     };
 
     step_until(&mut sim, falls_silent);
-    world.cut_off(COORDINATOR, true);
-    for host in (1..=HOSTS).map(tasks::host_name) {
+    world.cut_off(Some(COORDINATOR));
+    for host in hosts() {
         match cut {
             Cut::Lost => sim.partition(COORDINATOR, host),
             Cut::Late => sim.hold(COORDINATOR, host),
@@ -69,8 +71,8 @@ fn run(seed: u64, cut: Cut) -> Report {
     step_until(&mut sim, wakes);
     let woke_at = sim.elapsed();
     world.note_at(woke_at, COORDINATOR, "wakes");
-    world.cut_off(COORDINATOR, false);
-    for host in (1..=HOSTS).map(tasks::host_name) {
+    world.cut_off(None);
+    for host in hosts() {
         match cut {
             Cut::Lost => sim.repair(COORDINATOR, host),
             Cut::Late => sim.release(COORDINATOR, host),
@@ -87,7 +89,7 @@ fn run(seed: u64, cut: Cut) -> Report {
         world.violation(format!("agents took {taken} calls of the stale coordinator"));
     }
     let mut faults = Faults::none(HOSTS);
-    for host in (1..=HOSTS).map(tasks::host_name) {
+    for host in hosts() {
         faults.crash(&mut sim, &host, &world, directory.path());
         checks::agent_at_the_end(&world, &host, &directory.path().join(&host));
     }

@@ -4,13 +4,12 @@
 use super::{
     LIMIT, agents, checks, coordinator,
     faults::Faults,
-    hosts::{Memory, SimulatedHost},
-    network, run, tasks,
+    hosts::Memory,
+    run, tasks,
     traps::{Action, ONLY_TASK, Point, Side, Trap, Within},
     world::{COORDINATOR, Odds, World},
 };
 use crate::{
-    coordinator::agents::AgentAddress,
     graph::{Direction, Event, NodeIndex, TaskStatus},
     steps::{Policy, Step},
 };
@@ -40,6 +39,13 @@ fn kind(step: &Step) -> &'static str {
     }
 }
 
+/// What the operator does with a task that failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Decision {
+    Retry,
+    Rollback,
+}
+
 /// Runs the step into the trap, and everything to its end; answers what must not have happened.
 fn spring(step: &Step, trap: Trap, decision: Decision, memory: Memory) -> Vec<String> {
     let seed = 1;
@@ -55,10 +61,7 @@ fn spring(step: &Step, trap: Trap, decision: Decision, memory: Memory) -> Vec<St
     }
     let directory = agents::state_directory();
     let mut sim = run::simulation(seed);
-    let name = tasks::host_name(1);
-    let carrier = SimulatedHost { world: world.clone(), name: name.clone(), memory };
-    agents::add(&mut sim, &world, carrier, directory.path().join(&name));
-    world.tables().add_agent(1, AgentAddress::new(sim.lookup(name), network::AGENT_PORT));
+    agents::add(&mut sim, &world, 1, memory, directory.path());
     coordinator::add(&mut sim, &world, COORDINATOR);
     assert_eq!(world.tables().create(tasks::between(step.clone())), ONLY_TASK);
     let mut faults = Faults::none(1);
@@ -82,13 +85,6 @@ fn spring(step: &Step, trap: Trap, decision: Decision, memory: Memory) -> Vec<St
         assert_eq!(failed, by_script, "{} {trap:?}\n{}", kind(step), world.told());
     }
     world.violations()
-}
-
-/// What the operator does with a task that failed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Decision {
-    Retry,
-    Rollback,
 }
 
 fn all(direction: Direction, action: Action, decisions: &[Decision]) {
@@ -143,14 +139,8 @@ fn a_defect_is_caught_behind_every_effect() {
             if !points(&step, Direction::Execute).contains(&Point::Running) {
                 continue;
             }
-            let crash = Action::Crash;
-            let trap = Trap {
-                node: NODE,
-                direction: Direction::Execute,
-                point: Point::Finish,
-                side: Side::Before,
-                action: crash,
-            };
+            let (point, side) = (Point::Finish, Side::Before);
+            let trap = Trap { node: NODE, direction: Direction::Execute, point, side, action: Action::Crash };
             let violations = spring(&step, trap, Decision::Retry, defect);
             assert!(!violations.is_empty(), "{} {defect:?}", kind(&step));
         }

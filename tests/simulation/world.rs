@@ -98,7 +98,7 @@ pub(super) struct State {
     violations: Vec<String>,
     crashes: Vec<String>,
     trap: Option<Trap>,
-    cut_off: BTreeSet<String>,
+    cut_off: Option<String>,
     /// Which host a runtime is.
     runtimes: HashMap<tokio::runtime::Id, String>,
     answers: Vec<Answer>,
@@ -129,7 +129,7 @@ impl World {
             violations: Vec::new(),
             crashes: Vec::new(),
             trap: None,
-            cut_off: BTreeSet::new(),
+            cut_off: None,
             runtimes: HashMap::new(),
             answers: Vec::new(),
             choosing: BTreeSet::new(),
@@ -280,18 +280,13 @@ impl World {
         (count(None), count(Some(tonic::Code::FailedPrecondition)))
     }
 
-    /// While it is, the store does not answer the coordinator on `host`.
-    pub(super) fn cut_off(&self, host: &str, is_cut_off: bool) {
-        let cut_off = &mut self.state().cut_off;
-        if is_cut_off {
-            cut_off.insert(host.into())
-        } else {
-            cut_off.remove(host)
-        };
+    /// From here on the store does not answer the coordinator on this host, and all others.
+    pub(super) fn cut_off(&self, host: Option<&str>) {
+        self.state().cut_off = host.map(Into::into);
     }
 
     pub(super) fn is_cut_off(&self, host: &str) -> bool {
-        self.state().cut_off.contains(host)
+        self.state().cut_off.as_deref() == Some(host)
     }
 
     pub(super) fn trap(&self) -> Option<Trap> {
@@ -302,13 +297,14 @@ impl World {
         self.state().trap = trap;
     }
 
+    /// A step on `host` is about to choose an identity, or has done so.
     pub(super) fn choose(&self, host: &str, chooses: bool) {
-        let choosing = &mut self.state().choosing;
+        let mut state = self.state();
         if chooses {
-            choosing.insert(host.into())
+            state.choosing.insert(host.into());
         } else {
-            choosing.remove(host)
-        };
+            state.choosing.remove(host);
+        }
     }
 
     pub(super) fn chooses(&self, host: &str) -> bool {

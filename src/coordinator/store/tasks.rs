@@ -300,8 +300,17 @@ fn ids(rows: &[AnyRow]) -> Result<Vec<TaskId>, StoreError> {
 }
 
 /// Takes a new epoch: whoever held an older one can append nothing to the tasks claimed with this one.
+///
+/// It is not below the seconds since 1970, so that a store that was restored from a backup does not begin with epochs
+/// that agents have seen since, and refuse.
 pub async fn next_epoch(store: &Store) -> Result<i64, StoreError> {
+    let seconds = now_micros() / 1_000_000;
     let mut transaction = store.begin().await?;
+    sqlx::query("UPDATE sequences SET next_value = ? WHERE name = 'epoch' AND next_value < ?")
+        .bind(seconds)
+        .bind(seconds)
+        .execute(&mut *transaction)
+        .await?;
     let epoch = allocate(&mut transaction, "epoch", 1).await?;
     transaction.commit().await?;
     Ok(epoch)

@@ -4,6 +4,7 @@ use crate::{
     operations::{Context, PlannedNode},
     steps::{CoordinatorStep, Step},
 };
+use std::time::Duration;
 use uuid::Uuid;
 
 fn plan() -> TaskPlan {
@@ -118,5 +119,29 @@ async fn a_task_that_this_program_cannot_read_stays_visible_and_costs_no_other()
     }
     assert!(load(&mut transaction, whole).await.is_ok());
     transaction.commit().await.unwrap();
+    store.close().await;
+}
+
+#[tokio::test]
+async fn a_restored_store_takes_an_epoch_above_those_that_agents_have_seen() {
+    let directory = tempfile::tempdir().unwrap();
+    let (kept, restored) = (directory.path().join("store.db"), directory.path().join("restored.db"));
+    let store = Store::open(&kept).await.unwrap();
+    next_epoch(&store).await.unwrap();
+    store.close().await;
+    std::fs::copy(&kept, &restored).unwrap();
+    let store = Store::open(&kept).await.unwrap();
+    let seen = next_epoch(&store).await.unwrap();
+    store.close().await;
+
+    let store = Store::open(&restored).await.unwrap();
+    let epoch = tokio::time::timeout(Duration::from_secs(10), async {
+        // The clock of the backup's machine has gone on meanwhile.
+        while now_micros() / 1_000_000 <= seen {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        next_epoch(&store).await.unwrap()
+    });
+    assert!(epoch.await.unwrap() > seen);
     store.close().await;
 }

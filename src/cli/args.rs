@@ -128,7 +128,7 @@ pub(crate) enum Package {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Obproxy {
     /// Create an OBProxy cluster, with proxies on the given hosts
-    Create(CreateArgs),
+    Create(Box<CreateArgs>),
     /// Add a proxy on each of the given hosts to a cluster
     Add(AddArgs),
     /// List the clusters

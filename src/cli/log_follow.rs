@@ -16,6 +16,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 pub(crate) async fn follow(context: &Context<'_>, of: SubtaskId) -> Result<(), CliError> {
     let mut reader = Reader {
         context,
+        of,
         doing: format!("follow the log of {of}"),
         path: format!("{}/log/events", of.path()),
         seen: None,
@@ -24,14 +25,17 @@ pub(crate) async fn follow(context: &Context<'_>, of: SubtaskId) -> Result<(), C
     tokio::select! {
         biased;
         result = reader.read() => result,
-        Ok(()) = tokio::signal::ctrl_c() => Err(CliError::Interrupted {
-            next: format!("the work goes on; come back with: oblet subtask log {} {} --follow", of.task, of.subtask),
-        }),
+        Ok(()) = tokio::signal::ctrl_c() => Err(CliError::Interrupted { next: way_back(of) }),
     }
+}
+
+fn way_back(of: SubtaskId) -> String {
+    format!("the work goes on; come back with: oblet subtask log {} {} --follow", of.task, of.subtask)
 }
 
 struct Reader<'a> {
     context: &'a Context<'a>,
+    of: SubtaskId,
     doing: String,
     path: String,
     /// The id of the last event that was printed: where to go on.
@@ -40,13 +44,10 @@ struct Reader<'a> {
     in_line: bool,
 }
 
-/// How a connection ended.
+/// How a connection ended. `moved`: something was read over it.
 enum Ended {
     AtRest,
-    /// `moved`: something was read over it.
-    Lost {
-        moved: bool,
-    },
+    Lost { moved: bool },
 }
 
 #[derive(Deserialize)]
@@ -81,7 +82,12 @@ impl Reader<'_> {
                     last_answer = Some(Instant::now());
                 }
                 Err(error) if error.is_temporary() && last_answer.is_some_and(|at| at.elapsed() < PATIENCE) => {}
-                Err(error) => return Err(error),
+                Err(error) => {
+                    if last_answer.is_some() {
+                        self.context.output.note(&format!("As far as known, {}", way_back(self.of)));
+                    }
+                    return Err(error);
+                }
             }
             if !away {
                 self.context.output.remark("The connection was lost; trying to go on where it was.");
@@ -122,7 +128,7 @@ impl Reader<'_> {
                     self.context.output.text(&text)?;
                     self.in_line = !text.is_empty() && !text.ends_with('\n');
                 }
-                self.seen = Some(event.id);
+                self.seen = Some(event.id).filter(|id| !id.is_empty()).or(self.seen.take());
                 Ok(false)
             }
             "end" => {

@@ -76,6 +76,9 @@ pub(crate) enum Command {
     /// What the coordinator does and did
     #[command(subcommand)]
     Task(Task),
+    /// The steps of a task
+    #[command(subcommand)]
+    Subtask(Subtask),
     /// What Prometheus scrapes
     #[command(subcommand)]
     Target(Target),
@@ -125,7 +128,7 @@ pub(crate) enum Package {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Obproxy {
     /// Create an OBProxy cluster, with proxies on the given hosts
-    Create(CreateArgs),
+    Create(Box<CreateArgs>),
     /// Add a proxy on each of the given hosts to a cluster
     Add(AddArgs),
     /// List the clusters
@@ -161,10 +164,42 @@ pub(crate) enum Task {
     Retry(TaskChange),
     /// Undo all that a failed task did
     Rollback(TaskChange),
-    /// Take a failed subtask for done and go on behind it
-    Skip { id: u64, subtask: u64 },
-    /// Stop a running subtask, which then counts as failed
-    Cancel { id: u64, subtask: u64 },
+    /// End what runs of a task and begin nothing more of it; it counts as failed then
+    Cancel(TaskChange),
+    /// Release what a task has reserved that nobody will take up again; what it left there stays
+    Unlock {
+        id: u64,
+        /// Do not ask
+        #[arg(short, long)]
+        yes: bool,
+        /// Show what would be released without releasing it
+        #[arg(long)]
+        dry_run: bool,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Subtask {
+    /// Undo a failed subtask and run it again
+    Retry(SubtaskChange),
+    /// Take a failed subtask for done, without running it, and go on behind it
+    Skip {
+        #[command(flatten)]
+        change: SubtaskChange,
+        /// Do not ask
+        #[arg(short, long)]
+        yes: bool,
+    },
+    /// End the run of a subtask, which then counts as failed
+    Cancel(SubtaskChange),
+    /// Print the log of a subtask
+    Log {
+        #[command(flatten)]
+        of: SubtaskId,
+        /// Go on printing what is written, until the subtask is at rest
+        #[arg(short, long)]
+        follow: bool,
+    },
 }
 
 #[derive(Debug, Subcommand)]
@@ -184,12 +219,36 @@ pub(crate) struct Run {
     pub(crate) dry_run: bool,
 }
 
+/// How a command sends the request that makes tasks.
+#[derive(Debug, Args)]
+pub(crate) struct Creation {
+    #[command(flatten)]
+    pub(crate) run: Run,
+    /// Key of the request, which makes its tasks once however often it is sent with it; else one of its own
+    #[arg(long, value_name = "KEY", value_parser = idempotency_key, conflicts_with = "dry_run")]
+    pub(crate) idempotency_key: Option<String>,
+}
+
 #[derive(Debug, Args)]
 pub(crate) struct TaskChange {
     pub(crate) id: u64,
-    /// Do not wait for the end; print the id of the task
+    #[command(flatten)]
+    pub(crate) run: Run,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct SubtaskChange {
+    #[command(flatten)]
+    pub(crate) of: SubtaskId,
+    /// Show the subtask as it would stand right after, without changing it
     #[arg(long)]
-    pub(crate) detach: bool,
+    pub(crate) dry_run: bool,
+}
+
+#[derive(Debug, Clone, Copy, Args)]
+pub(crate) struct SubtaskId {
+    pub(crate) task: u64,
+    pub(crate) subtask: u64,
 }
 
 #[derive(Debug, Args)]
@@ -206,6 +265,14 @@ pub(crate) fn port() -> clap::builder::RangedI64ValueParser<u16> {
 
 fn task_status() -> clap::builder::PossibleValuesParser {
     ["RUNNING", "FAILED", "SUCCESSFUL"].into()
+}
+
+/// What the coordinator takes as a key.
+fn idempotency_key(text: &str) -> Result<String, String> {
+    match text.len() {
+        1..=191 if text.bytes().all(|byte| byte.is_ascii_graphic()) => Ok(text.into()),
+        _ => Err("a key has 1 to 191 visible ASCII characters".into()),
+    }
 }
 
 fn seconds(text: &str) -> Result<Duration, String> {

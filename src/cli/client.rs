@@ -1,4 +1,8 @@
-use reqwest::{Body, Method, RequestBuilder, Response, StatusCode, multipart, redirect};
+use reqwest::{
+    Body, Method, RequestBuilder, Response, StatusCode,
+    header::{ACCEPT, CONTENT_TYPE},
+    multipart, redirect,
+};
 use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
 use serde_json::Value;
@@ -6,11 +10,13 @@ use std::time::Duration;
 
 use super::{
     error::{CliError, Refusal},
+    event_stream::EventStream,
     settings::{Settings, is_loopback},
 };
 
 /// OCP's upper bound for the size of a page.
 const PAGE_SIZE: usize = 2000;
+const EVENT_STREAM: &str = "text/event-stream";
 /// The slowest line over which an upload is still waited for.
 const SLOWEST_UPLOAD_BYTES_PER_SECOND: u64 = 128 * 1024;
 
@@ -100,6 +106,41 @@ impl Client {
         self.send(doing, request, self.timeout).await
     }
 
+    /// A request that is carried out once, however often it comes with the same key.
+    pub(crate) async fn post_once(&self, doing: &str, path: &str, body: &Value, key: &str) -> Result<Value, CliError> {
+        let request = self.request(Method::POST, path).header("Idempotency-Key", key).json(body);
+        self.send(doing, request, self.timeout).await
+    }
+
+    /// The events behind the one with the id `seen`; None if there are none and will be none.
+    pub(crate) async fn events(
+        &self,
+        doing: &str,
+        path: &str,
+        seen: Option<&str>,
+    ) -> Result<Option<EventStream>, CliError> {
+        let mut request = self.request(Method::GET, path).header(ACCEPT, EVENT_STREAM);
+        if let Some(id) = seen {
+            request = request.header("Last-Event-ID", id);
+        }
+        let answered = tokio::time::timeout(self.timeout, request.send()).await;
+        let timed_out = || CliError::TimedOut { doing: doing.into(), seconds: self.timeout.as_secs() };
+        let failed = |source| self.failed(doing, self.timeout, source);
+        let response = answered.map_err(|_elapsed| timed_out())?.map_err(failed)?;
+        let status = response.status();
+        let kind = response.headers().get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
+        if status == StatusCode::NO_CONTENT {
+            return Ok(None);
+        }
+        if status.is_success() && kind.starts_with(EVENT_STREAM) {
+            return Ok(Some(EventStream::new(response, self.url.to_string())));
+        }
+        let answered = tokio::time::timeout(self.timeout, text(response)).await;
+        let body = answered.map_err(|_elapsed| timed_out())?.map_err(failed)?;
+        read(doing, status, &body)?;
+        Err(unreadable(doing, "it is no stream of events"))
+    }
+
     pub(crate) async fn delete(&self, doing: &str, path: &str) -> Result<Value, CliError> {
         self.send(doing, self.request(Method::DELETE, path), self.timeout).await
     }
@@ -159,16 +200,20 @@ impl Client {
     }
 
     async fn send(&self, doing: &str, request: RequestBuilder, timeout: Duration) -> Result<Value, CliError> {
-        let failed = |source: reqwest::Error| match source.is_timeout() {
-            true => CliError::TimedOut { doing: doing.into(), seconds: timeout.as_secs() },
-            false => {
-                CliError::Unreachable { doing: doing.into(), url: self.url.to_string(), source: source.without_url() }
-            }
-        };
+        let failed = |source| self.failed(doing, timeout, source);
         let response = request.timeout(timeout).send().await.map_err(failed)?;
         let status = response.status();
         let body = text(response).await.map_err(failed)?;
         read(doing, status, &body)
+    }
+
+    fn failed(&self, doing: &str, timeout: Duration, source: reqwest::Error) -> CliError {
+        match source.is_timeout() {
+            true => CliError::TimedOut { doing: doing.into(), seconds: timeout.as_secs() },
+            false => {
+                CliError::Unreachable { doing: doing.into(), url: self.url.to_string(), source: source.without_url() }
+            }
+        }
     }
 }
 

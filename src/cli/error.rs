@@ -104,6 +104,15 @@ impl CliError {
         }
     }
 
+    pub(crate) fn is_unreachable(&self) -> bool {
+        matches!(self, Self::Unreachable { .. })
+    }
+
+    /// There was no connection over which anything could have been sent.
+    pub(crate) fn is_refused_connection(&self) -> bool {
+        matches!(self, Self::Unreachable { source, .. } if source.is_connect())
+    }
+
     /// What failed, why, what to do about it, and what to quote when asking for help.
     pub(crate) fn report(&self) -> String {
         let mut text = format!("{self}\n");

@@ -4,33 +4,35 @@ use tokio::time::Instant;
 
 use super::{
     Context,
-    args::Run,
+    args::Creation,
     error::CliError,
+    once,
     output::Format,
     progress::View,
-    task::{TASKS, print_plan, print_tasks},
+    task::TASKS,
     task_model::Task,
+    task_tables::{print_plan, print_tasks},
 };
 
 const SHORTEST_PAUSE: Duration = Duration::from_millis(200);
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 /// How long a coordinator may be away, as it is while it is restarted or upgraded: its tasks survive that.
-const PATIENCE: Duration = Duration::from_secs(120);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
 
 /// Sends a request that makes tasks, and follows them unless the operator wants otherwise.
 pub(crate) async fn start(
     context: &Context<'_>,
-    run: &Run,
+    creation: &Creation,
     doing: &str,
     path: &str,
     body: &Value,
 ) -> Result<(), CliError> {
-    if run.dry_run {
+    if creation.run.dry_run {
         let plan = context.client.post(doing, path, &[("dryRun", "true")], Some(body)).await?;
         return print_plan(context, &plan, &Task::read_all(doing, &plan)?);
     }
-    let answer = context.client.post(doing, path, &[], Some(body)).await?;
-    follow_answer(context, run.detach, doing, &answer).await
+    let answer = once::post(context, doing, path, body, creation.idempotency_key.as_deref()).await?;
+    follow_answer(context, creation.run.detach, doing, &answer).await
 }
 
 /// Follows the tasks that an answer tells of.
@@ -44,7 +46,12 @@ pub(crate) async fn follow_answer(
     if !detach {
         return watch(context, &ids, answer.get("contents").is_none()).await;
     }
-    context.output.note(&format!("Follow with: {}", watch_command(&ids)));
+    print_ids(context, answer, &ids)
+}
+
+/// Prints the ids of tasks that nobody waits for.
+pub(crate) fn print_ids(context: &Context<'_>, answer: &Value, ids: &[u64]) -> Result<(), CliError> {
+    context.output.note(&format!("Follow with: {}", watch_command(ids)));
     match context.output.format {
         Format::Json => context.output.json(answer),
         Format::Table | Format::Name => context.output.names(ids.iter().map(u64::to_string)),
@@ -54,6 +61,13 @@ pub(crate) async fn follow_answer(
 /// Draws the progress of tasks to their end and prints how they ended; an error if one of them failed.
 /// `bare`: the data is the one task itself, not a list. Ctrl-C ends the watching, never the work.
 pub(crate) async fn watch(context: &Context<'_>, ids: &[u64], bare: bool) -> Result<(), CliError> {
+    let tasks = rest(context, ids, bare).await?;
+    let failed: Vec<_> = tasks.into_iter().filter(Task::has_failed).collect();
+    if failed.is_empty() { Ok(()) } else { Err(CliError::Tasks(failed)) }
+}
+
+/// The same, and answers how the tasks ended.
+pub(crate) async fn rest(context: &Context<'_>, ids: &[u64], bare: bool) -> Result<Vec<Task>, CliError> {
     let way_back = format!("the work goes on; come back with: {}", watch_command(ids));
     let polled = tokio::select! {
         biased;
@@ -68,8 +82,7 @@ pub(crate) async fn watch(context: &Context<'_>, ids: &[u64], bare: bool) -> Res
     let data = if bare { ends.pop().unwrap_or_default() } else { json!({"contents": ends}) };
     let tasks = Task::read_all("watch the tasks", &data)?;
     print_tasks(context, &data, &tasks)?;
-    let failed: Vec<_> = tasks.into_iter().filter(Task::has_failed).collect();
-    if failed.is_empty() { Ok(()) } else { Err(CliError::Tasks(failed)) }
+    Ok(tasks)
 }
 
 async fn poll(context: &Context<'_>, ids: &[u64]) -> Result<Vec<Value>, CliError> {

@@ -54,8 +54,9 @@ pub(crate) async fn run(context: &Context<'_>, command: &Command) -> Result<(), 
         }
         Command::Remove(removal) => {
             let what = format!("host {}", removal.id);
-            context.confirm(removal, &what)?;
-            context.client.delete(&format!("remove {what}"), &format!("{HOSTS}/{}", removal.id)).await?;
+            let doing = format!("remove {what}");
+            context.confirm(removal.yes, removal.id, &doing)?;
+            context.client.delete(&doing, &format!("{HOSTS}/{}", removal.id)).await?;
             context.removed(removal.id, &what)
         }
     }

@@ -6,16 +6,22 @@
 mod args;
 mod client;
 mod error;
+mod event_stream;
 mod follow;
 mod host;
+mod log_follow;
 mod obproxy;
+mod once;
 mod output;
 mod package;
 mod progress;
 mod settings;
+mod sse;
+mod subtask;
 mod target;
 mod task;
 mod task_model;
+mod task_tables;
 
 use clap::{CommandFactory, Parser};
 use std::{
@@ -23,7 +29,7 @@ use std::{
     process::ExitCode,
 };
 
-use args::{Cli, Command, Removal};
+use args::{Cli, Command};
 use client::Client;
 use error::CliError;
 use output::{Format, Output};
@@ -84,28 +90,28 @@ impl Context<'_> {
             Command::Package(command) => package::run(self, command).await,
             Command::Obproxy(command) => obproxy::run(self, command).await,
             Command::Task(command) => task::run(self, command).await,
+            Command::Subtask(command) => subtask::run(self, command).await,
             Command::Target(command) => target::run(self, command).await,
             Command::Completion { .. } => Ok(()),
         }
     }
 
-    /// Has the operator repeat the id of what is about to be removed.
-    fn confirm(&self, removal: &Removal, what: &str) -> Result<(), CliError> {
-        if removal.yes {
+    /// Has the operator repeat the id of what is about to be changed, unless `yes`. `doing` completes "cannot ...".
+    fn confirm(&self, yes: bool, id: u64, doing: &str) -> Result<(), CliError> {
+        if yes {
             return Ok(());
         }
-        let not_removed = |message: String| CliError::Usage { message, next: "repeat the command with --yes".into() };
+        let not_done = |why: &str| CliError::Usage {
+            message: format!("cannot {doing}: {why}"),
+            next: "repeat the command with --yes".into(),
+        };
         if !io::stdin().is_terminal() {
-            return Err(not_removed(format!("nobody is there to confirm that {what} is to be removed")));
+            return Err(not_done("nobody is there to confirm it"));
         }
-        self.output.note(&format!("Type {} to remove {what}:", removal.id));
+        self.output.note(&format!("Type {id} to {doing}:"));
         let mut answer = String::new();
         io::stdin().lock().read_line(&mut answer).map_err(CliError::Input)?;
-        if answer.trim() == removal.id.to_string() {
-            Ok(())
-        } else {
-            Err(not_removed(format!("{what} was not removed")))
-        }
+        if answer.trim() == id.to_string() { Ok(()) } else { Err(not_done("it was not confirmed")) }
     }
 
     /// Removing has no data to print beyond the id.

@@ -5,7 +5,7 @@ use std::{net::SocketAddr, path::PathBuf, str::FromStr};
 
 use super::{
     Context,
-    args::{Obproxy as Command, Run, port},
+    args::{Creation, Obproxy as Command, port},
     error::CliError,
     follow,
     output::{Column, entries},
@@ -90,7 +90,7 @@ pub(crate) struct CreateArgs {
     #[arg(long, value_name = "FILE", requires = "host")]
     version: Option<String>,
     #[command(flatten)]
-    run: Run,
+    creation: Creation,
 }
 
 #[derive(Debug, Args)]
@@ -106,7 +106,7 @@ pub(crate) struct AddArgs {
     #[arg(long, value_name = "FILE")]
     version: String,
     #[command(flatten)]
-    run: Run,
+    creation: Creation,
 }
 
 #[derive(Debug, Args)]
@@ -171,7 +171,7 @@ pub(crate) async fn run(context: &Context<'_>, command: &Command) -> Result<(), 
     match command {
         Command::Create(args) => {
             let doing = format!("create the obproxy cluster {}", args.name);
-            follow::start(context, &args.run, &doing, CLUSTERS, &creation(args)?).await
+            follow::start(context, &args.creation, &doing, CLUSTERS, &creation(args)?).await
         }
         Command::Add(args) => {
             let doing = format!("add proxies to the obproxy cluster {}", args.cluster);
@@ -182,7 +182,7 @@ pub(crate) async fn run(context: &Context<'_>, command: &Command) -> Result<(), 
                 "exporterPort": args.ports.exporter_port,
                 "version": args.version,
             });
-            follow::start(context, &args.run, &doing, &path, &body).await
+            follow::start(context, &args.creation, &doing, &path, &body).await
         }
         Command::List => {
             let data = context.client.list("list the obproxy clusters", CLUSTERS).await?;

@@ -134,6 +134,13 @@ impl Output {
         let _ = writeln!(io::stderr(), "{text}");
     }
 
+    /// Says how the work goes, unless the operator does not want to know.
+    pub(crate) fn remark(&self, text: &str) {
+        if self.progress != Progress::None {
+            self.note(text);
+        }
+    }
+
     pub(crate) fn error(&self, report: &str) {
         let label = if self.color_errors { "\u{1b}[1;31merror:\u{1b}[0m" } else { "error:" };
         self.note(&format!("{label} {}", report.trim_end()));

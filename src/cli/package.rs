@@ -48,8 +48,9 @@ pub(crate) async fn run(context: &Context<'_>, command: &Command) -> Result<(), 
         }
         Command::Remove(removal) => {
             let what = format!("package {}", removal.id);
-            context.confirm(removal, &what)?;
-            context.client.delete(&format!("remove {what}"), &format!("{PACKAGES}/{}", removal.id)).await?;
+            let doing = format!("remove {what}");
+            context.confirm(removal.yes, removal.id, &doing)?;
+            context.client.delete(&doing, &format!("{PACKAGES}/{}", removal.id)).await?;
             context.removed(removal.id, &what)
         }
     }

@@ -1,13 +1,13 @@
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, HashSet},
     fmt::Display,
     io::Write,
     time::Duration,
 };
 
 use super::{
-    output::Progress,
+    output::{Progress, printable},
     task_model::{Subtask, Task},
 };
 use crate::graph::{SubtaskStatus, TaskStatus};
@@ -17,13 +17,21 @@ pub(crate) struct View {
     progress: Progress,
     /// What was last said of a task (by its id) and of a subtask (by both ids).
     said: HashMap<(u64, Option<u64>), String>,
+    /// The lines that told what a subtask waits for.
+    waits: HashSet<String>,
     bars: MultiProgress,
     bar_of_task: BTreeMap<u64, ProgressBar>,
 }
 
 impl View {
     pub(crate) fn new(progress: Progress) -> Self {
-        Self { progress, said: HashMap::new(), bars: MultiProgress::new(), bar_of_task: BTreeMap::new() }
+        Self {
+            progress,
+            said: HashMap::new(),
+            waits: HashSet::new(),
+            bars: MultiProgress::new(),
+            bar_of_task: BTreeMap::new(),
+        }
     }
 
     /// Returns whether something changed since the task was last shown.
@@ -42,6 +50,10 @@ impl View {
             }
             let line = format!("{} [{number:>width$}/{count}] {}", task.id, subtask_state(subtask));
             changed |= self.say_once((task.id, Some(subtask.id)), line);
+            if let Some(wait) = subtask.wait() {
+                let step = format!("{} [{number:>width$}/{count}] {}", task.id, subtask.name);
+                self.tell_wait(format!("{step}: {}", printable(&wait)));
+            }
         }
         if !task.is_running() {
             changed |= self.say_once((task.id, None), summary);
@@ -72,11 +84,19 @@ impl View {
         true
     }
 
+    /// A step may try in vain again and again, each time waiting for the same.
+    fn tell_wait(&mut self, line: String) {
+        if self.progress == Progress::Lines && !self.waits.contains(&line) {
+            write_line(&line);
+            self.waits.insert(line);
+        }
+    }
+
     fn draw(&mut self, task: &Task) {
         let bar = self.bar_of_task.entry(task.id).or_insert_with(|| self.bars.add(new_bar(task)));
         bar.set_length(task.subtasks().len() as u64);
         bar.set_position(task.finished_subtasks() as u64);
-        let steps: Vec<_> = task.subtasks().iter().filter(|subtask| is_active(subtask)).map(subtask_state).collect();
+        let steps: Vec<_> = task.subtasks().iter().filter(|subtask| is_active(subtask)).map(step).collect();
         match task.status {
             TaskStatus::Running => bar.set_message(steps.join(", ")),
             TaskStatus::Failed => bar.abandon_with_message("FAILED"),
@@ -105,6 +125,14 @@ fn is_active(subtask: &Subtask) -> bool {
 
 fn subtask_state(subtask: &Subtask) -> String {
     state(&subtask.name, subtask.status, subtask.operation.as_deref(), subtask.run_time)
+}
+
+/// The state of a subtask with what it waits for.
+fn step(subtask: &Subtask) -> String {
+    match subtask.wait() {
+        Some(wait) => format!("{}, {}", subtask_state(subtask), printable(&wait)),
+        None => subtask_state(subtask),
+    }
 }
 
 /// Such as "Install rpm: RUNNING (retry, attempt 2)".

@@ -1,41 +1,91 @@
-use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::{
     Context,
-    args::{Task as Command, TaskChange},
+    args::{SubtaskId, Task as Command, TaskChange},
     error::CliError,
     follow,
-    output::{Format, entries, text},
-    task_model::{Creator, Subtask, Task},
+    output::{Column, Format, entries},
+    subtask,
+    task_model::Task,
+    task_tables::{print_task, print_task_state, print_tasks},
 };
 
 pub(crate) const TASKS: &str = "api/v2/tasks/instances";
+pub(crate) const DRY_RUN_NOTE: &str = "Nothing was changed; this is how it would stand right after.";
+
+const OBJECTS: &[Column] = &[("OBJECT", "/object")];
 
 pub(crate) async fn run(context: &Context<'_>, command: &Command) -> Result<(), CliError> {
     match command {
         Command::List { status, limit } => list(context, status, *limit).await,
         Command::Show { id } => show(context, *id).await,
         Command::Watch { ids } => follow::watch(context, ids, ids.len() == 1).await,
-        Command::Log { id, subtask } => log(context, *id, *subtask).await,
-        Command::Retry(change) => change_task(context, change, "retry").await,
-        Command::Rollback(change) => change_task(context, change, "rollback").await,
-        Command::Skip { id, subtask } => change_subtask(context, *id, *subtask, "skip").await,
-        Command::Cancel { id, subtask } => change_subtask(context, *id, *subtask, "cancel").await,
+        Command::Log { id, subtask: Some(subtask) } => {
+            subtask::print_log(context, SubtaskId { task: *id, subtask: *subtask }).await
+        }
+        Command::Log { id, subtask: None } => logs(context, *id).await,
+        Command::Retry(decision) => change(context, decision, "retry").await,
+        Command::Rollback(decision) => change(context, decision, "rollback").await,
+        Command::Cancel(decision) => cancel(context, decision).await,
+        Command::Unlock { id, yes, dry_run } => unlock(context, *id, *yes, *dry_run).await,
     }
 }
 
-async fn change_task(context: &Context<'_>, change: &TaskChange, verb: &str) -> Result<(), CliError> {
-    let doing = format!("{verb} task {}", change.id);
-    let answer = context.client.post(&doing, &format!("{TASKS}/{}/{verb}", change.id), &[], None).await?;
-    follow::follow_answer(context, change.detach, &doing, &answer).await
+pub(crate) fn dry_run_query(dry_run: bool) -> &'static [(&'static str, &'static str)] {
+    if dry_run { &[("dryRun", "true")] } else { &[] }
 }
 
-/// The API answers without data; the rest of the task goes on by itself.
-async fn change_subtask(context: &Context<'_>, id: u64, subtask: u64, verb: &str) -> Result<(), CliError> {
-    let doing = format!("{verb} subtask {subtask} of task {id}");
-    context.client.post(&doing, &format!("{TASKS}/{id}/subtasks/{subtask}/{verb}"), &[], None).await?;
-    context.output.note(&format!("Done: {doing}. Follow with: oblet task watch {id}"));
+async fn change(context: &Context<'_>, decision: &TaskChange, verb: &str) -> Result<(), CliError> {
+    let doing = format!("{verb} task {}", decision.id);
+    let Some(answer) = decide(context, decision, &doing, verb).await? else { return Ok(()) };
+    follow::follow_answer(context, decision.run.detach, &doing, &answer).await
+}
+
+/// Sends a decision; a dry run is told at once and leaves nothing to follow.
+async fn decide(
+    context: &Context<'_>,
+    TaskChange { id, run }: &TaskChange,
+    doing: &str,
+    verb: &str,
+) -> Result<Option<Value>, CliError> {
+    let answer = context.client.post(doing, &format!("{TASKS}/{id}/{verb}"), dry_run_query(run.dry_run), None).await?;
+    if !run.dry_run {
+        return Ok(Some(answer));
+    }
+    print_task_state(context, &answer, &Task::read(doing, &answer)?)?;
+    context.output.remark(DRY_RUN_NOTE);
+    Ok(None)
+}
+
+/// A task that was canceled ends as FAILED, which is what was asked for.
+async fn cancel(context: &Context<'_>, decision: &TaskChange) -> Result<(), CliError> {
+    let id = decision.id;
+    let doing = format!("cancel task {id}");
+    let Some(answer) = decide(context, decision, &doing, "cancel").await? else { return Ok(()) };
+    if decision.run.detach {
+        return follow::print_ids(context, &answer, &[id]);
+    }
+    let ends = follow::rest(context, &[id], true).await?;
+    if ends.iter().any(|task| task.problem.is_some()) {
+        return Err(CliError::Tasks(ends));
+    }
+    context.output.note(&match ends.iter().any(Task::has_failed) {
+        true => format!("Canceled. Go on with: oblet task retry {id}; or undo it with: oblet task rollback {id}"),
+        false => format!("Task {id} was over before it could be canceled."),
+    });
+    Ok(())
+}
+
+async fn unlock(context: &Context<'_>, id: u64, yes: bool, dry_run: bool) -> Result<(), CliError> {
+    let doing = format!("release what task {id} has reserved");
+    // Nothing has to be confirmed where nothing is changed.
+    context.confirm(yes || dry_run, id, &doing)?;
+    let data = context.client.post(&doing, &format!("{TASKS}/{id}/releaseLocks"), dry_run_query(dry_run), None).await?;
+    context.output.list(&data, OBJECTS, "/object")?;
+    if dry_run {
+        context.output.remark("Nothing was changed; this is what would be released.");
+    }
     Ok(())
 }
 
@@ -50,59 +100,20 @@ async fn list(context: &Context<'_>, status: &[String], limit: u64) -> Result<()
 
 async fn show(context: &Context<'_>, id: u64) -> Result<(), CliError> {
     let (data, task) = get(context, id).await?;
-    let output = &context.output;
-    match output.format {
-        Format::Json => return output.json(&data),
-        Format::Name => return output.names([id.to_string()]),
-        Format::Table => {}
-    }
-    output.fields([
-        ("Task", task.id.to_string()),
-        ("Name", task.name.clone()),
-        ("Status", task.status.to_string()),
-        ("Operation", or_dash(task.operation.clone())),
-        ("Host", or_dash(task.host_id.map(|host| host.to_string()))),
-        ("Creator", or_dash(task.creator.as_ref().map(|creator| creator.name().to_owned()))),
-        ("Started", or_dash(task.start_time.clone())),
-        ("Finished", or_dash(task.finish_time.clone())),
-    ])?;
-    output.text("\n")?;
-    output.table(&["ID", "STEP", "STATUS", "OPERATION", "ATTEMPT", "TOOK"], task.subtasks().iter().map(subtask_row))?;
-    if task.has_failed() {
-        output.text(&format!("\n{}", task.failure_report()))?;
-    }
-    Ok(())
+    print_task(context, &data, &task)
 }
 
-fn subtask_row(subtask: &Subtask) -> Vec<String> {
-    vec![
-        subtask.id.to_string(),
-        subtask.name.clone(),
-        subtask.status.to_string(),
-        or_dash(subtask.operation.clone()),
-        or_dash(subtask.run_time.map(|attempt| attempt.to_string())),
-        took(subtask.start_time.as_deref(), subtask.finish_time.as_deref()),
-    ]
-}
-
-/// Without a subtask: the logs of all that have started, each under a heading.
-async fn log(context: &Context<'_>, id: u64, subtask: Option<u64>) -> Result<(), CliError> {
+/// The logs of all subtasks that have started, each under a heading.
+async fn logs(context: &Context<'_>, id: u64) -> Result<(), CliError> {
     let output = &context.output;
-    if let Some(subtask) = subtask {
-        let data = subtask_log(context, id, subtask).await?;
-        return match output.format {
-            Format::Json => output.json(&data),
-            Format::Table | Format::Name => output.text(&log_text(&data)),
-        };
-    }
     let (_, task) = get(context, id).await?;
     let mut logs = Vec::new();
     for subtask in task.subtasks().iter().filter(|subtask| subtask.has_started()) {
-        let data = subtask_log(context, id, subtask.id).await?;
+        let data = subtask::log(context, SubtaskId { task: id, subtask: subtask.id }).await?;
         match output.format {
             Format::Json => logs.push(json!({"id": subtask.id, "name": subtask.name, "log": data.get("log")})),
             Format::Table | Format::Name => {
-                output.text(&format!("==> {} ({}) <==\n{}", subtask.name, subtask.id, log_text(&data)))?;
+                output.text(&format!("==> {} ({}) <==\n{}", subtask.name, subtask.id, subtask::log_text(&data)))?;
             }
         }
     }
@@ -112,75 +123,9 @@ async fn log(context: &Context<'_>, id: u64, subtask: Option<u64>) -> Result<(),
     }
 }
 
-async fn subtask_log(context: &Context<'_>, id: u64, subtask: u64) -> Result<Value, CliError> {
-    let doing = format!("read the log of subtask {subtask} of task {id}");
-    context.client.get(&doing, &format!("{TASKS}/{id}/subtasks/{subtask}/log")).await
-}
-
-fn log_text(data: &Value) -> String {
-    match data.get("log").and_then(Value::as_str) {
-        Some(log) if log.is_empty() || log.ends_with('\n') => log.to_owned(),
-        Some(log) => format!("{log}\n"),
-        None => String::new(),
-    }
-}
-
 async fn get(context: &Context<'_>, id: u64) -> Result<(Value, Task), CliError> {
     let doing = format!("show task {id}");
     let data = context.client.get(&doing, &format!("{TASKS}/{id}")).await?;
     let task = Task::read(&doing, &data)?;
     Ok((data, task))
-}
-
-pub(crate) fn print_tasks(context: &Context<'_>, data: &Value, tasks: &[Task]) -> Result<(), CliError> {
-    match context.output.format {
-        Format::Json => context.output.json(data),
-        Format::Name => context.output.names(tasks.iter().map(|task| task.id.to_string())),
-        Format::Table => {
-            let headings = ["ID", "NAME", "HOST", "STATUS", "STEPS", "CREATOR", "STARTED", "TOOK"];
-            context.output.table(&headings, tasks.iter().map(task_row))
-        }
-    }
-}
-
-fn task_row(task: &Task) -> Vec<String> {
-    vec![
-        task.id.to_string(),
-        task.name.clone(),
-        or_dash(task.host_id.map(|host| host.to_string())),
-        task.status.to_string(),
-        format!("{}/{}", task.finished_subtasks(), task.subtasks().len()),
-        or_dash(task.creator.as_ref().map(Creator::name).map(Into::into)),
-        or_dash(task.start_time.clone()),
-        took(task.start_time.as_deref(), task.finish_time.as_deref()),
-    ]
-}
-
-/// Prints the steps of tasks that are only planned.
-pub(crate) fn print_plan(context: &Context<'_>, data: &Value, tasks: &[Task]) -> Result<(), CliError> {
-    if context.output.format == Format::Json {
-        return context.output.json(data);
-    }
-    let rows = tasks.iter().flat_map(|task| {
-        task.subtasks().iter().map(|subtask| {
-            let timeout = subtask.timeout_seconds.filter(|seconds| *seconds > 0);
-            vec![task.title(), subtask.name.clone(), or_dash(timeout.map(|seconds| format!("{seconds}s")))]
-        })
-    });
-    context.output.table(&["TASK", "STEP", "TIMEOUT"], rows)
-}
-
-fn or_dash(value: Option<String>) -> String {
-    value.unwrap_or_else(|| text(None))
-}
-
-/// The whole seconds between two points in time, such as "1m 5s".
-fn took(start: Option<&str>, finish: Option<&str>) -> String {
-    let point = |text: Option<&str>| text.and_then(|text| text.parse::<Timestamp>().ok());
-    let (Some(start), Some(finish)) = (point(start), point(finish)) else { return text(None) };
-    match finish.duration_since(start).as_secs() {
-        seconds @ ..60 => format!("{seconds}s"),
-        seconds @ 60..3600 => format!("{}m {}s", seconds / 60, seconds % 60),
-        seconds => format!("{}h {}m", seconds / 3600, seconds % 3600 / 60),
-    }
 }

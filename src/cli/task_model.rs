@@ -23,6 +23,8 @@ pub(crate) struct Task {
     pub(crate) host_id: Option<u64>,
     pub(crate) start_time: Option<String>,
     pub(crate) finish_time: Option<String>,
+    /// Why no coordinator can go on with it, if none can.
+    pub(crate) problem: Option<String>,
     #[serde(default)]
     subtasks: Vec<Subtask>,
     /// The name of the subtasks in OCP's older shape.
@@ -46,6 +48,15 @@ pub(crate) struct Subtask {
     pub(crate) start_time: Option<String>,
     pub(crate) finish_time: Option<String>,
     pub(crate) failure: Option<Failure>,
+    pub(crate) waiting: Option<Waiting>,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+pub(crate) struct Waiting {
+    #[serde(rename = "for")]
+    pub(crate) what: String,
+    /// When it gives up; None if never.
+    pub(crate) until: Option<String>,
 }
 
 /// Why a subtask failed and what to do about it.
@@ -102,12 +113,13 @@ impl Task {
         if self.subtasks.is_empty() { &self.older_subtasks } else { &self.subtasks }
     }
 
+    /// With a problem nothing goes on, whatever its rows say.
     pub(crate) fn is_running(&self) -> bool {
-        self.status == TaskStatus::Running
+        self.status == TaskStatus::Running && self.problem.is_none()
     }
 
     pub(crate) fn has_failed(&self) -> bool {
-        self.status == TaskStatus::Failed
+        self.status == TaskStatus::Failed || self.problem.is_some()
     }
 
     pub(crate) fn finished_subtasks(&self) -> usize {
@@ -124,6 +136,9 @@ impl Task {
 
     /// Everything an operator must know about a task that failed.
     pub(crate) fn failure_report(&self) -> String {
+        if let Some(problem) = &self.problem {
+            return self.problem_report(problem);
+        }
         let mut report = format!("task {} failed: {}\n", self.id, self.title());
         let failed: Vec<_> = self.subtasks().iter().filter(|subtask| subtask.status == SubtaskStatus::Failed).collect();
         for subtask in &failed {
@@ -134,11 +149,32 @@ impl Task {
         }
         report
     }
+
+    fn problem_report(&self, problem: &str) -> String {
+        let mut report = format!("task {} needs an operator: {}\n", self.id, self.title());
+        report.push_str(&labelled("cause", problem));
+        let next = format!(
+            "start the coordinator that wrote it, or take back by hand what it did, then: oblet task unlock {}",
+            self.id
+        );
+        report.push_str(&labelled("next", &next));
+        report
+    }
 }
 
 impl Subtask {
     pub(crate) fn has_started(&self) -> bool {
         !matches!(self.status, SubtaskStatus::Pending | SubtaskStatus::Ready) || self.start_time.is_some()
+    }
+
+    /// What a subtask at work waits for. The others wait for their turn, which goes without saying.
+    pub(crate) fn wait(&self) -> Option<String> {
+        let at_work = matches!(self.status, SubtaskStatus::Running | SubtaskStatus::Canceling);
+        let Waiting { what, until } = self.waiting.as_ref().filter(|_| at_work)?;
+        Some(match until {
+            Some(until) => format!("waits for {what} until {until}"),
+            None => format!("waits for {what}"),
+        })
     }
 
     fn tell_failure(&self, task: u64, report: &mut String) {

@@ -4,13 +4,15 @@ use axum::{
     Router,
     body::{Body, to_bytes},
     extract::{Request, State},
-    http::{StatusCode, header},
+    http::{HeaderMap, StatusCode, header},
     response::{IntoResponse, Response},
 };
+use futures_util::{StreamExt as _, stream};
 use serde_json::{Value, json};
 use std::{
     collections::{HashMap, VecDeque},
     fmt::Write,
+    io,
     process::{Output, Stdio},
     sync::{Arc, Mutex},
 };
@@ -23,8 +25,25 @@ const AUTHORIZATION: &str = "Basic YWRtaW46czNjcmV0";
 #[derive(Default)]
 struct Script {
     /// By method and path; the last answer stays.
-    answers: Mutex<HashMap<String, VecDeque<(u16, String)>>>,
+    answers: Mutex<HashMap<String, VecDeque<Answer>>>,
     requests: Mutex<Vec<String>>,
+    headers: Mutex<Vec<HeaderMap>>,
+}
+
+#[derive(Clone)]
+enum Answer {
+    Whole(u16, String),
+    /// Server-sent events.
+    Events(String, End),
+}
+
+/// What comes after the events of a stream.
+#[derive(Clone, Copy, PartialEq)]
+pub(crate) enum End {
+    Closed,
+    Broken,
+    /// Nothing, for as long as the client stays.
+    Open,
 }
 
 pub(crate) struct Fake {
@@ -52,13 +71,28 @@ impl Fake {
     }
 
     pub(crate) fn raw(self, request: &str, status: u16, body: String) -> Self {
-        self.script.answers.lock().unwrap().entry(request.into()).or_default().push_back((status, body));
+        self.prepare(request, Answer::Whole(status, body))
+    }
+
+    /// Prepares a stream of events.
+    pub(crate) fn streams(self, request: &str, events: &str, end: End) -> Self {
+        self.prepare(request, Answer::Events(events.into(), end))
+    }
+
+    fn prepare(self, request: &str, answer: Answer) -> Self {
+        self.script.answers.lock().unwrap().entry(request.into()).or_default().push_back(answer);
         self
     }
 
     /// What was asked, a line for each request.
     pub(crate) fn requests(&self) -> String {
         self.script.requests.lock().unwrap().join("\n")
+    }
+
+    /// A header of each request in turn.
+    pub(crate) fn header(&self, name: &str) -> Vec<Option<String>> {
+        let text = |headers: &HeaderMap| headers.get(name).map(|value| value.to_str().unwrap().to_owned());
+        self.script.headers.lock().unwrap().iter().map(text).collect()
     }
 
     /// Waits until a request has come in `count` times.
@@ -132,6 +166,7 @@ async fn answer(State(script): State<Arc<Script>>, request: Request) -> Response
     let body = to_bytes(body, usize::MAX).await.unwrap();
     let line = format!("{} {} {}", head.method, head.uri, String::from_utf8_lossy(&body));
     script.requests.lock().unwrap().push(line.trim_end().into());
+    script.headers.lock().unwrap().push(head.headers.clone());
     if head.headers.get(header::AUTHORIZATION).is_none_or(|value| value != AUTHORIZATION) {
         let error = json!({"error": {"code": 10004, "message": "Incorrect username or password"}});
         return (StatusCode::UNAUTHORIZED, envelope(401, error).to_string()).into_response();
@@ -142,10 +177,28 @@ async fn answer(State(script): State<Arc<Script>>, request: Request) -> Response
         if queue.len() > 1 { queue.pop_front() } else { queue.front().cloned() }
     };
     match prepared {
-        Some((status, body)) => (StatusCode::from_u16(status).unwrap(), Body::from(body)).into_response(),
+        Some(Answer::Whole(status, body)) => (StatusCode::from_u16(status).unwrap(), Body::from(body)).into_response(),
+        Some(Answer::Events(events, end)) => {
+            ([(header::CONTENT_TYPE, "text/event-stream")], stream(events, end)).into_response()
+        }
         None => {
             let error = json!({"error": {"code": 404, "message": "The object does not exist"}});
             (StatusCode::NOT_FOUND, envelope(404, error).to_string()).into_response()
         }
     }
+}
+
+fn stream(events: String, end: End) -> Body {
+    let ending = stream::once(async move {
+        match end {
+            End::Closed => Ok(String::new()),
+            End::Broken => {
+                // What was written before is sent while this waits.
+                tokio::task::yield_now().await;
+                Err(io::Error::other("the connection breaks"))
+            }
+            End::Open => std::future::pending().await,
+        }
+    });
+    Body::from_stream(stream::once(async { Ok(events) }).chain(ending))
 }

@@ -5,5 +5,6 @@
 mod errors;
 mod fake;
 mod objects;
+mod subtasks;
 mod tasks;
 mod tls;

@@ -7,7 +7,7 @@ use nix::{
 };
 use serde_json::{Value, json};
 
-use crate::fake::{Fake, page};
+use crate::fake::{End, Fake, page};
 
 /// The steps of the task, and ids as unordered as the API's.
 const STEPS: [(u64, &str, u64); 4] = [
@@ -198,7 +198,7 @@ async fn logs_are_printed_as_they_are() {
 }
 
 #[tokio::test]
-async fn a_failed_task_can_be_rolled_back_retried_and_passed_over() {
+async fn a_failed_task_can_be_rolled_back_or_retried() {
     let path = "POST /api/v2/tasks/instances/33002";
     let undone = |status: &str, steps: [&str; 4]| {
         let mut task = task(33002, status, steps);
@@ -212,12 +212,133 @@ async fn a_failed_task_can_be_rolled_back_retried_and_passed_over() {
         .answers(&instance(33002), undone("RUNNING", ["SUCCESSFUL", "RUNNING", "PENDING", "PENDING"]))
         .answers(&instance(33002), undone("RUNNING", ["RUNNING", "PENDING", "PENDING", "PENDING"]))
         .answers(&instance(33002), undone("SUCCESSFUL", ["PENDING"; 4]))
-        .answers(&format!("{path}/retry"), fresh(33002))
-        .answers(&format!("{path}/subtasks/34807/skip"), Value::Null)
-        .answers(&format!("{path}/subtasks/34807/cancel"), Value::Null);
-    let mut told = fake.run(&words("task rollback 33002")).await;
-    for command in ["task retry 33002 --detach", "task skip 33002 34807", "task cancel 33002 34807"] {
+        .answers(&format!("{path}/retry"), fresh(33002));
+    let undo = fake.run(&words("task rollback 33002")).await;
+    let retry = fake.run(&words("task retry 33002 --detach")).await;
+    assert_snapshot!(format!("{undo}\n\n{retry}\n{}", fake.requests()));
+}
+
+#[tokio::test]
+async fn a_dry_run_of_a_decision_shows_how_the_task_would_stand() {
+    let path = "POST /api/v2/tasks/instances/33002";
+    let mut after = task(33002, "RUNNING", ["SUCCESSFUL", "READY", "PENDING", "PENDING"]);
+    after["operation"] = json!("RETRY");
+    after["subtasks"][2]["operation"] = json!("RETRY");
+    let mut fake = Fake::start().await;
+    for verb in ["retry", "rollback", "cancel"] {
+        fake = fake.answers(&format!("{path}/{verb}"), after.clone());
+    }
+    let mut told = fake.run(&words("task retry 33002 --dry-run")).await;
+    for command in ["task rollback 33002 --dry-run -o name", "task cancel 33002 --dry-run -o name --quiet"] {
         told += &format!("\n\n{}", fake.run(&words(command)).await);
     }
     assert_snapshot!(format!("{told}\n{}", fake.requests()));
+}
+
+#[tokio::test]
+async fn a_canceled_task_is_followed_until_it_is_at_rest() {
+    let canceled = |status: &str, steps: [&str; 4]| {
+        let mut task = task(33002, status, steps);
+        task["operation"] = json!("CANCEL");
+        task
+    };
+    let canceling = canceled("RUNNING", ["SUCCESSFUL", "CANCELING", "PENDING", "PENDING"]);
+    let fake = Fake::start()
+        .await
+        .answers("POST /api/v2/tasks/instances/33002/cancel", canceling.clone())
+        .answers(&instance(33002), canceling)
+        .answers(&instance(33002), canceled("FAILED", ["SUCCESSFUL", "FAILED", "PENDING", "PENDING"]));
+    let followed = fake.run(&words("task cancel 33002")).await;
+    let detached = fake.run(&words("task cancel 33002 --detach")).await;
+    assert_snapshot!(format!("{followed}\n\n{detached}"));
+}
+
+#[tokio::test]
+async fn what_a_subtask_waits_for_is_shown() {
+    let mut waiting = installing(33002);
+    waiting["subtasks"][2]["waiting"] =
+        json!({"for": "an answer of agent 10.0.0.2:62898", "until": "2021-09-03T17:25:08.004+08:00"});
+    waiting["subtasks"][1]["waiting"] = json!({"for": "Install rpm by package and version (34807)"});
+    let fake = Fake::start()
+        .await
+        .answers(&instance(33002), waiting.clone())
+        .answers(&instance(33002), waiting.clone())
+        .answers(&instance(33002), waiting)
+        .answers(&instance(33002), done(33002));
+    let shown = fake.run(&words("task show 33002")).await;
+    let watched = fake.run(&words("task watch 33002")).await;
+    assert_snapshot!(format!("{shown}\n\n{watched}"));
+}
+
+#[tokio::test]
+async fn a_task_that_needs_an_operator_says_why_and_what_to_do() {
+    let mut broken = task(33002, "FAILED", ["SUCCESSFUL", "RUNNING", "PENDING", "PENDING"]);
+    broken["problem"] = json!("event 7 of its journal cannot be read");
+    let fake = Fake::start()
+        .await
+        .answers(&instance(33002), broken.clone())
+        .answers("GET /api/v2/tasks/instances", page(json!([broken])));
+    let mut told = fake.run(&words("task list")).await;
+    for command in ["task show 33002", "task watch 33002"] {
+        told += &format!("\n\n{}", fake.run(&words(command)).await);
+    }
+    assert_snapshot!(told);
+}
+
+#[tokio::test]
+async fn what_a_dead_task_has_reserved_is_released_once_that_is_confirmed() {
+    let released = json!({"contents": [{"object": "host 2"}, {"object": "obproxy cluster 1"}]});
+    let fake = Fake::start().await.answers("POST /api/v2/tasks/instances/33002/releaseLocks", released);
+    let unsure = fake.run(&words("task unlock 33002")).await;
+    assert_eq!(fake.requests(), "");
+    let planned = fake.run(&words("task unlock 33002 --dry-run")).await;
+    let sure = fake.run(&words("task unlock 33002 --yes")).await;
+    assert_snapshot!(format!("{unsure}\n\n{planned}\n\n{sure}\n{}", fake.requests()));
+}
+
+#[tokio::test]
+async fn a_request_whose_connection_broke_is_sent_again_with_its_key() {
+    let fake = Fake::start()
+        .await
+        .streams(BATCH_ADD, "", End::Broken)
+        .streams(BATCH_ADD, "", End::Broken)
+        .answers(BATCH_ADD, json!({"contents": [fresh(33002)]}));
+    let told = fake.run(&words(&format!("{ADD} --detach"))).await;
+    let keys = fake.header("Idempotency-Key");
+    assert!(keys.len() == 3 && keys[0].is_some() && keys.iter().all(|key| *key == keys[0]), "{keys:?}");
+    assert_snapshot!(told);
+}
+
+#[tokio::test]
+async fn each_request_has_a_key_of_its_own_or_that_of_the_operator() {
+    let fake = Fake::start().await.answers(BATCH_ADD, json!({"contents": [fresh(33002)]}));
+    for more in ["", "", " --idempotency-key change-17", " --idempotency-key a\u{e9}"] {
+        let args = format!("{ADD} --detach{more}");
+        fake.run(&words(&args)).await;
+    }
+    fake.run(&words(&format!("{ADD} --dry-run"))).await;
+    let keys = fake.header("Idempotency-Key");
+    assert!(keys[0].is_some() && keys[1].is_some() && keys[0] != keys[1], "{keys:?}");
+    assert_eq!(keys[2..], [Some("change-17".into()), None]);
+}
+
+#[tokio::test]
+async fn a_request_that_is_never_answered_tells_its_key() {
+    let args = format!("{ADD} --detach --idempotency-key change-17");
+    let fake = Fake::start().await.streams(BATCH_ADD, "", End::Broken);
+    let output = fake.command(&words(&args)).output().await.unwrap();
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!((output.status.code(), fake.header("Idempotency-Key").len()), (Some(6), 6));
+    assert!(stderr.contains("add: --idempotency-key change-17\n"), "{stderr}");
+}
+
+#[tokio::test]
+async fn a_reservation_is_told_with_its_holder_and_the_next_move() {
+    let error = json!({
+        "code": 7004,
+        "message": "CMP07004: host 2 is reserved by task 4, Install obproxy, RUNNING since 2026-01-01T00:00:00.000Z",
+        "nextMove": "wait until task 4 is over: oblet task watch 4",
+    });
+    let fake = Fake::start().await.refuses(BATCH_ADD, 409, error);
+    assert_snapshot!(fake.run(&words(ADD)).await);
 }

@@ -128,15 +128,19 @@ impl Bench {
         let mut line = String::new();
         BufReader::new(echo_process.stdout.take().unwrap()).read_line(&mut line).unwrap();
         let echo_address = format!("https://127.0.0.1:{}", line.trim());
+        let tls = tonic::transport::ClientTlsConfig::new()
+            .identity(tonic::transport::Identity::from_pem(&identity.certificate_pem, &*identity.key_pem))
+            .ca_certificate(tonic::transport::Certificate::from_pem(&identity.ca_pem))
+            .domain_name(LOCALHOST.to_string());
         let channel = tonic::transport::Endpoint::from_shared(echo_address)
             .unwrap()
-            .tls_config(identity.client(LOCALHOST))
+            .tls_config(tls)
             .unwrap()
             .tcp_nodelay(true)
             .connect_lazy();
 
         let address = AgentAddress(SocketAddr::new(LOCALHOST, port));
-        let agent = AgentPool::new(identity).agent(address).unwrap();
+        let agent = AgentPool::new(&identity).unwrap().agent(address).unwrap();
         let deadline = Instant::now() + Duration::from_secs(20);
         while agent.describe_host().await.is_err() {
             assert!(Instant::now() < deadline, "the agent does not answer");

@@ -86,7 +86,7 @@ async fn on_its_own_runtime(network: u8, count: u16) -> (Run, Floors) {
             let (certificate, key) = issued.write(directory.path(), "coordinator").unwrap();
             let identity = Identity::read(&directory.path().join("ca.pem"), &certificate, &key).unwrap();
             let address = AgentAddress::new(IpAddr::V4(hosts::address(1)), hosts::AGENT_PORT);
-            let agent = AgentPool::new(identity).agent(address).unwrap();
+            let agent = AgentPool::new(&identity).unwrap().agent(address).unwrap();
             let calls = floors::calls(&agent).await;
             (run, Floors { commits: floors::synced_commits(directory.path()).await, calls })
         })

@@ -22,7 +22,7 @@ use std::{
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tonic::{
     Code, Status,
-    transport::{Channel, Endpoint},
+    transport::{Channel, ClientTlsConfig, Endpoint},
 };
 
 type Client = AgentServiceClient<Channel>;
@@ -57,8 +57,12 @@ fn issue(directory: &Path, role: Role) -> Identity {
 }
 
 async fn connect(address: SocketAddr, identity: &Identity) -> Result<Channel, tonic::transport::Error> {
+    let tls = ClientTlsConfig::new()
+        .identity(tonic::transport::Identity::from_pem(&identity.certificate_pem, &*identity.key_pem))
+        .ca_certificate(tonic::transport::Certificate::from_pem(&identity.ca_pem))
+        .domain_name(address.ip().to_string());
     Endpoint::from_shared(format!("https://{address}"))?
-        .tls_config(identity.client(address.ip()))?
+        .tls_config(tls)?
         .connect_timeout(Duration::from_secs(30))
         .connect()
         .await

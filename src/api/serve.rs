@@ -93,7 +93,7 @@ pub async fn start(config: &Config) -> Result<Coordinator, StartError> {
     let (shutdown, fatal) = (CancellationToken::new(), CancellationToken::new());
     let registry = prometheus::Registry::new();
     registry.register(Box::new(prometheus::process_collector::ProcessCollector::for_self()))?;
-    let agents = Arc::new(AgentPool::new(identity));
+    let agents = Arc::new(AgentPool::new(&identity)?);
     let (vault_of_tasks, dir) = (Arc::clone(&vault), packages_dir.clone());
     let engine = Engine::start(EngineParts {
         tasks: Arc::new(SqlTaskStore {

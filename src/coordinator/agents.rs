@@ -4,20 +4,26 @@
 use crate::simulation;
 use crate::{
     rpc::{fault_reason, v1, v1::agent_service_client::AgentServiceClient},
-    tls::Identity,
+    tls::{Identity, TlsError},
 };
+use hyper_util::rt::TokioIo;
+use rustls::pki_types::ServerName;
 use std::{
     collections::HashMap,
     fmt, io,
     net::{IpAddr, SocketAddr},
     path::Path,
-    sync::{Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
-use tokio::io::{AsyncReadExt as _, AsyncSeekExt as _};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncSeekExt as _},
+    net::TcpStream,
+};
+use tokio_rustls::{TlsConnector, client::TlsStream};
 use tonic::{
     Code, Request, Status,
-    transport::{Channel, Endpoint},
+    transport::{Channel, Endpoint, Uri},
 };
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -102,17 +108,18 @@ pub struct AgentPool {
 }
 
 impl AgentPool {
-    pub fn new(identity: Identity) -> Self {
-        Self::connecting(move |address| {
-            let endpoint = Endpoint::from_shared(format!("https://{address}"))
-                .and_then(|endpoint| endpoint.tls_config(identity.client(address.0.ip())))
-                .map_err(|error| CallError::Refused {
-                    agent: address,
-                    reason: "BAD_ADDRESS".into(),
-                    message: crate::telemetry::chain(&error),
-                })?;
-            Ok(patient(endpoint).connect_lazy())
-        })
+    /// One TLS configuration serves all connections: what rustls keeps for each would cost more than the connection.
+    pub fn new(identity: &Identity) -> Result<Self, TlsError> {
+        let tls = TlsConnector::from(Arc::new(identity.client()?));
+        Ok(Self::connecting(move |address| {
+            let tls = tls.clone();
+            let connect = move |_: Uri| {
+                let tls = tls.clone();
+                async move { dial(address, tls).await.map(TokioIo::new) }
+            };
+            // The connection is encrypted below; to tonic it is plain.
+            Ok(patient(endpoint(address)?).connect_with_connector_lazy(tower::service_fn(connect)))
+        }))
     }
 
     /// A pool whose channels are made by `connect`.
@@ -140,11 +147,24 @@ impl AgentPool {
     }
 }
 
+async fn dial(address: AgentAddress, tls: TlsConnector) -> io::Result<TlsStream<TcpStream>> {
+    let stream = TcpStream::connect(address.0).await?;
+    stream.set_nodelay(true)?;
+    tls.connect(ServerName::IpAddress(address.0.ip().into()), stream).await
+}
+
+fn endpoint(address: AgentAddress) -> Result<Endpoint, CallError> {
+    Endpoint::from_shared(format!("http://{address}")).map_err(|error| CallError::Refused {
+        agent: address,
+        reason: "BAD_ADDRESS".into(),
+        message: crate::telemetry::chain(&error),
+    })
+}
+
 /// What holds for every connection: it is given up when nobody answers, also when nothing is asked.
 pub(crate) fn patient(endpoint: Endpoint) -> Endpoint {
     endpoint
         .connect_timeout(CONNECT_TIMEOUT)
-        .tcp_nodelay(true)
         .http2_keep_alive_interval(KEEPALIVE_INTERVAL)
         .keep_alive_timeout(KEEPALIVE_TIMEOUT)
         .keep_alive_while_idle(true)

@@ -65,12 +65,26 @@ impl Identity {
         Ok(Self { ca_pem: read(ca)?, certificate_pem: read(certificate)?, key_pem: read(key)?.into() })
     }
 
-    fn identity(&self) -> tonic::transport::Identity {
-        tonic::transport::Identity::from_pem(&self.certificate_pem, &*self.key_pem)
-    }
-
     /// For the agent: only clients with a certificate of the authority, made for calling, get in.
     pub fn server(&self) -> Result<rustls::ServerConfig, TlsError> {
+        let (roots, own, key) = self.parse()?;
+        let verifier = WebPkiClientVerifier::builder(roots.into()).build()?;
+        let mut config =
+            rustls::ServerConfig::builder().with_client_cert_verifier(verifier).with_single_cert(own, key)?;
+        config.alpn_protocols.push(HTTP2.to_vec());
+        Ok(config)
+    }
+
+    /// For the coordinator: an agent has to prove that the authority knows it by the address that is called.
+    pub fn client(&self) -> Result<rustls::ClientConfig, TlsError> {
+        let (roots, own, key) = self.parse()?;
+        let mut config =
+            rustls::ClientConfig::builder().with_root_certificates(roots).with_client_auth_cert(own, key)?;
+        config.alpn_protocols.push(HTTP2.to_vec());
+        Ok(config)
+    }
+
+    fn parse(&self) -> Result<(rustls::RootCertStore, Vec<CertificateDer<'static>>, PrivateKeyDer<'static>), TlsError> {
         let pem = |what| move |source| TlsError::Pem { what, source };
         let mut roots = rustls::RootCertStore::empty();
         for certificate in CertificateDer::pem_slice_iter(&self.ca_pem) {
@@ -79,19 +93,9 @@ impl Identity {
         let own: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&self.certificate_pem).collect();
         let own = own.map_err(pem("certificate"))?;
         let key = PrivateKeyDer::from_pem_slice(&self.key_pem).map_err(pem("key"))?;
-        let verifier = WebPkiClientVerifier::builder(roots.into()).build()?;
-        let mut config =
-            rustls::ServerConfig::builder().with_client_cert_verifier(verifier).with_single_cert(own, key)?;
-        // gRPC is HTTP/2.
-        config.alpn_protocols.push(b"h2".to_vec());
-        Ok(config)
-    }
-
-    /// For the coordinator: the agent at `address` has to prove that the authority knows it by this address.
-    pub fn client(&self, address: std::net::IpAddr) -> tonic::transport::ClientTlsConfig {
-        tonic::transport::ClientTlsConfig::new()
-            .identity(self.identity())
-            .ca_certificate(tonic::transport::Certificate::from_pem(&self.ca_pem))
-            .domain_name(address.to_string())
+        Ok((roots, own, key))
     }
 }
+
+/// gRPC is HTTP/2.
+const HTTP2: &[u8] = b"h2";

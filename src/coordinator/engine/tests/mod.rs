@@ -79,7 +79,7 @@ impl Lab {
             grace: Duration::from_secs(5),
         };
         let agent = agent::start(settings, carrier.clone(), carrier.clone(), shutdown.clone()).await.unwrap();
-        let pool = AgentPool::new(issue(directory.path(), Role::Coordinator));
+        let pool = AgentPool::new(&issue(directory.path(), Role::Coordinator)).unwrap();
         let store = Store::open(&directory.path().join("coordinator.db")).await.unwrap();
         let vault = Arc::new(Vault::load_or_create(&directory.path().join("secret.key")).unwrap());
         let tasks =

@@ -160,12 +160,12 @@ async fn a_coordinator_that_was_taken_for_dead_writes_nothing_and_makes_no_agent
     let steps = [install(), refresh(), install()].map(Step::Agent);
     let task = create(&store, &chain(steps.to_vec()), false).await;
 
-    let first = Pausable::start(directory, AgentPool::new(issue(directory, Role::Coordinator))).await;
+    let first = Pausable::start(directory, AgentPool::new(&issue(directory, Role::Coordinator)).unwrap()).await;
     until_called(&lab).await;
     let wake = first.pause();
 
     let shutdown = CancellationToken::new();
-    let pool = AgentPool::new(issue(directory, Role::Coordinator));
+    let pool = AgentPool::new(&issue(directory, Role::Coordinator)).unwrap();
     let second = start(directory, store.clone(), pool, shutdown.clone()).await;
     assert!(second.epoch() > first.engine.epoch());
     lab.carrier.behave(Behaviour::Succeed);
@@ -216,7 +216,7 @@ async fn a_thousand_unfinished_tasks_are_taken_up_and_finished() {
     }
     let shutdown = CancellationToken::new();
     let begin = Instant::now();
-    let pool = AgentPool::new(issue(directory, Role::Coordinator));
+    let pool = AgentPool::new(&issue(directory, Role::Coordinator)).unwrap();
     let engine = start(directory, store.clone(), pool, shutdown.clone()).await;
     println!("ready after {:?}", begin.elapsed());
     for task in ids {
@@ -253,7 +253,7 @@ async fn a_task_of_a_newer_program_waits_for_it_and_costs_no_other() {
             swap("\"levitate\"", "\"finish\"").await;
         }
         let shutdown = CancellationToken::new();
-        let pool = AgentPool::new(issue(directory, Role::Coordinator));
+        let pool = AgentPool::new(&issue(directory, Role::Coordinator)).unwrap();
         let engine = start(directory, store.clone(), pool, shutdown.clone()).await;
         assert_eq!(at_rest(&store, plain).await, TaskStatus::Successful);
         let status = at_rest(&store, strange).await;

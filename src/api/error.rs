@@ -144,7 +144,7 @@ impl From<Holder> for ApiError {
             TaskStatus::Running => format!("wait until task {task} is over: oblet task watch {task}"),
             TaskStatus::Failed => format!(
                 "retry task {task} or roll it back; if that cannot be, release what it has with: \
-                 POST /api/v2/tasks/instances/{task}/releaseLocks"
+                 oblet task unlock {task}"
             ),
             TaskStatus::Successful => "send the request again".to_owned(),
         };

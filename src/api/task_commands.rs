@@ -242,7 +242,7 @@ fn unloadable(id: i64, error: LoadError) -> ApiError {
         LoadError::Record(_) | LoadError::Graph(_) | LoadError::Event { .. } | LoadError::Illegal { .. } => {
             ApiError::conflict("TSK10007", format_args!("task {id} needs an operator: {}", chain(&error))).advise(format!(
                 "start the coordinator that wrote it, or take back by hand what it did, then release what it has with: \
-                 POST /api/v2/tasks/instances/{id}/releaseLocks"
+                 oblet task unlock {id}"
             ))
         }
     }

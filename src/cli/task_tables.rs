@@ -1,3 +1,4 @@
+use crate::graph::SubtaskStatus;
 use jiff::Timestamp;
 use serde_json::Value;
 
@@ -75,8 +76,11 @@ fn subtask_row(subtask: &Subtask) -> Vec<String> {
     ]
 }
 
-/// The longest comes last, so that it pushes nothing aside.
+/// The longest comes last, so that it pushes nothing aside. That a PENDING one waits for those before it is seen above.
 fn waiting_row(subtask: &Subtask) -> Option<Vec<String>> {
+    if subtask.status == SubtaskStatus::Pending {
+        return None;
+    }
     let waiting = subtask.waiting.as_ref()?;
     let what = text(Some(&Value::from(waiting.what.as_str())));
     Some(vec![subtask.id.to_string(), or_dash(waiting.until.clone()), what])

@@ -138,7 +138,7 @@ async fn a_task_that_cannot_be_taken_up_says_why_and_can_be_made_to_give_free_wh
         let error = answer.json()["error"].take();
         let message = error["message"].as_str().unwrap();
         assert!(message.starts_with("TSK10007") && message.contains("needs an operator"), "{message}");
-        assert!(error["nextMove"].as_str().unwrap().contains("releaseLocks"), "{error}");
+        assert!(error["nextMove"].as_str().unwrap().contains("oblet task unlock"), "{error}");
     }
     assert_eq!(lab.post(BATCH_ADD, proxies(1)).await.status, 409, "its host is reserved");
     lab.post(&format!("{}/releaseLocks", task(&made)), json!({})).await.data();

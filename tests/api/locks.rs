@@ -55,7 +55,7 @@ async fn a_failed_task_keeps_what_it_reserved_and_a_successful_one_gives_it_free
     let failed = lab.failed_task(failure()).await;
     let (message, next) = refused(&lab, BATCH_ADD, &on_host(2, 3883)).await;
     assert!(message.contains("FAILED since"), "{message}");
-    for way in ["retry", "roll it back", "releaseLocks"] {
+    for way in ["retry", "roll it back", "oblet task unlock"] {
         assert!(next.contains(way), "{next}");
     }
     let skipped = format!("/api/v2/tasks/instances/{}/subtasks/{}/skip", failed["id"], failed["subtasks"][1]["id"]);

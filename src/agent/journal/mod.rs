@@ -100,7 +100,7 @@ pub struct Journal {
     jobs: mpsc::Sender<Job>,
     commits: Commits,
     sealer: Arc<Sealer>,
-    /// Highest epoch heard of. Only checks go by it: to ask the database would cost them more than their own work.
+    /// Highest epoch heard of, also from checks: to ask the database would cost them more than their own work.
     epoch: Arc<AtomicU64>,
 }
 
@@ -142,8 +142,11 @@ impl Journal {
         self.epoch.load(Ordering::Acquire)
     }
 
-    fn heard_of(&self, epoch: u64) {
-        self.epoch.fetch_max(epoch, Ordering::AcqRel);
+    /// Takes note of a caller's epoch; answers the highest if that is above it. Checks are fenced by this alone: what
+    /// they have heard is not on disk, and is heard again after a restart.
+    pub fn hear(&self, epoch: u64) -> Option<u64> {
+        let highest = self.epoch.fetch_max(epoch, Ordering::AcqRel);
+        (epoch < highest).then_some(highest)
     }
 
     /// Changes whenever something was committed.

@@ -79,7 +79,9 @@ const RECORD: &str = "SELECT position, operation_id, attempt, epoch, step_kind, 
 impl Journal {
     /// Takes the operation and its lock, unless something speaks against it.
     pub async fn accept(&self, order: &Order) -> Result<Accepted, JournalError> {
-        self.heard_of(order.epoch);
+        if let Some(highest) = self.hear(order.epoch) {
+            return Ok(Accepted::StaleEpoch { highest });
+        }
         let order = order.clone();
         let step = serde_json::to_string(&order.step).map_err(encode)?;
         let sealed = self.sealer.seal(&order.key, &order.secrets).map_err(encode)?;
@@ -149,7 +151,9 @@ impl Journal {
 
     /// Answers the operation, or notes that it ended before it came: a record without a step, finished as canceled.
     pub async fn cancel(&self, key: Key, epoch: u64) -> Result<Canceled, JournalError> {
-        self.heard_of(epoch);
+        if let Some(highest) = self.hear(epoch) {
+            return Ok(Canceled::StaleEpoch { highest });
+        }
         let outcome = Outcome::canceled_unseen();
         let told = serde_json::to_string(&outcome).map_err(encode)?;
         self.write(move |connection| {
@@ -167,7 +171,9 @@ impl Journal {
     }
 
     pub async fn acknowledge(&self, key: Key, epoch: u64) -> Result<Acknowledged, JournalError> {
-        self.heard_of(epoch);
+        if let Some(highest) = self.hear(epoch) {
+            return Ok(Acknowledged::StaleEpoch { highest });
+        }
         self.write(move |connection| {
             Box::pin(async move {
                 if let Some(highest) = claim(connection, epoch).await? {

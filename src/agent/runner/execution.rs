@@ -103,8 +103,7 @@ impl Runner {
 
     /// Carries out a step that touches nothing; it ends with the caller that waits for it.
     pub(super) async fn check(&self, order: Order) -> Result<Submitted, Refused> {
-        let highest = self.journal.highest_epoch();
-        if order.epoch < highest {
+        if let Some(highest) = self.journal.hear(order.epoch) {
             return Err(Refused::StaleEpoch { given: order.epoch, highest });
         }
         let accept_us = now_us();

@@ -69,6 +69,19 @@ async fn an_operation_runs_once_however_often_it_is_submitted() {
 }
 
 #[tokio::test]
+async fn a_coordinator_that_only_made_a_check_is_the_newest_all_the_same() {
+    let lab = Lab::new(Behaviour::Succeed);
+    let Started { runner, .. } = lab.start().await;
+    runner.submit(Order { epoch: 2, ..order(check()) }).await.unwrap();
+    let refused = Refused::StaleEpoch { given: 1, highest: 2 };
+    let old = order(install());
+    assert_eq!(runner.submit(old.clone()).await.unwrap_err(), refused);
+    assert_eq!(runner.cancel(old.key, 1).await.unwrap_err(), refused);
+    assert_eq!(runner.acknowledge(old.key, 1).await.unwrap_err(), refused);
+    assert_eq!(lab.carrier.calls().len(), 1);
+}
+
+#[tokio::test]
 async fn what_speaks_against_a_submit_is_told() {
     let lab = Lab::new(Behaviour::HoldAt(Phase::Running));
     let Started { runner, .. } = lab.start().await;

@@ -76,8 +76,8 @@ lint-shell:
 	  echo 'SKIPPED: shellcheck is not here, so scripts were not linted' >&2; \
 	fi
 
-bench: ## measure the agent
-	cargo bench --bench agent
+bench: ## measure the agent and the coordinator against floors of the same run
+	cargo bench --bench agent --bench coordinator
 
 openapi: ## write the OpenAPI document anew
 	UPDATE_OPENAPI=1 cargo test --quiet openapi

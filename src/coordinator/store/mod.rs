@@ -108,6 +108,8 @@ fn pool(connections: u32) -> AnyPoolOptions {
                 "PRAGMA synchronous = FULL",
                 "PRAGMA busy_timeout = 10000",
                 "PRAGMA foreign_keys = ON",
+                // KiB of pages per connection: what is read is small and recent.
+                "PRAGMA cache_size = -1024",
             ] {
                 sqlx::raw_sql(pragma).execute(&mut *connection).await?;
             }

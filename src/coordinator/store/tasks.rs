@@ -3,7 +3,7 @@
 mod append;
 
 pub use super::task_logs::{LogPosition, append_log, log, log_position};
-pub use append::{Append, Clock, Draft, SubtaskChange};
+pub use append::{Append, Clock, Draft, SubtaskChange, append};
 
 #[cfg(test)]
 mod tests;
@@ -429,92 +429,6 @@ pub enum AppendError {
     Reserved(Holder),
     #[error("the store did not take the events")]
     Store(#[from] StoreError),
-}
-
-/// Writes events and the rows that follow from them, on condition that the epoch is still the task's own.
-pub async fn append(connection: &mut AnyConnection, append: &Append) -> Result<(), AppendError> {
-    let task = append.task;
-    let finished_at = (append.status != TaskStatus::Running).then_some(append.at);
-    let claimed = sqlx::query(
-        "UPDATE tasks SET status = ?, operation = ?, finished_at = ?, next_sequence = ?, acknowledged = 0 \
-         WHERE id = ? AND epoch = ? AND next_sequence = ?",
-    )
-    .bind(append.status.as_str())
-    .bind(append.operation.as_str())
-    .bind(finished_at)
-    .bind(append.next_sequence())
-    .bind(task.0)
-    .bind(append.epoch)
-    .bind(append.sequence)
-    .execute(&mut *connection)
-    .await
-    .map_err(StoreError::from)?;
-    if claimed.rows_affected() != 1 {
-        // A commit whose answer got lost has moved the sequence on as well; what it wrote tells it from a foreign claim.
-        return if is_written(connection, append).await? { Ok(()) } else { Err(AppendError::Fenced(task)) };
-    }
-    for (sequence, event) in (append.sequence..).zip(&append.events) {
-        let run = event.run();
-        sqlx::query(
-            "INSERT INTO task_events (task_id, sequence, node, attempt, kind, payload, epoch, created_at) \
-             VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-        )
-        .bind(task.0)
-        .bind(sequence)
-        .bind(run.map(|(node, _)| i64::from(node.0)))
-        .bind(run.map(|(_, attempt)| i64::from(attempt)))
-        .bind(event.kind())
-        .bind(encode(event)?)
-        .bind(append.epoch)
-        .bind(append.at)
-        .execute(&mut *connection)
-        .await
-        .map_err(StoreError::from)?;
-    }
-    for subtask in &append.subtasks {
-        project(connection, append, subtask).await?;
-    }
-    if append.status == TaskStatus::Successful {
-        locks::release(connection, task).await?;
-    }
-    Ok(())
-}
-
-async fn is_written(connection: &mut AnyConnection, append: &Append) -> Result<bool, StoreError> {
-    let rows = sqlx::query(
-        "SELECT payload FROM task_events WHERE task_id = ? AND sequence >= ? AND sequence < ? AND epoch = ? \
-         ORDER BY sequence",
-    )
-    .bind(append.task.0)
-    .bind(append.sequence)
-    .bind(append.next_sequence())
-    .bind(append.epoch)
-    .fetch_all(connection)
-    .await?;
-    let written: Vec<String> = rows.iter().map(|row| row.try_get(0)).collect::<Result<_, _>>()?;
-    let wanted: Vec<String> = append.events.iter().map(encode).collect::<Result<_, _>>()?;
-    Ok(written == wanted)
-}
-
-async fn project(connection: &mut AnyConnection, append: &Append, subtask: &SubtaskChange) -> Result<(), StoreError> {
-    let Clock { started, ended } = subtask.clock;
-    sqlx::query(
-        "UPDATE subtasks SET started_at = COALESCE(?, started_at), \
-         finished_at = CASE WHEN ? = 1 THEN ? ELSE finished_at END, \
-         status = ?, operation = ?, run_time = ?, failure = ? WHERE task_id = ? AND node = ?",
-    )
-    .bind(started.then_some(append.at))
-    .bind(i64::from(started || ended))
-    .bind(ended.then_some(append.at))
-    .bind(subtask.status.as_str())
-    .bind(subtask.operation.as_str())
-    .bind(i64::from(subtask.attempt))
-    .bind(subtask.failure.as_ref().map(encode).transpose()?)
-    .bind(append.task.0)
-    .bind(i64::from(subtask.node.0))
-    .execute(connection)
-    .await?;
-    Ok(())
 }
 
 /// Notes that the task cannot be taken up, or that it can again. Then it reserves its objects anew, because an operator

@@ -1,7 +1,9 @@
-use super::TaskId;
+use super::{AppendError, TaskId, encode};
+use crate::coordinator::store::{StoreError, locks};
 use crate::graph::{
     Event, Failure, IllegalTransition, NodeIndex, Operation, SubtaskState, SubtaskStatus, TaskState, TaskStatus,
 };
+use sqlx::{Any, AnyConnection, QueryBuilder, Row as _};
 use std::collections::HashMap;
 
 /// Events of one task that become true together, with the rows that follow from them.
@@ -97,4 +99,97 @@ impl Append {
     pub fn next_sequence(&self) -> i64 {
         self.sequence.saturating_add(i64::try_from(self.events.len()).unwrap_or(i64::MAX))
     }
+}
+
+/// Writes events and the rows that follow from them, on condition that the epoch is still the task's own.
+pub async fn append(connection: &mut AnyConnection, append: &Append) -> Result<(), AppendError> {
+    let task = append.task;
+    let finished_at = (append.status != TaskStatus::Running).then_some(append.at);
+    let claimed = sqlx::query(
+        "UPDATE tasks SET status = ?, operation = ?, finished_at = ?, next_sequence = ?, acknowledged = 0 \
+         WHERE id = ? AND epoch = ? AND next_sequence = ?",
+    )
+    .bind(append.status.as_str())
+    .bind(append.operation.as_str())
+    .bind(finished_at)
+    .bind(append.next_sequence())
+    .bind(task.0)
+    .bind(append.epoch)
+    .bind(append.sequence)
+    .execute(&mut *connection)
+    .await
+    .map_err(StoreError::from)?;
+    if claimed.rows_affected() != 1 {
+        // A commit whose answer got lost has moved the sequence on as well; what it wrote tells it from a foreign claim.
+        return if is_written(connection, append).await? { Ok(()) } else { Err(AppendError::Fenced(task)) };
+    }
+    write_events(connection, append).await?;
+    for subtask in &append.subtasks {
+        project(connection, append, subtask).await?;
+    }
+    if append.status == TaskStatus::Successful {
+        locks::release(connection, task).await?;
+    }
+    Ok(())
+}
+
+/// In one statement: most appends have two events, an outcome and what follows from it.
+async fn write_events(connection: &mut AnyConnection, append: &Append) -> Result<(), StoreError> {
+    let mut rows = Vec::with_capacity(append.events.len());
+    for (sequence, event) in (append.sequence..).zip(&append.events) {
+        rows.push((sequence, event, encode(event)?));
+    }
+    let mut query = QueryBuilder::<Any>::new(
+        "INSERT INTO task_events (task_id, sequence, node, attempt, kind, payload, epoch, created_at) ",
+    );
+    query.push_values(rows, |mut row, (sequence, event, payload)| {
+        let run = event.run();
+        row.push_bind(append.task.0)
+            .push_bind(sequence)
+            .push_bind(run.map(|(node, _)| i64::from(node.0)))
+            .push_bind(run.map(|(_, attempt)| i64::from(attempt)))
+            .push_bind(event.kind())
+            .push_bind(payload)
+            .push_bind(append.epoch)
+            .push_bind(append.at);
+    });
+    query.build().execute(connection).await?;
+    Ok(())
+}
+
+async fn is_written(connection: &mut AnyConnection, append: &Append) -> Result<bool, StoreError> {
+    let rows = sqlx::query(
+        "SELECT payload FROM task_events WHERE task_id = ? AND sequence >= ? AND sequence < ? AND epoch = ? \
+         ORDER BY sequence",
+    )
+    .bind(append.task.0)
+    .bind(append.sequence)
+    .bind(append.next_sequence())
+    .bind(append.epoch)
+    .fetch_all(connection)
+    .await?;
+    let written: Vec<String> = rows.iter().map(|row| row.try_get(0)).collect::<Result<_, _>>()?;
+    let wanted: Vec<String> = append.events.iter().map(encode).collect::<Result<_, _>>()?;
+    Ok(written == wanted)
+}
+
+async fn project(connection: &mut AnyConnection, append: &Append, subtask: &SubtaskChange) -> Result<(), StoreError> {
+    let Clock { started, ended } = subtask.clock;
+    sqlx::query(
+        "UPDATE subtasks SET started_at = COALESCE(?, started_at), \
+         finished_at = CASE WHEN ? = 1 THEN ? ELSE finished_at END, \
+         status = ?, operation = ?, run_time = ?, failure = ? WHERE task_id = ? AND node = ?",
+    )
+    .bind(started.then_some(append.at))
+    .bind(i64::from(started || ended))
+    .bind(ended.then_some(append.at))
+    .bind(subtask.status.as_str())
+    .bind(subtask.operation.as_str())
+    .bind(i64::from(subtask.attempt))
+    .bind(subtask.failure.as_ref().map(encode).transpose()?)
+    .bind(append.task.0)
+    .bind(i64::from(subtask.node.0))
+    .execute(connection)
+    .await?;
+    Ok(())
 }

@@ -45,16 +45,33 @@ impl Acknowledgements {
         }
     }
 
+    /// What is left to do about a task at rest whose events are those before `next_sequence`.
+    pub(super) fn left(self, shared: Arc<Shared>, task: TaskId, next_sequence: i64) -> Unfinished {
+        Unfinished { acknowledgements: self, shared, task, next_sequence }
+    }
+}
+
+/// Acknowledgements of a task at rest that are still on their way.
+pub(super) struct Unfinished {
+    acknowledgements: Acknowledgements,
+    shared: Arc<Shared>,
+    task: TaskId,
+    next_sequence: i64,
+}
+
+impl Unfinished {
     /// Waits for the last ones, and notes it if all got through.
-    pub(super) async fn finish(mut self, shared: Arc<Shared>, task: TaskId, next_sequence: i64) {
+    pub(super) async fn finish(mut self) {
+        let Acknowledgements { under_way, all_through, .. } = &mut self.acknowledgements;
         let all = async {
-            while let Some(through) = self.under_way.join_next().await {
-                self.all_through &= through.unwrap_or(false);
+            while let Some(through) = under_way.join_next().await {
+                *all_through &= through.unwrap_or(false);
             }
         };
-        if shared.shutdown.run_until_cancelled(all).await.is_some() && self.all_through {
+        if self.shared.shutdown.run_until_cancelled(all).await.is_some() && self.acknowledgements.all_through {
+            let (task, next_sequence) = (self.task, self.next_sequence);
             // What is not noted is told again later.
-            let _ = shared.journal.write(Write::Acknowledged { task, next_sequence }).await;
+            let _ = self.shared.journal.write(Write::Acknowledged { task, next_sequence }).await;
         }
     }
 }
@@ -65,7 +82,7 @@ pub(super) async fn again(shared: &Arc<Shared>, task: TaskId) {
     let agents = Arc::new(Agents::new(Arc::clone(shared)));
     let mut acknowledgements = Acknowledgements::new(agents, Arc::new(record.plan));
     acknowledgements.send(&ended);
-    acknowledgements.finish(Arc::clone(shared), task, next_sequence).await;
+    acknowledgements.left(Arc::clone(shared), task, next_sequence).finish().await;
 }
 
 /// Answers whether the agent knows of all of them.

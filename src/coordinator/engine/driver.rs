@@ -1,6 +1,6 @@
 use super::{
     MAX_RUNNING_PER_TASK, Order, Shared,
-    acknowledge::Acknowledgements,
+    acknowledge::{Acknowledgements, Unfinished},
     attempt::Outcome,
     flight::{Agents, Flight},
     journal::Closed,
@@ -112,17 +112,20 @@ impl Driver {
         }
     }
 
-    pub(super) async fn run(mut self, mut orders: mpsc::Receiver<Order>) {
-        match self.drive(&mut orders).await {
+    /// Answers the acknowledgements that are still on their way when the task has come to rest.
+    pub(super) async fn run(mut self, mut orders: mpsc::Receiver<Order>) -> Option<Unfinished> {
+        let ended = self.drive(&mut orders).await;
+        self.flights.shutdown().await;
+        match ended {
             Ok(()) => {
                 tracing::info!(task = %self.id, status = %self.state.status(), "task came to rest");
-                tokio::spawn(self.acknowledgements.finish(Arc::clone(&self.shared), self.id, self.next_sequence));
+                return Some(self.acknowledgements.left(self.shared, self.id, self.next_sequence));
             }
             Err(Stopped::Fenced) => tracing::warn!(task = %self.id, "another coordinator has taken the task over"),
             Err(Stopped::Problem(problem)) => give_up(&self.shared, self.id, problem).await,
             Err(Stopped::Closed | Stopped::Shutdown) => {}
         }
-        self.flights.shutdown().await;
+        None
     }
 
     async fn drive(&mut self, orders: &mut mpsc::Receiver<Order>) -> Result<(), Stopped> {

@@ -242,11 +242,14 @@ impl Engine {
         driven.inc();
         let place = Place { drivers: Arc::clone(&self.drivers), id, driven };
         self.tracker.spawn(async move {
-            let _place = place;
             let driver = Driver::load(shared, id).await;
             drop(taken_up);
-            if let Some(driver) = driver {
-                driver.run(receiver).await;
+            let Some(driver) = driver else { return drop(place) };
+            let left = driver.run(receiver).await;
+            // The next decision about the task does not wait for what agents have to be told of this one.
+            drop(place);
+            if let Some(left) = left {
+                left.finish().await;
             }
         });
         orders

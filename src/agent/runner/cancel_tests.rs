@@ -103,3 +103,18 @@ async fn a_cancel_is_not_held_up_by_a_step_that_does_not_stop() {
     lab.carrier.gate.add_permits(1);
     reached(&runner, order.key, Phase::Finished).await;
 }
+
+#[tokio::test]
+async fn a_step_that_is_stopped_after_a_restart_does_not_know_what_it_left() {
+    let lab = Lab::new(Behaviour::HoldAt(Phase::Running));
+    let started = lab.start().await;
+    let order = order(install());
+    started.runner.submit(order.clone()).await.unwrap();
+    reached(&started.runner, order.key, Phase::Running).await;
+    started.crash().await;
+
+    let Started { runner, .. } = lab.start().await;
+    let canceled = runner.cancel(order.key, order.epoch).await.unwrap();
+    let Some(Outcome::Canceled(failure)) = canceled.outcome else { panic!("{canceled:?}") };
+    assert_eq!(failure.effect, Effect::Unknown);
+}

@@ -9,7 +9,7 @@ use crate::{
         step::{BoxFuture, Done, IdentityStore, StepContext, StepError, StepLog, Undoes},
     },
     blocking,
-    graph::Direction,
+    graph::{Direction, Effect},
     rpc::Refused,
     steps::Policy,
     telemetry::chain,
@@ -35,6 +35,7 @@ impl Runner {
                 Arc::new(MemoryLog::default())
             }
         };
+        let resumed = identity.is_some();
         let context = StepContext {
             run_id,
             log: Arc::clone(&log),
@@ -46,6 +47,7 @@ impl Runner {
         };
         let work = supervise(self.perform(&order, &context), timeout, &run.cancel, &context.cancel);
         let (work, stop) = logs::bounded(log.path(), work).await;
+        let work = if resumed && stop.is_some() { unsure(work) } else { work };
         let outcome = outcome::outcome(work, stop, order.timeout, log.as_ref());
         if let Some(path) = log.path() {
             let closed = blocking::run(move || logs::close(&path)).await;
@@ -174,6 +176,14 @@ async fn supervise(
     cancel.cancel();
     // Without a limit: the lock of the operation must not pass on while anything of it may still touch the host.
     (work.await, Some(stop))
+}
+
+/// A step that was stopped before it had looked at what its earlier self began cannot say that there is nothing.
+fn unsure(work: Work) -> Work {
+    match work {
+        Ok(Err(error)) if error.effect == Effect::None => Ok(Err(error.leaving(Effect::Unknown))),
+        work => work,
+    }
 }
 
 struct JournalIdentity {

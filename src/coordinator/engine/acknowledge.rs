@@ -3,7 +3,12 @@
 //! An acknowledgement that does not get through is not lost: a task at rest counts as acknowledged only after every one
 //! of its outcomes is, and until then housekeeping tells them all again.
 
-use super::{Shared, attempt::backoff, flight::Agents, store::Write};
+use super::{
+    Shared,
+    attempt::backoff,
+    flight::Agents,
+    store::{PreparationError, Write},
+};
 use crate::{
     coordinator::{
         agents::CallError,
@@ -14,7 +19,7 @@ use crate::{
     rpc::v1,
     steps::{Policy, Step},
 };
-use std::sync::Arc;
+use std::{collections::HashSet, sync::Arc};
 use tokio::task::JoinSet;
 
 const TRIES: usize = 10;
@@ -85,17 +90,25 @@ pub(super) async fn again(shared: &Arc<Shared>, task: TaskId) {
     acknowledgements.left(Arc::clone(shared), task, next_sequence).finish().await;
 }
 
-/// Answers whether the agent knows of all of them.
+/// Answers whether the agents know of all of them. A host whose agent cannot be told one is asked no further: the rest
+/// would wait for the same silence, and all are told again later.
 async fn acknowledge(agents: Arc<Agents>, keys: Vec<(Option<i64>, v1::OperationKey)>) -> bool {
-    let mut all = true;
+    let mut silent = HashSet::new();
     for (host_id, key) in keys {
-        all &= acknowledge_one(&agents, host_id, key).await;
+        if !silent.contains(&host_id) && !acknowledge_one(&agents, host_id, key).await {
+            silent.insert(host_id);
+        }
     }
-    all
+    silent.is_empty()
 }
 
 async fn acknowledge_one(agents: &Agents, host_id: Option<i64>, key: v1::OperationKey) -> bool {
-    let Ok(agent) = agents.of(host_id).await else { return false };
+    let agent = match agents.of(host_id).await {
+        Ok(agent) => agent,
+        // Forgotten together with its agent.
+        Err(PreparationError::NoHost(_)) => return true,
+        Err(_) => return false,
+    };
     for delay in backoff().take(TRIES) {
         match agent.acknowledge(key.clone(), agents.epoch()).await {
             Err(CallError::Unknown { .. }) => tokio::time::sleep(delay).await,

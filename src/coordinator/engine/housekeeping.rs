@@ -2,6 +2,7 @@
 //! time only is removed.
 
 use super::{Engine, acknowledge};
+use futures_util::{StreamExt as _, stream};
 use std::time::Duration;
 use tokio::time::{Instant, MissedTickBehavior, interval_at};
 
@@ -9,6 +10,8 @@ const ACKNOWLEDGE_EVERY: Duration = Duration::from_secs(60);
 /// The first round comes soon, because a coordinator that starts may have missed many.
 const FIRST_ROUND: Duration = Duration::from_secs(5);
 const EXPIRE_EVERY_ROUNDS: u32 = 60;
+/// Hosts that are gone take the longest, and must not hold up the others.
+const TASKS_AT_A_TIME: usize = 32;
 
 pub(super) async fn keep(engine: Engine) {
     let shutdown = engine.shared.shutdown.clone();
@@ -31,11 +34,12 @@ pub(super) async fn keep(engine: Engine) {
 async fn acknowledge_again(engine: &Engine) {
     match engine.shared.tasks.unacknowledged().await {
         Ok(ids) => {
-            for id in ids {
+            let again = async |id| {
                 if !engine.is_driven(id) {
                     acknowledge::again(&engine.shared, id).await;
                 }
-            }
+            };
+            stream::iter(ids).for_each_concurrent(TASKS_AT_A_TIME, again).await;
         }
         Err(error) => tracing::warn!(error = crate::telemetry::chain(&error), "the store cannot be asked"),
     }

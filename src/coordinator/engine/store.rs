@@ -93,7 +93,7 @@ pub trait TaskStore: Send + Sync {
     /// Tasks that are under way, and those that could not be taken up the last time.
     fn unfinished(&self) -> BoxFuture<'_, Result<Vec<TaskId>, StoreError>>;
 
-    /// Tasks at rest whose agents may not know that the outcomes are safe; the oldest, a bounded number.
+    /// Tasks at rest whose agents may not know that the outcomes are safe.
     fn unacknowledged(&self) -> BoxFuture<'_, Result<Vec<TaskId>, StoreError>>;
 
     /// Replays the journal of a task.

@@ -284,14 +284,13 @@ pub async fn unfinished(pool: &AnyPool) -> Result<Vec<TaskId>, StoreError> {
     ids(&rows)
 }
 
-/// Tasks at rest whose agents may not know that their outcomes are safe, oldest first, at most a hundred.
+/// Tasks at rest whose agents may not know that their outcomes are safe, oldest first.
 pub async fn unacknowledged(pool: &AnyPool) -> Result<Vec<TaskId>, StoreError> {
-    let rows = sqlx::query(
-        "SELECT id FROM tasks WHERE acknowledged = 0 AND status <> ? AND problem IS NULL ORDER BY id LIMIT 100",
-    )
-    .bind(TaskStatus::Running.as_str())
-    .fetch_all(pool)
-    .await?;
+    let rows =
+        sqlx::query("SELECT id FROM tasks WHERE acknowledged = 0 AND status <> ? AND problem IS NULL ORDER BY id")
+            .bind(TaskStatus::Running.as_str())
+            .fetch_all(pool)
+            .await?;
     ids(&rows)
 }
 

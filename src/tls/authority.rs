@@ -84,6 +84,10 @@ impl CertificateAuthority {
         &self.certificate_pem
     }
 
+    pub(super) fn issuer(&self) -> &CertifiedIssuer<'static, KeyPair> {
+        &self.issuer
+    }
+
     /// A certificate for `name`, valid at `addresses`.
     pub fn issue(&self, role: Role, name: &str, addresses: &[IpAddr]) -> Result<Issued, TlsError> {
         let mut params = CertificateParams::new(vec![name.to_owned()]).map_err(TlsError::Issue)?;
@@ -110,21 +114,27 @@ fn authority_params() -> CertificateParams {
     params
 }
 
-/// From an hour ago, so that a clock that is a little late does not refuse a fresh certificate.
+/// So that a clock that is a little late does not refuse a fresh certificate.
+pub(super) const BACKDATED: Duration = Duration::hours(1);
+
 fn validity(days: i64) -> (OffsetDateTime, OffsetDateTime) {
     let now = OffsetDateTime::from(std::time::SystemTime::now());
-    (now - Duration::hours(1), now + Duration::days(days))
+    (now - BACKDATED, now + Duration::days(days))
 }
 
 /// Writes a file so that a reader sees the old or the new content and the mode is right from the first byte.
-fn replace(path: &Path, content: &[u8], mode: u32) -> Result<(), TlsError> {
+pub(super) fn replace(path: &Path, content: &[u8], mode: u32) -> Result<(), TlsError> {
+    let temporary = path.with_extension("tmp");
     let write = || -> io::Result<()> {
-        let temporary = path.with_extension("tmp");
         let _ = fs::remove_file(&temporary);
         let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(mode).open(&temporary)?;
         file.write_all(content)?;
         file.sync_all()?;
         fs::rename(&temporary, path)
     };
-    write().map_err(|source| TlsError::File { path: path.into(), source })
+    write().map_err(|source| {
+        // A full disk needs the room more than anyone needs half a file.
+        let _ = fs::remove_file(&temporary);
+        TlsError::File { path: path.into(), source }
+    })
 }

@@ -4,8 +4,16 @@
 //! coordinator's certificate calls agents, so one agent cannot command another.
 
 mod authority;
+mod certificate;
+mod exchange;
+mod pin;
+mod signing;
 
 pub use authority::{CertificateAuthority, Issued, Role};
+pub use certificate::{CertificateFacts, Fingerprint, NoFingerprint, is_about_time, verify};
+pub use exchange::{Expected, IdentityPaths, UnfitCertificate};
+pub use pin::{PinFailure, PinnedAuthority};
+pub use signing::{Requested, Signed, SigningError};
 
 use rustls::{
     pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _},
@@ -43,6 +51,10 @@ pub enum TlsError {
     Verifier(#[from] rustls::server::VerifierBuilderError),
     #[error("a certificate cannot be made")]
     Issue(#[source] rcgen::Error),
+    #[error("what should be a certificate is none")]
+    Malformed,
+    #[error("the system gave no random bytes")]
+    Random,
 }
 
 /// Chooses ring for the whole process. Every `main` and every test that uses TLS calls it first; calling it again is harmless.

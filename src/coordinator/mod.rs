@@ -3,5 +3,6 @@
 pub mod agents;
 pub mod config;
 pub mod engine;
+pub mod enrolment;
 pub mod secrets;
 pub mod store;

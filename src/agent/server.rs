@@ -82,6 +82,7 @@ pub enum AgentError {
 #[derive(Debug)]
 pub struct Agent {
     address: SocketAddr,
+    tls: tls::AgentTls,
     serving: JoinHandle<Result<(), AgentError>>,
 }
 
@@ -89,6 +90,11 @@ impl Agent {
     /// Where it listens.
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// What it shows to callers, to be replaced when it was renewed.
+    pub fn tls(&self) -> &tls::AgentTls {
+        &self.tls
     }
 
     /// Ends after the shutdown, or with what made the agent stop.
@@ -120,10 +126,11 @@ pub async fn start(
     let listener = listen(settings.listen)?;
     let address = listener.local_addr().map_err(|source| AgentError::Listen { address: settings.listen, source })?;
     let incoming = TcpIncoming::from(listener).with_nodelay(Some(true)).with_keepalive(Some(KEEPALIVE));
-    let incoming = handshake::over_tls(incoming, settings.identity.server()?);
+    let tls = tls::AgentTls::new(&settings.identity)?;
+    let incoming = handshake::over_tls(incoming, tls.clone());
     let serving = start_on(settings, incoming, carrier, view, shutdown).await?;
     tracing::info!(%address, "the agent is ready");
-    Ok(Agent { address, serving })
+    Ok(Agent { address, tls, serving })
 }
 
 /// Starts the agent on connections of any kind.

@@ -14,6 +14,7 @@ mod log_stream;
 mod obproxy;
 mod obproxy_view;
 mod once;
+mod own_certificates;
 mod packages;
 mod query;
 mod requester;

@@ -114,12 +114,12 @@ impl Enrolment {
             tracing::warn!(source = %application.source, "a host with a token that is not known was refused");
             return Err(EnrolmentError::UnknownToken);
         };
-        let judged = judge(&token, application, now).and_then(|()| {
-            Ok(self.authority.sign_agent(application.request_pem, token.address, self.life)?)
-        });
+        let judged = judge(&token, application, now)
+            .and_then(|()| Ok(self.authority.sign_agent(application.request_pem, token.address, self.life)?));
         let user = format!("enrolment token {}", token.id);
         let object = format!("host {}", token.address);
-        let event = |action, detail| Change { user: &user, action, object: &object, detail, trace_id: application.trace_id };
+        let event =
+            |action, detail| Change { user: &user, action, object: &object, detail, trace_id: application.trace_id };
         let signed = match judged {
             Ok(signed) => signed,
             Err(refusal) => {

@@ -58,7 +58,10 @@ async fn a_token_gives_one_certificate_for_its_host() {
     let replay = place.ask(&token, |_| {}).await.unwrap_err().to_string();
     assert!(replay.contains("192.0.2.1") && replay.contains(&admitted.facts.serial), "{replay}");
     let audited = place.audited().await;
-    assert_eq!(audited.iter().map(|(action, _)| action.as_str()).collect::<Vec<_>>(), ["host.enroll", "host.enroll.refuse"]);
+    assert_eq!(
+        audited.iter().map(|(action, _)| action.as_str()).collect::<Vec<_>>(),
+        ["host.enroll", "host.enroll.refuse"]
+    );
     assert!(audited.iter().all(|(_, detail)| !detail.contains(token.as_str())));
 }
 

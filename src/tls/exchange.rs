@@ -85,7 +85,11 @@ impl IdentityPaths {
     }
 
     /// Takes a certificate for the key that waits, and the authority's own where it is not the live one.
-    pub fn install(&self, certificate_pem: &str, expected: &Expected<'_>) -> Result<CertificateFacts, UnfitCertificate> {
+    pub fn install(
+        &self,
+        certificate_pem: &str,
+        expected: &Expected<'_>,
+    ) -> Result<CertificateFacts, UnfitCertificate> {
         self.settle()?;
         let key = pending(&self.key);
         let key_pem = match fs::read(&key) {

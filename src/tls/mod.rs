@@ -7,12 +7,14 @@ mod authority;
 mod certificate;
 mod exchange;
 mod pin;
+mod reloadable;
 mod signing;
 
-pub use authority::{CertificateAuthority, Issued, Role};
+pub use authority::{CERTIFICATE_LIFE, CertificateAuthority, Issued, RENEW_AFTER, Role};
 pub use certificate::{CertificateFacts, Fingerprint, NoFingerprint, is_about_time, verify};
 pub use exchange::{Expected, IdentityPaths, UnfitCertificate};
 pub use pin::{PinFailure, PinnedAuthority};
+pub use reloadable::{AgentTls, CallerTls, Reloadable, Side};
 pub use signing::{Requested, Signed, SigningError};
 
 use rustls::{

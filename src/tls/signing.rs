@@ -7,7 +7,6 @@ use rcgen::{
 };
 use ring::rand::{SecureRandom as _, SystemRandom};
 use std::{net::IpAddr, time::Duration};
-use time::OffsetDateTime;
 use zeroize::Zeroizing;
 
 /// A key that has left its host never, and a request for its certificate.
@@ -87,8 +86,7 @@ fn agent_params(address: IpAddr, life: Duration) -> Result<CertificateParams, Tl
     params.distinguished_name.push(DnType::CommonName, address.to_string());
     params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
     params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-    let now = OffsetDateTime::from(std::time::SystemTime::now());
-    (params.not_before, params.not_after) = (now - super::authority::BACKDATED, now + life);
+    (params.not_before, params.not_after) = super::authority::validity(life);
     let mut serial = [0; SERIAL_BYTES];
     SystemRandom::new().fill(&mut serial).map_err(|_unspecified| TlsError::Random)?;
     // Positive, and of one length in any notation.

@@ -2,7 +2,9 @@
 
 pub mod agents;
 pub mod config;
+pub mod connection;
 pub mod engine;
 pub mod enrolment;
 pub mod secrets;
 pub mod store;
+pub mod trust;

@@ -15,8 +15,9 @@ use crate::{
     graph::wire_enum,
     tls::{CertificateFacts, Fingerprint},
 };
+use serde::{Deserialize, Serialize};
 use sqlx::{AnyConnection, Row as _, any::AnyRow};
-use std::net::IpAddr;
+use std::{fmt, net::IpAddr};
 
 wire_enum! {
     CertificateStatus { Issued => "ISSUED", Current => "CURRENT", Replaced => "REPLACED", Revoked => "REVOKED" }
@@ -183,14 +184,6 @@ pub async fn list(
     Ok((rows.iter().map(read).collect::<Result<_, _>>()?, total))
 }
 
-/// Forgets certificates that ran out before `before`, in microseconds since 1970.
-pub async fn expire(connection: &mut AnyConnection, before: i64) -> Result<u64, StoreError> {
-    let done = sqlx::query("DELETE FROM agent_certificates WHERE not_after < ? AND status IN ('REPLACED', 'REVOKED')")
-        .bind(before)
-        .execute(connection);
-    Ok(done.await?.rows_affected())
-}
-
 fn read(row: &AnyRow) -> Result<AgentCertificate, StoreError> {
     let issued_at = row.try_get("issued_at")?;
     let damaged = |source: Cause| StoreError::Damaged { table: "agent_certificates", id: issued_at, source };
@@ -238,7 +231,7 @@ mod tests {
         seen(&mut transaction, host, second.fingerprint).await.unwrap();
         assert_eq!(standing(&mut transaction, host, first.fingerprint).await.unwrap(), Other);
         assert_eq!(in_use(&mut transaction).await.unwrap().len(), 1);
-        assert_eq!(expire(&mut transaction, 10).await.unwrap(), 1);
+        assert_eq!(list(&mut transaction, 10, 0).await.unwrap().1, 2);
     }
 
     #[tokio::test]

@@ -6,9 +6,10 @@ use super::{
     tasks::{Cause, parse},
 };
 use crate::graph::wire_enum;
+use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use sqlx::{AnyConnection, Row as _, any::AnyRow};
-use std::net::IpAddr;
+use std::{fmt, net::IpAddr};
 
 wire_enum! {
     /// OPEN tokens expire without a change of their row.

@@ -3,10 +3,13 @@
 mod audit;
 mod auth;
 mod config_service;
+mod enroll;
+mod enrolment_tokens;
 mod envelope;
 mod error;
 mod extract;
 mod frame;
+mod host_trust;
 mod hosts;
 mod install;
 mod linger;
@@ -55,7 +58,7 @@ pub fn router(state: ApiState) -> Router {
     let guarded = guarded_router()
         .route_layer(from_fn_with_state(query::planners(&openapi()), query::refuse_unknown))
         .route_layer(from_fn_with_state(state.clone(), auth::authenticate));
-    let (router, _) = guarded.merge(system::public_router()).split_for_parts();
+    let (router, _) = guarded.merge(public_router()).split_for_parts();
     router
         .fallback(|| async {
             ApiError::new(StatusCode::NOT_FOUND, code::NOT_IMPLEMENTED, "there is nothing under this path")
@@ -72,13 +75,20 @@ pub fn router(state: ApiState) -> Router {
 
 /// The description of all routes.
 pub fn openapi() -> OpenApi {
-    let (_, described) = guarded_router().merge(system::public_router()).split_for_parts();
+    let (_, described) = guarded_router().merge(public_router()).split_for_parts();
     described
+}
+
+/// What needs no user.
+fn public_router() -> OpenApiRouter<ApiState> {
+    system::public_router().merge(enroll::router())
 }
 
 fn guarded_router() -> OpenApiRouter<ApiState> {
     OpenApiRouter::with_openapi(base())
         .merge(hosts::router())
+        .merge(enrolment_tokens::router())
+        .merge(host_trust::router())
         .merge(packages::router())
         .merge(obproxy::router())
         .merge(tasks::router())

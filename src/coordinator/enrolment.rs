@@ -165,6 +165,11 @@ impl Enrolment {
         Ok(Admission { address, certificate_pem: signed.certificate_pem, facts: signed.facts })
     }
 
+    /// Of the certificates that are made.
+    pub fn life(&self) -> Duration {
+        self.life
+    }
+
     pub fn store(&self) -> &Store {
         &self.store
     }

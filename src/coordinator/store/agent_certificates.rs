@@ -148,6 +148,12 @@ pub async fn revoke(connection: &mut AnyConnection, address: IpAddr, by: &str) -
     Ok(true)
 }
 
+/// Whether the host was ever given a certificate.
+pub async fn is_known(connection: &mut AnyConnection, address: IpAddr) -> Result<bool, StoreError> {
+    let row = sqlx::query("SELECT 1 FROM agent_certificates WHERE address = ? LIMIT 1").bind(address.to_string());
+    Ok(row.fetch_optional(connection).await?.is_some())
+}
+
 /// The host was enrolled again.
 pub async fn trust_again(connection: &mut AnyConnection, address: IpAddr) -> Result<(), StoreError> {
     let done = sqlx::query("DELETE FROM revoked_hosts WHERE address = ?").bind(address.to_string());

@@ -1,6 +1,7 @@
 //! Connections to agents that can be cut.
 //!
-//!  1. A host is looked at on every connection, when its certificate is known and before anything is said to it.
+//!  1. A host is looked at on every connection: before it is called, and again when its certificate is known, before
+//!     anything is said to it.
 //!  2. A connection takes its line to the scissors before that look, so that a host which loses its trust meanwhile is
 //!     cut off as well.
 //!  3. What is cut ends for everyone who still holds it, calls under way included.
@@ -54,14 +55,15 @@ pub enum DialError {
 
 /// Decides which agents are spoken to.
 pub trait Gate: Send + Sync {
-    fn check(&self, host: IpAddr, shown: Fingerprint) -> BoxFuture<'_, Result<(), DialError>>;
+    /// `shown` is the host's certificate, once it is known.
+    fn check(&self, host: IpAddr, shown: Option<Fingerprint>) -> BoxFuture<'_, Result<(), DialError>>;
 }
 
 /// Trusts whoever the authority has signed.
 pub struct OpenGate;
 
 impl Gate for OpenGate {
-    fn check(&self, _host: IpAddr, _shown: Fingerprint) -> BoxFuture<'_, Result<(), DialError>> {
+    fn check(&self, _host: IpAddr, _shown: Option<Fingerprint>) -> BoxFuture<'_, Result<(), DialError>> {
         Box::pin(async { Ok(()) })
     }
 }
@@ -91,12 +93,13 @@ pub(super) async fn dial(
 ) -> Result<Cuttable<TlsStream<TcpStream>>, DialError> {
     let host = address.0.ip();
     let line = scissors.line(host);
+    gate.check(host, None).await?;
     let stream = TcpStream::connect(address.0).await?;
     stream.set_nodelay(true)?;
     let stream = TlsConnector::from(tls.current()).connect(ServerName::IpAddress(host.into()), stream).await?;
     let shown = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
     let shown = CertificateFacts::of_der(shown.ok_or(TlsError::Malformed)?)?;
-    gate.check(host, shown.fingerprint).await?;
+    gate.check(host, Some(shown.fingerprint)).await?;
     Ok(Cuttable { stream, line: Box::pin(line.cancelled_owned()) })
 }
 

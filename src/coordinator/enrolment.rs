@@ -7,8 +7,7 @@
 //!  4. Revoking a host and enrolling it are serialised by the store: what comes last holds.
 
 use super::store::{
-    Store, StoreError,
-    agent_certificates::{self as certificates, Standing},
+    Store, StoreError, agent_certificates as certificates,
     audit::{self, Change},
     enrolment_tokens::{self as tokens, Draft, EnrolmentToken, TokenStatus, Use},
 };
@@ -155,9 +154,7 @@ impl Enrolment {
         let signed = self.authority.sign_agent(request_pem, address, self.life)?;
         let mut transaction = self.store.begin().await?;
         // A host that was revoked since it was asked gets nothing any more.
-        if let Standing::Revoked { .. } =
-            certificates::standing(&mut transaction, address, signed.facts.fingerprint).await?
-        {
+        if certificates::revocation(&mut transaction, address).await?.is_some() {
             return Err(EnrolmentError::HostRevoked(address));
         }
         certificates::insert(&mut transaction, address, &signed.facts).await?;

@@ -1,7 +1,7 @@
 //! The coordinator, as a host sees it that knows nothing of it but an address and a fingerprint.
 
-use super::time;
-use crate::tls::{Fingerprint, PinFailure, PinnedAuthority, is_about_time};
+use super::{Enrollment, time};
+use crate::tls::{PinFailure, PinnedAuthority, is_about_time};
 use reqwest::{StatusCode, Url, redirect};
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::Deserialize;
@@ -95,22 +95,24 @@ pub(super) struct Coordinator {
 }
 
 impl Coordinator {
-    pub(super) fn new(address: &Url, fingerprint: Fingerprint, now: i64) -> Result<Self, AskError> {
+    pub(super) fn new(enrollment: &Enrollment) -> Result<Self, AskError> {
+        let Enrollment { coordinator: address, fingerprint, source, now, .. } = enrollment;
         if address.scheme() != "https" || address.host().is_none() || !address.username().is_empty() {
             return Err(AskError::Address(address.clone()));
         }
-        let pinned = PinnedAuthority::new(fingerprint);
-        let tls = pinned.client(now).map_err(|error| AskError::Prepare(error.into()))?;
+        let pinned = PinnedAuthority::new(*fingerprint);
+        let tls = pinned.client(*now).map_err(|error| AskError::Prepare(error.into()))?;
         let http = reqwest::Client::builder()
             .tls_backend_preconfigured(tls)
             .https_only(true)
             // The token goes to whom the fingerprint belongs, and nowhere else.
             .redirect(redirect::Policy::none())
             .no_proxy()
+            .local_address(*source)
             .timeout(DEADLINE)
             .build()
             .map_err(|error| AskError::Prepare(error.into()))?;
-        Ok(Self { http, address: address.clone(), pinned, now })
+        Ok(Self { http, address: address.clone(), pinned, now: *now })
     }
 
     pub(super) async fn ask(&self, token: &SecretString, request_pem: &str) -> Result<Answer, AskError> {

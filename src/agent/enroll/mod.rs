@@ -19,6 +19,8 @@ pub struct Enrollment {
     /// Of the authority of that coordinator.
     pub fingerprint: Fingerprint,
     pub token: SecretString,
+    /// The address of this host to come from, where it has several.
+    pub source: Option<IpAddr>,
     pub paths: IdentityPaths,
     /// Also if there is a certificate that works.
     pub force: bool,
@@ -79,7 +81,7 @@ pub async fn enroll(enrollment: &Enrollment) -> Result<Enrolled, EnrollError> {
     }
     // Before the token is spent, so that a full disk costs none.
     let request_pem = paths.request().map_err(EnrollError::Key)?;
-    let coordinator = Coordinator::new(&enrollment.coordinator, enrollment.fingerprint, *now)?;
+    let coordinator = Coordinator::new(enrollment)?;
     let answer = coordinator.ask(&enrollment.token, &request_pem).await?;
     let found = CertificateFacts::of_pem(answer.authority_pem.as_bytes()).map_err(UnfitCertificate::Tls)?.fingerprint;
     if found != enrollment.fingerprint {

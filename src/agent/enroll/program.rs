@@ -14,6 +14,7 @@ use serde::Serialize;
 use std::{
     fs,
     io::{self, Read as _, Write as _},
+    net::IpAddr,
     os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
     process::ExitCode,
@@ -44,10 +45,13 @@ pub struct Flags {
     #[arg(long)]
     #[serde(skip)]
     pub force: bool,
-    /// TOML file of the agent, which may name the files below.
+    /// TOML file of the agent, which may hold the settings below.
     #[arg(long, env = "OBLET_AGENT_CONFIG")]
     #[serde(skip)]
     pub config: Option<PathBuf>,
+    /// IP address of this host to come from, where it has several [default: that of the route].
+    #[arg(long, env = "OBLET_AGENT_ADDRESS")]
+    pub address: Option<IpAddr>,
     /// Where the authority's certificate goes [default: /etc/oblet-agent/ca.pem].
     #[arg(long, env = "OBLET_AGENT_TLS_CA")]
     pub tls_ca: Option<PathBuf>,
@@ -80,8 +84,8 @@ pub fn main() -> ExitCode {
             return if told.use_stderr() { EXIT_USAGE.into() } else { ExitCode::SUCCESS };
         }
     };
-    let paths = match paths(&flags) {
-        Ok(paths) => paths,
+    let (paths, source) = match settings(&flags) {
+        Ok(settings) => settings,
         Err(mistakes) => return complain(&mistakes.to_string(), None, EXIT_CONFIG),
     };
     let token = match token(flags.token_file.as_deref()) {
@@ -90,7 +94,7 @@ pub fn main() -> ExitCode {
     };
     tls::install_crypto_provider();
     let Flags { coordinator, fingerprint, force, .. } = flags;
-    let enrollment = Enrollment { coordinator, fingerprint, token, paths, force, now: now_micros() };
+    let enrollment = Enrollment { coordinator, fingerprint, token, source, paths, force, now: now_micros() };
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return complain(&chain(&error), None, 1),
@@ -119,11 +123,11 @@ fn complain(problem: &str, next_move: Option<&str>, code: u8) -> ExitCode {
     code.into()
 }
 
-fn paths(flags: &Flags) -> Result<IdentityPaths, ConfigError> {
+fn settings(flags: &Flags) -> Result<(IdentityPaths, Option<IpAddr>), ConfigError> {
     let mut layers = Layers::new(flags, flags.config.as_deref());
-    let paths = identity_paths(&mut layers);
+    let settings = (identity_paths(&mut layers), layers.optional("address"));
     layers.finish_part()?;
-    Ok(paths)
+    Ok(settings)
 }
 
 fn token(file: Option<&Path>) -> Result<SecretString, UsageError> {
@@ -164,10 +168,12 @@ mod tests {
     fn the_agents_own_file_says_where_the_certificates_go() {
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join("agent.toml");
-        fs::write(&file, "tls_key = '/srv/agent.key'\nrun_user = 'admin'").unwrap();
-        let paths = paths(&flags(&["--config", file.to_str().unwrap(), "--tls-ca", "/srv/ca.pem"])).unwrap();
+        fs::write(&file, "tls_key = '/srv/agent.key'\nrun_user = 'admin'\naddress = '192.0.2.7'").unwrap();
+        let given = flags(&["--config", file.to_str().unwrap(), "--tls-ca", "/srv/ca.pem"]);
+        let (paths, source) = settings(&given).unwrap();
         let expected = ["/srv/ca.pem", "/etc/oblet-agent/agent.pem", "/srv/agent.key"].map(PathBuf::from);
         assert_eq!([paths.ca, paths.certificate, paths.key], expected);
+        assert_eq!(source, Some([192, 0, 2, 7].into()));
     }
 
     #[test]

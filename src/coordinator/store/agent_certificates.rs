@@ -40,19 +40,22 @@ pub struct AgentCertificate {
     pub agent_port: Option<u16>,
 }
 
-/// Whether an agent may be spoken to.
+/// The end of trust in a host.
 #[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Revocation {
+    /// Microseconds since 1970.
+    pub since: i64,
+    pub by: String,
+}
+
+/// Whether the agent of a host that is not revoked may be spoken to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Standing {
     Trusted,
     /// The agent shows a certificate for the first time that was issued to it.
     FirstSeen,
     /// The host has certificates, and this is none of them.
     Other,
-    Revoked {
-        /// Microseconds since 1970.
-        since: i64,
-        by: String,
-    },
 }
 
 pub async fn insert(
@@ -76,16 +79,21 @@ pub async fn insert(
     Ok(())
 }
 
+pub async fn revocation(connection: &mut AnyConnection, address: IpAddr) -> Result<Option<Revocation>, StoreError> {
+    let row = sqlx::query("SELECT revoked_at, revoked_by FROM revoked_hosts WHERE address = ?")
+        .bind(address.to_string())
+        .fetch_optional(connection)
+        .await?;
+    let Some(row) = row else { return Ok(None) };
+    Ok(Some(Revocation { since: row.try_get("revoked_at")?, by: row.try_get("revoked_by")? }))
+}
+
 pub async fn standing(
     connection: &mut AnyConnection,
     address: IpAddr,
     shown: Fingerprint,
 ) -> Result<Standing, StoreError> {
     let address = address.to_string();
-    let revoked = sqlx::query("SELECT revoked_at, revoked_by FROM revoked_hosts WHERE address = ?").bind(&address);
-    if let Some(row) = revoked.fetch_optional(&mut *connection).await? {
-        return Ok(Standing::Revoked { since: row.try_get("revoked_at")?, by: row.try_get("revoked_by")? });
-    }
     let rows = sqlx::query(
         "SELECT fingerprint, status FROM agent_certificates WHERE address = ? AND status IN ('ISSUED', 'CURRENT')",
     )
@@ -128,6 +136,7 @@ pub async fn seen(connection: &mut AnyConnection, address: IpAddr, shown: Finger
 
 /// The host's agent is not trusted from here on; answers whether it was.
 pub async fn revoke(connection: &mut AnyConnection, address: IpAddr, by: &str) -> Result<bool, StoreError> {
+    let known = revocation(connection, address).await?.is_some();
     let address = address.to_string();
     sqlx::query(
         "UPDATE agent_certificates SET status = 'REVOKED' WHERE address = ? AND status IN ('ISSUED', 'CURRENT')",
@@ -135,8 +144,7 @@ pub async fn revoke(connection: &mut AnyConnection, address: IpAddr, by: &str) -
     .bind(&address)
     .execute(&mut *connection)
     .await?;
-    let known = sqlx::query("SELECT 1 FROM revoked_hosts WHERE address = ?").bind(&address);
-    if known.fetch_optional(&mut *connection).await?.is_some() {
+    if known {
         return Ok(false);
     }
     sqlx::query("INSERT INTO revoked_hosts (address, revoked_at, revoked_by) VALUES (?, ?, ?)")
@@ -250,13 +258,12 @@ mod tests {
         insert(&mut transaction, host, &first).await.unwrap();
         assert!(revoke(&mut transaction, host, "admin").await.unwrap());
         assert!(!revoke(&mut transaction, host, "root").await.unwrap());
-        for shown in [&by_hand, &first] {
-            let found = standing(&mut transaction, host, shown.fingerprint).await.unwrap();
-            assert!(matches!(&found, Standing::Revoked { by, .. } if by == "admin"), "{found:?}");
-        }
+        assert_eq!(revocation(&mut transaction, host).await.unwrap().map(|found| found.by).as_deref(), Some("admin"));
+        assert_eq!(revocation(&mut transaction, other).await.unwrap(), None);
         assert_eq!(standing(&mut transaction, other, by_hand.fingerprint).await.unwrap(), Trusted);
 
         trust_again(&mut transaction, host).await.unwrap();
+        assert_eq!(revocation(&mut transaction, host).await.unwrap(), None);
         insert(&mut transaction, host, &second).await.unwrap();
         assert_eq!(standing(&mut transaction, host, first.fingerprint).await.unwrap(), Other);
         assert_eq!(standing(&mut transaction, host, second.fingerprint).await.unwrap(), FirstSeen);

@@ -5,7 +5,12 @@ repository=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 
 usage() {
   cat >&2 <<'END'
-usage: lab.sh boot HOST...         start hosts (h0 for the coordinator, h1, h2, ...) and wait until they are up
+usage: lab.sh up [COUNT]           a coordinator and COUNT hosts with agents, from packages [default: 3]
+       lab.sh oblet ARGUMENT...    the operator's command line, on the coordinator's host
+       lab.sh enrol HOST           install the agent on a booted host and enrol it
+       lab.sh package NAME HOST    lay the package of a program there; prints its path
+       lab.sh put FILE HOST        lay a file into /root of the host; prints its path there
+       lab.sh boot HOST...         start hosts (h0 for the coordinator, h1, h2, ...) and wait until they are up
        lab.sh run HOST COMMAND...  run a command on a host
        lab.sh off HOST             switch a host off in order; `boot` starts it again
        lab.sh plug HOST            pull its plug
@@ -13,10 +18,11 @@ usage: lab.sh boot HOST...         start hosts (h0 for the coordinator, h1, h2, 
        lab.sh join HOST            put it back
        lab.sh slow HOST MS LOSS    frames are MS milliseconds late and LOSS percent get lost, each way
        lab.sh calm HOST            end that
+       lab.sh check                whether a lab can be raised here
        lab.sh down                 end all hosts and remove what they left
 
 OBLET_LAB is the number of the lab, 0 to 255 [default: 0]. OBLET_LAB_CACHE is where the root of the hosts is kept
-[default: /var/cache/oblet-lab].
+[default: /var/cache/oblet-lab], OBLET_LAB_PACKAGES where the packages are [default: target/packages].
 END
   exit 64
 }
@@ -29,6 +35,8 @@ die() {
 
 # shellcheck source=tests/lab/hosts.sh
 source "$repository/tests/lab/hosts.sh"
+# shellcheck source=tests/lab/fleet.sh
+source "$repository/tests/lab/fleet.sh"
 
 ((EUID == 0)) || die "a lab needs root"
 for tool in debootstrap systemd-nspawn ip nsenter unshare pgrep flock; do
@@ -38,6 +46,14 @@ done
 command=$1
 shift
 case $command in
+  up)
+    up "${1:-3}"
+    introduce
+    ;;
+  oblet) oblet "$@" ;;
+  enrol) enrol "$1" ;;
+  package) put "$(package_of "$1")" "$2" ;;
+  put) put "$1" "$2" ;;
   boot)
     for host in "$@"; do boot "$host"; done
     for host in "$@"; do await_boot "$host"; done
@@ -49,6 +65,7 @@ case $command in
   join) join "$1" ;;
   slow) slow "$@" ;;
   calm) calm "$1" ;;
+  check) package_of oblet-agent >/dev/null ;;
   down) remove_all ;;
   *) usage ;;
 esac

@@ -26,7 +26,7 @@ if ((${#commands[@]})) && ((EUID == 0)); then
       </dev/null >/dev/null || true
   elif command -v dnf >/dev/null; then
     for command in "${commands[@]}"; do packages+=("${dnf[$command]}"); done
-    dnf install -y -q "${packages[@]}" </dev/null >/dev/null || true
+    dnf install -y -q --setopt=strict=0 "${packages[@]}" </dev/null >/dev/null || true
   fi
 fi
 mapfile -t without < <(missing "${useful[@]}")

@@ -10,6 +10,7 @@
     reason = "a panic is how a test fails, and what it prints is shown then"
 )]
 
+mod disk;
 mod fleet;
 mod installation;
 mod network;

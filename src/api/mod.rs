@@ -10,6 +10,7 @@ mod frame;
 mod hosts;
 mod install;
 mod linger;
+pub mod live;
 mod log_stream;
 mod obproxy;
 mod obproxy_view;

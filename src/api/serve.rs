@@ -8,7 +8,7 @@ use crate::{
     config::StateDirectory,
     coordinator::{
         agents::{AgentAddress, AgentPool, CallError},
-        config::Config,
+        config::{Config, LogRetention},
         engine::{CommandError, Engine, EngineMetrics, EngineParts, SqlLocalSteps, SqlTaskStore, Wait},
         secrets::{SecretError, Vault},
         store::{Store, StoreError, tasks::TaskId, users},
@@ -70,12 +70,14 @@ pub struct Coordinator {
     pub address: SocketAddr,
     /// Cancelled when the store failed for good: the process has to end and recover.
     pub fatal: CancellationToken,
+    pub(super) own: Arc<OwnCertificates>,
+    pub(super) log_retention: watch::Sender<LogRetention>,
+    pub(super) grace: std::time::Duration,
     engine: Engine,
     store: Store,
     handle: axum_server::Handle<SocketAddr>,
     servers: JoinSet<(&'static str, io::Result<()>)>,
     shutdown: CancellationToken,
-    grace: std::time::Duration,
     _lock: StateDirectory,
 }
 
@@ -96,12 +98,13 @@ pub async fn start(config: &Config) -> Result<Coordinator, StartError> {
     registry.register(Box::new(prometheus::process_collector::ProcessCollector::for_self()))?;
     let agents = Arc::new(AgentPool::over(own.calls()));
     let (vault_of_tasks, dir) = (Arc::clone(&vault), packages_dir.clone());
+    let (log_retention, retention) = watch::channel(config.log_retention);
     let engine = Engine::start(EngineParts {
         tasks: Arc::new(SqlTaskStore {
             store: store.clone(),
             vault: vault_of_tasks,
             packages_dir: dir.clone(),
-            log_retention: config.log_retention,
+            log_retention: retention,
         }),
         local: Arc::new(SqlLocalSteps { store: store.clone(), agents: Arc::clone(&agents), packages_dir: dir }),
         agents,
@@ -134,9 +137,21 @@ pub async fn start(config: &Config) -> Result<Coordinator, StartError> {
     servers.spawn(async move { ("the HTTPS server", https.serve(rest_service).await) });
     let config_service = config_service_router(state).into_make_service();
     servers.spawn(async move { ("the config service", http.serve(config_service).await) });
-    let renewal = shutdown.clone().run_until_cancelled_owned(own.keep());
+    let renewal = shutdown.clone().run_until_cancelled_owned(Arc::clone(&own).keep());
     servers.spawn(async move { ("the renewal of certificates", renewal.await.map_or(Ok(()), Ok)) });
-    Ok(Coordinator { address, fatal, engine, store, handle, servers, shutdown, grace: config.grace, _lock: lock })
+    Ok(Coordinator {
+        address,
+        fatal,
+        own,
+        log_retention,
+        grace: config.grace,
+        engine,
+        store,
+        handle,
+        servers,
+        shutdown,
+        _lock: lock,
+    })
 }
 
 impl Coordinator {

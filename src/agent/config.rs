@@ -2,7 +2,7 @@
 
 use super::{host::HostSettings, logs::MAX_LOG_BYTES, server::Settings};
 use crate::{
-    config::{ConfigError, Layers},
+    config::{ConfigError, Given, Layers},
     telemetry::{LogFormat, chain},
     tls::Identity,
 };
@@ -58,7 +58,7 @@ pub struct Flags {
     /// What is logged, such as "info" or "oblet=debug,info" [default: info].
     #[arg(long, env = "OBLET_AGENT_LOG_FILTER")]
     pub log_filter: Option<String>,
-    /// How log lines look [default: text].
+    /// Where log lines go: auto, text or json on stderr, or journal [default: auto, the journal if it reads stderr].
     #[arg(long, env = "OBLET_AGENT_LOG_FORMAT")]
     pub log_format: Option<String>,
     /// Offer gRPC reflection [default: false].
@@ -91,6 +91,8 @@ pub struct Config {
     pub host: HostSettings,
     pub log_filter: String,
     pub log_format: LogFormat,
+    /// What was given, to be compared with what is given later.
+    pub given: Given,
 }
 
 const LISTEN_PORT: u16 = 62898;
@@ -160,7 +162,7 @@ impl Config {
         }
         let grace_seconds: u32 = layers.or("grace_seconds", 10);
         let identity = identity(&mut layers);
-        layers.finish()?;
+        let given = layers.finish()?;
         // An identity that could not be read is a mistake, and mistakes have ended this function.
         let identity = identity.ok_or_else(|| ConfigError(Vec::new()))?;
         let service = Settings {
@@ -174,7 +176,7 @@ impl Config {
             log_limit_bytes,
             grace: Duration::from_secs(grace_seconds.into()),
         };
-        Ok(Self { service, metrics_listen, host, log_filter, log_format })
+        Ok(Self { service, metrics_listen, host, log_filter, log_format, given })
     }
 }
 

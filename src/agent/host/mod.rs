@@ -89,6 +89,11 @@ impl Host {
         }
     }
 
+    /// How many instances the agent looks after.
+    pub fn instance_count(&self) -> usize {
+        self.managed.all(List::Instances).len()
+    }
+
     fn find(&self, run: &str) -> Result<RunState, StepError> {
         self.supervisor.find(&runs::dir(&self.settings, run)).map_err(supervisor::failed("looking for the process"))
     }

@@ -67,7 +67,8 @@ async fn serve(mut config: Config) -> anyhow::Result<()> {
     if let Some(listener) = &metrics {
         config.service.metrics_port = listener.local_addr()?.port();
     }
-    let host = Arc::new(Host::open(config.host)?);
+    let supervisor = config.supervisor.open(&config.host.root_dir).context("no supervisor")?;
+    let host = Arc::new(Host::open(config.host, supervisor)?);
     let agent = agent::start(config.service, host.clone(), host.clone(), shutdown.clone()).await?;
     let exporter = async {
         if let Some(listener) = metrics {

@@ -1,6 +1,10 @@
 //! Configuration of the agent.
 
-use super::{host::HostSettings, logs::MAX_LOG_BYTES, server::Settings};
+use super::{
+    host::{HostSettings, SupervisorChoice},
+    logs::MAX_LOG_BYTES,
+    server::Settings,
+};
 use crate::{
     config::{ConfigError, Given, Layers},
     telemetry::{LogFormat, chain},
@@ -37,6 +41,9 @@ pub struct Flags {
     /// Manage what is below this directory instead of the whole machine [default: /].
     #[arg(long, env = "OBLET_AGENT_ROOT_DIR")]
     pub root_dir: Option<PathBuf>,
+    /// Who starts processes: "systemd", "direct", or "auto" for systemd where it can [default: auto].
+    #[arg(long, env = "OBLET_AGENT_SUPERVISOR")]
+    pub supervisor: Option<String>,
     /// IP address of this host that instances listen on [default: all].
     #[arg(long, env = "OBLET_AGENT_ADDRESS")]
     pub address: Option<IpAddr>,
@@ -89,6 +96,7 @@ pub struct Config {
     pub service: Settings,
     pub metrics_listen: Option<SocketAddr>,
     pub host: HostSettings,
+    pub supervisor: SupervisorChoice,
     pub log_filter: String,
     pub log_format: LogFormat,
     /// What was given, to be compared with what is given later.
@@ -132,6 +140,10 @@ impl Config {
         let state_dir = absolute(&mut layers, "state_dir", "/var/lib/oblet-agent");
         let root_dir = absolute(&mut layers, "root_dir", "/");
         let whole_machine = root_dir == Path::new("/");
+        let supervisor = layers.or("supervisor", SupervisorChoice::Auto);
+        if supervisor == SupervisorChoice::Systemd && !whole_machine {
+            layers.mistake("supervisor", "is systemd, which manages the whole machine, and root_dir is not /");
+        }
         let host = HostSettings {
             root_dir: root_dir.clone(),
             state_dir: state_dir.clone(),
@@ -176,7 +188,7 @@ impl Config {
             log_limit_bytes,
             grace: Duration::from_secs(grace_seconds.into()),
         };
-        Ok(Self { service, metrics_listen, host, log_filter, log_format, given })
+        Ok(Self { service, metrics_listen, host, supervisor, log_filter, log_format, given })
     }
 }
 

@@ -71,7 +71,8 @@ async fn serve(mut config: Config, flags: Flags, filter: LogFilter, service: &Se
     if let Some(listener) = &metrics {
         config.service.metrics_port = listener.local_addr()?.port();
     }
-    let host = Arc::new(Host::open(config.host)?);
+    let supervisor = config.supervisor.open(&config.host.root_dir).context("no supervisor")?;
+    let host = Arc::new(Host::open(config.host, supervisor)?);
     let start = agent::start(config.service, host.clone(), host.clone(), shutdown.clone());
     let agent = service.while_starting(start).await?;
     service.ready();

@@ -10,11 +10,29 @@ use clap::{Command, CommandFactory as _};
 use clap_complete::Shell;
 use std::path::Path;
 
+/// The agent's configuration as it is installed: every setting, commented out.
+pub const AGENT_EXAMPLE: &str = include_str!("../files/agent.toml");
+/// The coordinator's.
+pub const COORDINATOR_EXAMPLE: &str = include_str!("../files/coordinator.toml");
+
+pub(crate) const AGENT_SERVICE: Service = Service {
+    unit: "oblet-agent.service",
+    set_up: "",
+    left: include_str!("../scriptlets/agent-left.sh"),
+    purge: include_str!("../scriptlets/agent-purge.sh"),
+};
+pub(crate) const COORDINATOR_SERVICE: Service = Service {
+    unit: "oblet-coordinator.service",
+    set_up: include_str!("../scriptlets/coordinator-user.sh"),
+    left: include_str!("../scriptlets/coordinator-left.sh"),
+    purge: include_str!("../scriptlets/coordinator-purge.sh"),
+};
+
 const LICENSE: &str = include_str!("../../LICENSE");
 const CHANGELOG: &str = include_str!("../../CHANGELOG.md");
 
 /// The packages around the programs in `binaries`.
-pub fn packages(binaries: &Path, limit: Glibc, format: Format, build: &Build) -> anyhow::Result<[Package; 3]> {
+pub(crate) fn packages(binaries: &Path, limit: Glibc, format: Format, build: &Build) -> anyhow::Result<[Package; 3]> {
     let program = |name| Program::read(binaries, name, limit);
     Ok([
         agent(program("oblet-agent")?, format, build)?,
@@ -30,10 +48,7 @@ fn agent(program: Program, format: Format, build: &Build) -> anyhow::Result<Pack
         configuration("/etc/oblet-agent/agent.toml", 0o600, AGENT_EXAMPLE),
         directory("/usr/share/oblet-agent", 0o755),
         file("/usr/share/oblet-agent/agent.toml.example", AGENT_EXAMPLE),
-        file(
-            "/usr/lib/systemd/system/oblet-agent.service",
-            include_str!("../../systemd/oblet-agent.service"),
-        ),
+        file("/usr/lib/systemd/system/oblet-agent.service", include_str!("../../systemd/oblet-agent.service")),
         file("/usr/lib/systemd/system-preset/50-oblet-agent.preset", "disable oblet-agent.service\n"),
         directory("/var/lib/oblet-agent", 0o700),
     ];
@@ -42,14 +57,13 @@ fn agent(program: Program, format: Format, build: &Build) -> anyhow::Result<Pack
     Ok(Package {
         name: "oblet-agent",
         summary: "Carries out the steps of oblet on a database host",
-        description: "The agent installs, starts and watches OceanBase's programs on its host, as a coordinator of oblet \
-                      asks it to. The database's processes are units of their own: they outlive the agent.",
+        description: "\
+The agent installs, starts and watches OceanBase's programs on its host, as a
+coordinator of oblet asks it to. The database's processes are units of their
+own: they outlive the agent.",
         programs: vec![program],
         entries,
-        service: Some(Service {
-            unit: "oblet-agent.service",
-            functions: include_str!("../scriptlets/agent.sh"),
-        }),
+        service: Some(AGENT_SERVICE),
         debian_depends: &[],
         // Database packages are RPMs.
         debian_recommends: &["rpm"],
@@ -74,14 +88,13 @@ fn coordinator(program: Program, format: Format, build: &Build) -> anyhow::Resul
     Ok(Package {
         name: "oblet-coordinator",
         summary: "Brings OceanBase hosts under control, with OCP's REST API",
-        description: "The coordinator turns an operator's request into a graph of durable steps and drives the agents of \
-                      the database hosts through it. It answers in the format of the OceanBase Cloud Platform's API.",
+        description: "\
+The coordinator turns an operator's request into a graph of durable steps and
+drives the agents of the database hosts through it. It answers in the format
+of the OceanBase Cloud Platform's API.",
         programs: vec![program],
         entries,
-        service: Some(Service {
-            unit: "oblet-coordinator.service",
-            functions: include_str!("../scriptlets/coordinator.sh"),
-        }),
+        service: Some(COORDINATOR_SERVICE),
         debian_depends: &["passwd"],
         debian_recommends: &[],
     })
@@ -105,7 +118,9 @@ fn cli(program: Program, format: Format, build: &Build) -> anyhow::Result<Packag
     Ok(Package {
         name: "oblet",
         summary: "The operator's command line of oblet",
-        description: "Commands for hosts, packages, OBProxy clusters and tasks, over the REST API of a coordinator.",
+        description: "\
+Commands for hosts, packages, OBProxy clusters and tasks, over the REST API of
+a coordinator.",
         programs: vec![program],
         entries,
         service: None,
@@ -114,9 +129,6 @@ fn cli(program: Program, format: Format, build: &Build) -> anyhow::Result<Packag
     })
 }
 
-pub const AGENT_EXAMPLE: &str = include_str!("../files/agent.toml");
-pub const COORDINATOR_EXAMPLE: &str = include_str!("../files/coordinator.toml");
-
 /// The program, its licence and its changes.
 fn common(name: &str, program: &Program, format: Format) -> Vec<Entry> {
     let documentation = format!("/usr/share/doc/{name}");
@@ -124,7 +136,10 @@ fn common(name: &str, program: &Program, format: Format) -> Vec<Entry> {
     let license = match format {
         Format::Rpm => {
             let directory_path = format!("/usr/share/licenses/{name}");
-            vec![Entry { path: format!("{directory_path}/LICENSE"), mode: 0o644, kind: license }, directory(directory_path, 0o755)]
+            vec![
+                Entry { path: format!("{directory_path}/LICENSE"), mode: 0o644, kind: license },
+                directory(directory_path, 0o755),
+            ]
         }
         Format::Deb => vec![Entry { path: format!("{documentation}/copyright"), mode: 0o644, kind: license }],
     };

@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, fmt::Write as _, fs, io::Write as _, path::Path
 use tar::{EntryType, Header};
 
 /// Writes the package into `directory` and answers its file name.
-pub fn write(package: &Package, build: &Build, directory: &Path) -> anyhow::Result<String> {
+pub(crate) fn write(package: &Package, build: &Build, directory: &Path) -> anyhow::Result<String> {
     let machine = package.programs.first().context("a package without a program")?.machine.debian_name();
     let mut members = vec![Member::file("control", 0o644, control(package, build, machine).into_bytes())];
     members.extend(conffiles(package).map(|list| Member::file("conffiles", 0o644, list.into_bytes())));
@@ -49,7 +49,10 @@ fn control(package: &Package, build: &Build, machine: &str) -> String {
         // Writing into a String does not fail.
         let _ = writeln!(text, "Recommends: {}", package.debian_recommends.join(", "));
     }
-    let _ = writeln!(text, "Description: {}\n {}", package.summary, package.description);
+    let _ = writeln!(text, "Description: {}", package.summary);
+    for line in package.description.lines() {
+        let _ = writeln!(text, " {line}");
+    }
     text
 }
 

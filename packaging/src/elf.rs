@@ -41,20 +41,20 @@ impl fmt::Display for Glibc {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Machine {
+pub(crate) enum Machine {
     X86_64,
     Aarch64,
 }
 
 impl Machine {
-    pub fn rpm_name(self) -> &'static str {
+    pub(crate) fn rpm_name(self) -> &'static str {
         match self {
             Self::X86_64 => "x86_64",
             Self::Aarch64 => "aarch64",
         }
     }
 
-    pub fn debian_name(self) -> &'static str {
+    pub(crate) fn debian_name(self) -> &'static str {
         match self {
             Self::X86_64 => "amd64",
             Self::Aarch64 => "arm64",
@@ -64,20 +64,20 @@ impl Machine {
 
 /// A program and what it asks of the dynamic linker.
 #[derive(Debug, Clone)]
-pub struct Program {
-    pub name: String,
-    pub content: Vec<u8>,
-    pub machine: Machine,
-    pub libraries: BTreeSet<String>,
+pub(crate) struct Program {
+    pub(crate) name: String,
+    pub(crate) content: Vec<u8>,
+    pub(crate) machine: Machine,
+    pub(crate) libraries: BTreeSet<String>,
     /// (library, version of its symbols), such as (libc.so.6, GLIBC_2.17).
-    pub versions: BTreeSet<(String, String)>,
+    pub(crate) versions: BTreeSet<(String, String)>,
     /// The oldest glibc that has all of its symbols.
-    pub glibc: Glibc,
+    pub(crate) glibc: Glibc,
 }
 
 impl Program {
     /// Refuses a program that would not start on a system with glibc `limit` and no libraries of its own.
-    pub fn read(directory: &Path, name: &str, limit: Glibc) -> anyhow::Result<Self> {
+    pub(crate) fn read(directory: &Path, name: &str, limit: Glibc) -> anyhow::Result<Self> {
         let path = directory.join(name);
         let content = fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
         Self::parse(name, content, limit).with_context(|| format!("{} cannot be packaged", path.display()))

@@ -13,7 +13,11 @@ pub use elf::Glibc;
 pub use package::{Build, Format};
 
 use flate2::{Compression, GzBuilder};
-use std::{fs, io::{self, Write as _}, path::Path};
+use std::{
+    fs,
+    io::{self, Write as _},
+    path::Path,
+};
 
 /// What to package, and where to.
 #[derive(Debug)]

@@ -6,7 +6,7 @@ use clap_mangen::Man;
 use std::io;
 
 /// A page for the command and one for each command below it: (file name, text).
-pub fn pages(command: Command, section: &str, version: &str) -> io::Result<Vec<(String, Vec<u8>)>> {
+pub(crate) fn pages(command: Command, section: &str, version: &str) -> io::Result<Vec<(String, Vec<u8>)>> {
     let mut command = command.disable_help_subcommand(true);
     command.build();
     let mut pages = Vec::new();
@@ -19,12 +19,13 @@ fn collect(command: &Command, section: &str, version: &str, pages: &mut Vec<(Str
     let mut text = Vec::new();
     page.render(&mut text)?;
     pages.push((page.get_filename(), text));
-    command.get_subcommands().filter(|below| !below.is_hide_set()).try_for_each(|below| {
-        collect(below, section, version, pages)
-    })
+    command
+        .get_subcommands()
+        .filter(|below| !below.is_hide_set())
+        .try_for_each(|below| collect(below, section, version, pages))
 }
 
-pub fn completion(shell: Shell, mut command: Command) -> Vec<u8> {
+pub(crate) fn completion(shell: Shell, mut command: Command) -> Vec<u8> {
     let mut script = Vec::new();
     let name = command.get_name().to_owned();
     clap_complete::generate(shell, &mut command, name, &mut script);

@@ -10,30 +10,31 @@ pub enum Format {
 
 /// One package, described once; [`crate::rpm`] and [`crate::deb`] write it down.
 #[derive(Debug)]
-pub struct Package {
-    pub name: &'static str,
-    pub summary: &'static str,
-    pub description: &'static str,
-    pub programs: Vec<Program>,
-    pub entries: Vec<Entry>,
-    pub service: Option<Service>,
+pub(crate) struct Package {
+    pub(crate) name: &'static str,
+    pub(crate) summary: &'static str,
+    /// Lines of at most 79 characters.
+    pub(crate) description: &'static str,
+    pub(crate) programs: Vec<Program>,
+    pub(crate) entries: Vec<Entry>,
+    pub(crate) service: Option<Service>,
     /// Packages that the Debian package asks for beside the libraries of its programs.
-    pub debian_depends: &'static [&'static str],
+    pub(crate) debian_depends: &'static [&'static str],
     /// Packages without which the Debian package can be installed but does not do all of its work.
-    pub debian_recommends: &'static [&'static str],
+    pub(crate) debian_recommends: &'static [&'static str],
 }
 
 /// Everything belongs to root: a package with a user of its own makes that user only after its files are in place.
 #[derive(Debug)]
-pub struct Entry {
+pub(crate) struct Entry {
     /// Absolute.
-    pub path: String,
-    pub mode: u16,
-    pub kind: Kind,
+    pub(crate) path: String,
+    pub(crate) mode: u16,
+    pub(crate) kind: Kind,
 }
 
 #[derive(Debug)]
-pub enum Kind {
+pub(crate) enum Kind {
     /// Removed with the package if nothing else is in it.
     Directory,
     File(Vec<u8>),
@@ -45,7 +46,7 @@ pub enum Kind {
 
 impl Kind {
     /// None for a directory.
-    pub fn content(&self) -> Option<&[u8]> {
+    pub(crate) fn content(&self) -> Option<&[u8]> {
         match self {
             Self::Directory => None,
             Self::File(content)

@@ -6,7 +6,7 @@ use rpm::{BuildConfig, CompressionType, Dependency, FileOptions, PackageBuilder}
 use std::{collections::BTreeSet, path::Path};
 
 /// Writes the package into `directory` and answers its file name.
-pub fn write(package: &Package, build: &Build, directory: &Path) -> anyhow::Result<String> {
+pub(crate) fn write(package: &Package, build: &Build, directory: &Path) -> anyhow::Result<String> {
     let machine = package.programs.first().context("a package without a program")?.machine.rpm_name();
     let config = BuildConfig::v4().compression(CompressionType::Gzip).source_date(build.time_seconds);
     let mut builder = PackageBuilder::new(package.name, &build.version, "Apache-2.0", machine, package.summary);
@@ -37,10 +37,10 @@ fn add(builder: &mut PackageBuilder, entry: &Entry) -> Result<(), rpm::Error> {
     let file = || FileOptions::new(&entry.path).permissions(entry.mode);
     match &entry.kind {
         Kind::Directory => builder.with_dir_entry(FileOptions::dir(&entry.path).permissions(entry.mode))?,
-        Kind::File(content) => builder.with_file_contents(content, file())?,
-        Kind::Configuration(content) => builder.with_file_contents(content, file().config().noreplace())?,
-        Kind::Documentation(content) => builder.with_file_contents(content, file().doc())?,
-        Kind::License(content) => builder.with_file_contents(content, file().license())?,
+        Kind::File(content) => builder.with_file_contents(content.as_slice(), file())?,
+        Kind::Configuration(content) => builder.with_file_contents(content.as_slice(), file().config().noreplace())?,
+        Kind::Documentation(content) => builder.with_file_contents(content.as_slice(), file().doc())?,
+        Kind::License(content) => builder.with_file_contents(content.as_slice(), file().license())?,
     };
     Ok(())
 }

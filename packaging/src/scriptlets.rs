@@ -5,63 +5,72 @@
 //! 3. Removal stops the service, leaves data, keys and database processes, and says so.
 //! 4. No scriptlet fails a transaction.
 //!
-//! rpm tells by the number of copies that are left, dpkg by words; the guards below are all that differs.
+//! rpm tells an upgrade by the number of copies that are left, dpkg by words; the guards below are all that differs.
 
-/// The scriptlets of one service.
+/// A service and what its scriptlets do beside managing it, as shell.
 #[derive(Debug, Clone, Copy)]
-pub struct Service {
-    pub unit: &'static str,
-    /// Shell functions `set_up`, `say_what_is_left` and `purge`.
-    pub functions: &'static str,
+pub(crate) struct Service {
+    pub(crate) unit: &'static str,
+    /// Runs after each installation and upgrade, once the files are in place.
+    pub(crate) set_up: &'static str,
+    /// Tells after a removal what is left.
+    pub(crate) left: &'static str,
+    /// Removes what Debian's purge asks for; rpm has no such word.
+    pub(crate) purge: &'static str,
 }
 
+#[derive(Debug)]
+pub(crate) struct RpmScripts {
+    pub(crate) post: String,
+    pub(crate) preun: String,
+    pub(crate) postun: String,
+    pub(crate) posttrans: String,
+}
+
+#[derive(Debug)]
+pub(crate) struct DebianScripts {
+    pub(crate) postinst: String,
+    pub(crate) prerm: String,
+    pub(crate) postrm: String,
+}
+
+/// Functions around systemctl.
 const COMMON: &str = include_str!("../scriptlets/service.sh");
 
-/// Scriptlets in rpm's order.
-#[derive(Debug)]
-pub struct RpmScripts {
-    pub post: String,
-    pub preun: String,
-    pub postun: String,
-    pub posttrans: String,
-}
-
-#[derive(Debug)]
-pub struct DebianScripts {
-    pub postinst: String,
-    pub prerm: String,
-    pub postrm: String,
-}
-
 impl Service {
-    pub fn rpm(&self) -> RpmScripts {
+    pub(crate) fn rpm(&self) -> RpmScripts {
         RpmScripts {
-            post: self.script("set_up\nreload_units\nif [ \"$1\" -eq 1 ]; then preset_service; fi"),
-            preun: self.script("if [ \"$1\" -eq 0 ]; then stop_service; fi"),
-            postun: self.script("if [ \"$1\" -eq 0 ]; then reload_units; say_what_is_left; fi"),
+            post: self.script(&[self.set_up, "reload_units\nif [ \"$1\" -eq 1 ]; then preset_service; fi"]),
+            preun: self.script(&["if [ \"$1\" -eq 0 ]; then stop_service; fi"]),
+            postun: self.script(&["if [ \"$1\" -eq 0 ]; then\nreload_units", self.left, "fi"]),
             // After a first installation the service does not run, so there is nothing to tell apart.
-            posttrans: self.script("restart_service"),
+            posttrans: self.script(&["restart_service"]),
         }
     }
 
-    pub fn debian(&self) -> DebianScripts {
-        let shell = |action| format!("#!/bin/sh\n{}", self.script(action));
+    pub(crate) fn debian(&self) -> DebianScripts {
+        let shell = |parts: &[&str]| format!("#!/bin/sh\n{}", self.script(parts));
         DebianScripts {
-            // The second argument is the version that was configured before, if there was one.
-            postinst: shell(
-                "if [ \"$1\" = configure ]; then\n  set_up\n  reload_units\n  \
-                 if [ -z \"${2:-}\" ]; then preset_service; else restart_service; fi\nfi",
-            ),
-            prerm: shell("if [ \"$1\" = remove ]; then stop_service; fi"),
-            postrm: shell(
-                "case \"$1\" in\n  remove) reload_units; say_what_is_left ;;\n  purge) purge ;;\nesac",
-            ),
+            postinst: shell(&[
+                "if [ \"$1\" = configure ]; then",
+                self.set_up,
+                "reload_units",
+                // The second argument is the version that was configured before, if there was one.
+                "if [ -z \"${2:-}\" ]; then preset_service; else restart_service; fi\nfi",
+            ]),
+            prerm: shell(&["if [ \"$1\" = remove ]; then stop_service; fi"]),
+            postrm: shell(&["case \"$1\" in\nremove)\nreload_units", self.left, ";;\npurge)", self.purge, ";;\nesac"]),
         }
     }
 
-    fn script(&self, action: &str) -> String {
-        let text = format!("unit={}\n{COMMON}\n{}\n{action}\n", self.unit, self.functions);
-        let code = text.lines().filter(|line| !line.is_empty() && !line.trim_start().starts_with('#'));
-        code.flat_map(|line| [line, "\n"]).collect()
+    /// Comments are for readers of the source.
+    fn script(&self, parts: &[&str]) -> String {
+        let unit = format!("unit={}", self.unit);
+        let text = [unit.as_str(), COMMON].into_iter().chain(parts.iter().copied()).flat_map(str::lines);
+        text.filter(|line| !line.is_empty() && !line.starts_with('#')).flat_map(|line| [line, "\n"]).collect()
     }
 }
+
+#[cfg(test)]
+#[path = "scriptlet_tests.rs"]
+mod tests;

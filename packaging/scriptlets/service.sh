@@ -1,5 +1,6 @@
 # shellcheck shell=sh
-# Common to the scriptlets of packages with a service; $unit is its name.
+# shellcheck disable=SC2154  # $unit, the name of the service, is set by what puts the parts together.
+# Common to the scriptlets of packages with a service.
 # Nothing that a service manager says may fail a transaction, and where none runs (containers, images) there is none to ask.
 
 manager_runs() { [ -d /run/systemd/system ]; }

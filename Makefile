@@ -3,11 +3,13 @@ MAKEFLAGS += --no-print-directory
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-up demo-down lab lab-down test chaos lint lint-rust lint-tls lint-proto lint-deny lint-shell bench openapi
+.PHONY: help setup demo demo-up demo-down lab lab-down test chaos lint lint-rust lint-tls lint-proto lint-deny lint-shell bench \
+  openapi package
 
 BUF_VERSION := 1.75.0
 BUF := target/tools/node_modules/.bin/buf
-SHELL_SCRIPTS := .ci/run tests/demo/demo.sh tests/demo/processes.sh tests/demo/setup.sh tests/lab/lab.sh
+SHELL_SCRIPTS := .ci/run packaging/package.sh $(wildcard packaging/scriptlets/*.sh) \
+  tests/demo/demo.sh tests/demo/processes.sh tests/demo/setup.sh tests/lab/lab.sh tests/lab/previous.sh
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "%-10s %s\n", $$1, $$2 }'
@@ -87,3 +89,6 @@ bench: ## measure the agent and the coordinator against floors of the same run
 
 openapi: ## write the OpenAPI document anew
 	UPDATE_OPENAPI=1 cargo test --quiet openapi
+
+package: ## rpm and deb of everything in target/packages; PACKAGE_PROFILE=fast, PACKAGE_RELEASE=n
+	@PACKAGE_PROFILE=$(PACKAGE_PROFILE) PACKAGE_RELEASE=$(PACKAGE_RELEASE) packaging/package.sh

@@ -16,6 +16,7 @@ mod disk;
 mod install;
 mod lab;
 mod network;
+mod preparation;
 mod rest;
 mod rollback;
 mod upgrade;

@@ -10,6 +10,7 @@ use crate::{
         agents::{AgentAddress, AgentPool, CallError},
         config::{Config, LogRetention},
         engine::{CommandError, Engine, EngineMetrics, EngineParts, SqlLocalSteps, SqlTaskStore, Wait},
+        host_watch,
         secrets::{SecretError, Vault},
         store::{Store, StoreError, tasks::TaskId, users},
     },
@@ -133,6 +134,11 @@ pub async fn start(config: &Config) -> Result<Coordinator, StartError> {
     let https = axum_server::from_tcp_rustls(rest_listener, own.rest()).map_err(listen_error)?.handle(handle.clone());
     let http = axum_server::from_tcp(config_listener).map_err(listen_error)?.handle(handle.clone());
     let mut servers = JoinSet::new();
+    let watch = host_watch::watch(store.clone(), Arc::clone(engine.agents()), shutdown.clone());
+    servers.spawn(async move {
+        watch.await;
+        ("the watch of the hosts", Ok(()))
+    });
     let rest_service = router(state.clone()).into_make_service_with_connect_info::<SocketAddr>();
     servers.spawn(async move { ("the HTTPS server", https.serve(rest_service).await) });
     let config_service = config_service_router(state).into_make_service();

@@ -150,6 +150,14 @@ impl AgentPool {
         channels.insert(address, Kept { channel: channel.clone(), used: Instant::now() });
         Ok(Agent { address, channel })
     }
+
+    /// The same for a call in passing: a connection that is not there yet is closed with the client.
+    pub fn passing(&self, address: AgentAddress) -> Result<Agent, CallError> {
+        let kept = self.channels.lock().unwrap_or_else(PoisonError::into_inner);
+        let kept = kept.get(&address).map(|kept| kept.channel.clone());
+        let channel = kept.map_or_else(|| (self.connect)(address), Ok)?;
+        Ok(Agent { address, channel })
+    }
 }
 
 async fn dial(address: AgentAddress, tls: TlsConnector) -> io::Result<TlsStream<TcpStream>> {

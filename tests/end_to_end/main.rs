@@ -16,6 +16,7 @@ mod disk;
 mod install;
 mod lab;
 mod network;
+mod preparation;
 #[path = "../support/rest.rs"]
 mod rest;
 mod rollback;

@@ -1,5 +1,6 @@
 //! What a step really does on a host. One file per concern; the shim and the supervisor keep processes beyond the agent.
 
+mod check_host;
 mod choice;
 mod commands;
 mod direct;
@@ -9,6 +10,7 @@ mod install_package;
 mod managed;
 pub mod metrics;
 mod obproxy_launch;
+mod own_process;
 mod package_file;
 mod preflight;
 mod process;
@@ -41,7 +43,7 @@ use super::{
     step::{BoxFuture, Carrier, Done, StepContext, StepError, Undoes},
 };
 use crate::{
-    rpc::v1::ManagedInstance,
+    rpc::v1::{AgentProcess, ManagedInstance},
     steps::{AgentStep, Instance, InstanceKind},
 };
 use managed::{List, Managed};
@@ -118,6 +120,10 @@ impl HostView for Host {
     fn config_generation(&self) -> u64 {
         self.managed.generation()
     }
+
+    fn agent_process(&self) -> Option<AgentProcess> {
+        own_process::describe(&self.settings.state_dir).ok()
+    }
 }
 
 /// Runs work that reads a lot of files beside the event loop.
@@ -145,6 +151,10 @@ impl Carrier for Host {
                 AgentStep::CheckInstance(step) => {
                     let (settings, step, context) = (self.settings.clone(), step.clone(), context.clone());
                     blocking(move || preflight::check(&settings, &step, &context)).await
+                }
+                AgentStep::CheckHost(step) => {
+                    let (settings, step, context) = (self.settings.clone(), step.clone(), context.clone());
+                    blocking(move || check_host::check(&settings, &step, &context)).await
                 }
                 AgentStep::InstallPackage(step) => install_package::execute(self, step, context).await,
                 AgentStep::StartObproxy(step) => start_obproxy::execute(self, step, context).await,
@@ -176,6 +186,7 @@ impl Carrier for Host {
                 AgentStep::CheckCommands(_)
                 | AgentStep::CheckProcesses(_)
                 | AgentStep::CheckInstance(_)
+                | AgentStep::CheckHost(_)
                 | AgentStep::SyncObproxyParameters(_)
                 | AgentStep::SetObproxyPasswords(_) => Ok(Done::already()),
             }

@@ -12,7 +12,7 @@ use std::{
 };
 use tokio::{
     net::TcpStream,
-    sync::{Semaphore, mpsc},
+    sync::{Semaphore, mpsc, oneshot},
     time::Instant,
 };
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
@@ -24,13 +24,17 @@ const AT_ONCE: usize = 256;
 /// A scanner or a coordinator with an old certificate tries for days.
 const TELL_EVERY: Duration = Duration::from_secs(10);
 
+/// Questions whether connections are still accepted.
+pub(super) type Beats = mpsc::Receiver<oneshot::Sender<()>>;
+
 /// Connections that have proved who they are, each to the `tls` of its moment.
 pub(super) fn over_tls(
     incoming: impl Stream<Item = io::Result<TcpStream>> + Send + 'static,
     tls: AgentTls,
+    beats: Beats,
 ) -> ReceiverStream<io::Result<TlsStream<TcpStream>>> {
     let (ready, connections) = mpsc::channel(1);
-    tokio::spawn(accept(incoming, tls, ready));
+    tokio::spawn(accept(incoming, tls, beats, ready));
     ReceiverStream::new(connections)
 }
 
@@ -38,6 +42,7 @@ pub(super) fn over_tls(
 async fn accept(
     incoming: impl Stream<Item = io::Result<TcpStream>>,
     tls: AgentTls,
+    mut beats: Beats,
     ready: mpsc::Sender<io::Result<TlsStream<TcpStream>>>,
 ) {
     let places = Arc::new(Semaphore::new(AT_ONCE));
@@ -50,6 +55,11 @@ async fn accept(
             Some((place, incoming.next().await?))
         };
         let next = tokio::select! {
+            Some(beat) = beats.recv() => {
+                // Who asked may have lost patience.
+                let _ = beat.send(());
+                continue;
+            }
             next = next => next,
             () = ready.closed() => None,
         };

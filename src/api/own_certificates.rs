@@ -5,7 +5,9 @@
 
 use crate::tls::{CallerTls, CertificateAuthority, Identity, Issued, RENEW_AFTER, Role, TlsError};
 use axum_server::tls_rustls::RustlsConfig;
+use rustls::pki_types::ServerName;
 use std::{
+    io,
     net::IpAddr,
     path::{Path, PathBuf},
     sync::Arc,
@@ -42,6 +44,11 @@ impl OwnCertificates {
 
     pub(super) fn calls(&self) -> CallerTls {
         self.calls.clone()
+    }
+
+    /// Under which the REST certificate is valid, whatever the address.
+    pub(super) fn server_name() -> io::Result<ServerName<'static>> {
+        ServerName::try_from(NAME).map_err(io::Error::other)
     }
 
     pub(super) fn rest(&self) -> RustlsConfig {

@@ -8,9 +8,10 @@ use crate::{
     config::StateDirectory,
     coordinator::{
         agents::{AgentAddress, AgentPool, CallError},
-        config::Config,
+        config::{Config, LogRetention},
         engine::{CommandError, Engine, EngineMetrics, EngineParts, SqlLocalSteps, SqlTaskStore, Wait},
         enrolment::Enrolment,
+        host_watch,
         renewal::{CertificateMetrics, Renewal},
         secrets::{SecretError, Vault},
         store::{Store, StoreError, tasks::TaskId, users},
@@ -73,12 +74,14 @@ pub struct Coordinator {
     pub address: SocketAddr,
     /// Cancelled when the store failed for good: the process has to end and recover.
     pub fatal: CancellationToken,
+    pub(super) own: Arc<OwnCertificates>,
+    pub(super) log_retention: watch::Sender<LogRetention>,
+    pub(super) grace: std::time::Duration,
     engine: Engine,
     store: Store,
     handle: axum_server::Handle<SocketAddr>,
     servers: JoinSet<(&'static str, io::Result<()>)>,
     shutdown: CancellationToken,
-    grace: std::time::Duration,
     _lock: StateDirectory,
 }
 
@@ -102,12 +105,13 @@ pub async fn start(config: &Config) -> Result<Coordinator, StartError> {
     let enrolment = Arc::new(Enrolment::new(store.clone(), authority, config.agent_certificate_life)?);
     let renewal = Renewal::new(Arc::clone(&enrolment), Arc::clone(&agents), CertificateMetrics::register(&registry)?);
     let (vault_of_tasks, dir) = (Arc::clone(&vault), packages_dir.clone());
+    let (log_retention, retention) = watch::channel(config.log_retention);
     let engine = Engine::start(EngineParts {
         tasks: Arc::new(SqlTaskStore {
             store: store.clone(),
             vault: vault_of_tasks,
             packages_dir: dir.clone(),
-            log_retention: config.log_retention,
+            log_retention: retention,
         }),
         local: Arc::new(SqlLocalSteps { store: store.clone(), agents: Arc::clone(&agents), packages_dir: dir }),
         agents,
@@ -138,23 +142,30 @@ pub async fn start(config: &Config) -> Result<Coordinator, StartError> {
     let https = axum_server::from_tcp_rustls(rest_listener, own.rest()).map_err(listen_error)?.handle(handle.clone());
     let http = axum_server::from_tcp(config_listener).map_err(listen_error)?.handle(handle.clone());
     let mut servers = JoinSet::new();
+    let watch = host_watch::watch(store.clone(), Arc::clone(engine.agents()), shutdown.clone());
+    servers.spawn(async move {
+        watch.await;
+        ("the watch of the hosts", Ok(()))
+    });
     let rest_service = router(state.clone()).into_make_service_with_connect_info::<SocketAddr>();
     servers.spawn(async move { ("the HTTPS server", https.serve(rest_service).await) });
     let config_service = config_service_router(state).into_make_service();
     servers.spawn(async move { ("the config service", http.serve(config_service).await) });
-    let own_renewal = shutdown.clone().run_until_cancelled_owned(own.keep());
+    let own_renewal = shutdown.clone().run_until_cancelled_owned(Arc::clone(&own).keep());
     servers.spawn(async move { ("the renewal of certificates", own_renewal.await.map_or(Ok(()), Ok)) });
     let renewal = shutdown.clone().run_until_cancelled_owned(renewal.keep());
     servers.spawn(async move { ("the renewal of agents' certificates", renewal.await.map_or(Ok(()), Ok)) });
     Ok(Coordinator {
         address: rest_address,
         fatal,
+        own,
+        log_retention,
+        grace: config.grace,
         engine,
         store,
         handle,
         servers,
         shutdown,
-        grace: config.grace,
         _lock: lock,
     })
 }

@@ -142,6 +142,8 @@ pub(crate) struct HostAdd {
     pub(crate) alias: Option<String>,
     #[arg(long)]
     pub(crate) description: Option<String>,
+    #[command(flatten)]
+    pub(crate) creation: Creation,
     /// Print for each host the line that enrols it; the host is added after that
     #[arg(long, conflicts_with_all = ["agent_port", "metrics_port", "alias", "description"])]
     pub(crate) token: bool,

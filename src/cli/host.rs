@@ -5,6 +5,7 @@ use super::{
     args::{Host as Command, HostAdd},
     enrolment,
     error::CliError,
+    follow,
     output::Column,
 };
 
@@ -45,8 +46,7 @@ pub(crate) async fn run(context: &Context<'_>, command: &Command) -> Result<(), 
         Command::Certificates => enrolment::certificates(context).await,
         Command::Add(args) => {
             let path = format!("{HOSTS}/batchCreate");
-            let data = context.client.post("add the hosts", &path, &[], Some(&creation(args))).await?;
-            context.output.list(&data, COLUMNS, "/id")
+            follow::start(context, &args.creation, "add the hosts", &path, &creation(args)).await
         }
         Command::List => {
             let data = context.client.list("list the hosts", HOSTS).await?;

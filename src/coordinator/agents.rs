@@ -173,6 +173,14 @@ impl AgentPool {
         Ok(Agent { address, channel })
     }
 
+    /// The same for a call in passing: a connection that is not there yet is closed with the client.
+    pub fn passing(&self, address: AgentAddress) -> Result<Agent, CallError> {
+        let kept = self.channels.lock().unwrap_or_else(PoisonError::into_inner);
+        let kept = kept.get(&address).map(|kept| kept.channel.clone());
+        let channel = kept.map_or_else(|| (self.connect)(address), Ok)?;
+        Ok(Agent { address, channel })
+    }
+
     /// Ends every connection to the host, whoever holds it. The next call connects again, if it may.
     pub fn cut(&self, host: IpAddr) {
         self.scissors.cut(host);

@@ -5,6 +5,7 @@ pub mod config;
 pub mod connection;
 pub mod engine;
 pub mod enrolment;
+pub mod host_watch;
 pub mod renewal;
 pub mod secrets;
 pub mod store;

@@ -17,6 +17,8 @@ mod enrolment;
 mod install;
 mod lab;
 mod network;
+mod preparation;
+#[path = "../support/rest.rs"]
 mod rest;
 mod rollback;
 mod upgrade;

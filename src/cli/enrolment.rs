@@ -77,8 +77,9 @@ pub(crate) async fn invite(context: &Context<'_>, args: &HostAdd) -> Result<(), 
         Format::Table => {
             let hosts = entries(&data);
             let until = text(hosts.first().and_then(|made| made.get("expireTime")));
-            context.output.remark(&format!("Run this on the host, as root. It works once, until {until}."));
             let named = hosts.len() > 1;
+            let what = if named { "each line on its host" } else { "this on the host" };
+            context.output.remark(&format!("Run {what}, as root. It works once, until {until}."));
             let coordinator = text(hosts.first().and_then(|made| made.get("coordinatorUrl")));
             if args.coordinator.is_none()
                 && coordinator.parse().is_ok_and(|url| is_loopback(&url))

@@ -89,6 +89,20 @@ impl agent_service_server::AgentService for Host {
         let next_offset = request.into_inner().size_bytes;
         Ok(Response::new(v1::PutPackageResponse { next_offset, complete: true }))
     }
+
+    async fn create_signing_request(
+        &self,
+        _request: Request<v1::CreateSigningRequestRequest>,
+    ) -> Result<Response<v1::CreateSigningRequestResponse>, Status> {
+        Err(Status::unimplemented("these hosts live for minutes"))
+    }
+
+    async fn install_certificate(
+        &self,
+        _request: Request<v1::InstallCertificateRequest>,
+    ) -> Result<Response<v1::InstallCertificateResponse>, Status> {
+        Err(Status::unimplemented("these hosts live for minutes"))
+    }
 }
 
 /// Address of a host; all of 127.0.0.0/8 is this machine.

@@ -158,7 +158,7 @@ mod tests {
         assert!(is_about_time(&early), "{early}");
         // The certificate itself may be known to anyone; that it is the authority's is what counts.
         let other = PinnedAuthority::new(Fingerprint::of(&own));
-        assert!(judge(&other, &[own.clone()], host, now).is_err());
+        assert!(judge(&other, std::slice::from_ref(&own), host, now).is_err());
         assert!(matches!(other.failure(), Some(PinFailure::Invalid(_))));
     }
 }

@@ -131,6 +131,8 @@ mod tests {
 
     const LIFE: Duration = Duration::from_secs(3600);
 
+    type Change = Box<dyn FnOnce(&mut CertificateParams)>;
+
     fn authority() -> CertificateAuthority {
         CertificateAuthority::load_or_create(tempfile::tempdir().unwrap().path()).unwrap()
     }
@@ -176,7 +178,7 @@ mod tests {
     #[test]
     fn a_request_for_more_than_the_host_is_refused() {
         let authority = authority();
-        let forged: [(&str, Box<dyn FnOnce(&mut CertificateParams)>); 6] = [
+        let forged: [(&str, Change); 6] = [
             ("subject", Box::new(|params| params.distinguished_name.push(DnType::CommonName, "oblet-coordinator"))),
             ("name", Box::new(|params| params.subject_alt_names.push(SanType::DnsName("db2".try_into().unwrap())))),
             ("address", Box::new(|params| params.subject_alt_names.push(SanType::IpAddress([192, 0, 2, 8].into())))),

@@ -23,14 +23,14 @@ pub enum AskError {
     Stranger {
         address: Url,
         #[source]
-        source: PinFailure,
+        source: Box<PinFailure>,
     },
     #[error("the certificate of {address} is not valid at this host's time, {}", time(*.now))]
     Clock {
         address: Url,
         now: i64,
         #[source]
-        source: rustls::Error,
+        source: Box<rustls::Error>,
     },
     #[error("{address} cannot be reached")]
     Unreachable {
@@ -147,9 +147,9 @@ impl Coordinator {
         let address = self.address.clone();
         match self.pinned.failure() {
             Some(PinFailure::Invalid(source)) if is_about_time(&source) => {
-                AskError::Clock { address, now: self.now, source }
+                AskError::Clock { address, now: self.now, source: Box::new(source) }
             }
-            Some(source) => AskError::Stranger { address, source },
+            Some(failure) => AskError::Stranger { address, source: Box::new(failure) },
             None => AskError::Unreachable { address, source: error.without_url() },
         }
     }

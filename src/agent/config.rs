@@ -178,7 +178,8 @@ impl Config {
         }
         let grace_seconds: u32 = layers.or("grace_seconds", 10);
         let identity_paths = identity_paths(&mut layers);
-        let identity = identity_paths.read().map_err(|error| layers.mistake("tls", chain(&error))).ok();
+        let unreadable = |error| layers.mistake("tls", format!("{}{}", chain(&error), hint(&identity_paths)));
+        let identity = identity_paths.read().map_err(unreadable).ok();
         let given = layers.finish()?;
         // An identity that could not be read is a mistake, and mistakes have ended this function.
         let identity = identity.ok_or_else(|| ConfigError(Vec::new()))?;
@@ -204,6 +205,11 @@ fn absolute(layers: &mut Layers, name: &'static str, default: &str) -> PathBuf {
         layers.mistake(name, format!("{} is not an absolute path", path.display()));
     }
     path
+}
+
+/// What a host lacks that was just installed.
+fn hint(paths: &IdentityPaths) -> &'static str {
+    if paths.certificate.exists() { "" } else { "; enrol this host with the line that oblet host add --token prints" }
 }
 
 /// Where the agent's certificates are, also before there are any.
@@ -269,6 +275,18 @@ mod tests {
         {
             assert!(told.contains(name), "{name} is not in {told}");
         }
+    }
+
+    #[test]
+    fn a_host_without_a_certificate_is_told_how_it_gets_one() {
+        let directory = tempfile::tempdir().unwrap();
+        let missing = directory.path().join("agent.pem");
+        let flags = Flags { tls_certificate: Some(missing.clone()), ..Flags::default() };
+        let told = Config::load(&flags).err().unwrap().to_string();
+        assert!(told.contains("oblet host add --token"), "{told}");
+        fs::write(missing, "damaged").unwrap();
+        let told = Config::load(&flags).err().unwrap().to_string();
+        assert!(!told.contains("oblet host add --token"), "{told}");
     }
 
     #[test]

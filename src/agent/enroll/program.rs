@@ -22,6 +22,8 @@ use std::{
 
 /// Environment variable with the token.
 const TOKEN: &str = "OBLET_TOKEN";
+/// What the service is started with, so that the certificate comes to where it looks.
+const SERVICE_CONFIG: &str = "/etc/oblet-agent/agent.toml";
 /// More than any token; keeps a mistaken path to a device from filling the memory.
 const MAX_TOKEN_BYTES: u64 = 4096;
 
@@ -45,7 +47,7 @@ pub struct Flags {
     #[arg(long)]
     #[serde(skip)]
     pub force: bool,
-    /// TOML file of the agent, which may hold the settings below.
+    /// TOML file of the agent, which may hold the settings below [default: /etc/oblet-agent/agent.toml, if it is there].
     #[arg(long, env = "OBLET_AGENT_CONFIG")]
     #[serde(skip)]
     pub config: Option<PathBuf>,
@@ -125,7 +127,9 @@ fn complain(problem: &str, next_move: Option<&str>, code: u8) -> ExitCode {
 }
 
 fn settings(flags: &Flags) -> Result<(IdentityPaths, Option<IpAddr>), ConfigError> {
-    let mut layers = Layers::new(flags, flags.config.as_deref());
+    let service = Path::new(SERVICE_CONFIG);
+    let file = flags.config.as_deref().or_else(|| service.exists().then_some(service));
+    let mut layers = Layers::new(flags, file);
     let settings = (identity_paths(&mut layers), layers.optional("address"));
     layers.finish_part()?;
     Ok(settings)

@@ -110,15 +110,16 @@ impl Fleet {
         let mut ids = Vec::new();
         for chunk in addresses.chunks(HOSTS_PER_CREATE) {
             let data = self.post("/api/v2/compute/hosts/batchCreate", &json!({"hostBasicDataList": chunk})).await;
-            ids.extend(data["contents"].as_array().unwrap().iter().map(|host| host["id"].clone()));
+            ids.extend(data["contents"].as_array().unwrap().iter().map(|task| task["hostId"].clone()));
         }
+        self.wait_until_successful(usize::from(count)).await;
         let cluster = json!({
             "name": "fleet", "workMode": "RS_LIST",
             "obLinks": [{"clusterName": "ob1", "obClusterId": 1, "username": "proxyro"}],
             "startupParameters": [{"name": "rootservice_list", "value": "127.0.0.1:2881"}], "parameters": [],
         });
         self.post("/api/v2/obproxy/clusters", &cluster).await;
-        self.wait_until_successful(1).await;
+        self.wait_until_successful(usize::from(count) + 1).await;
         let clusters = self.get("/api/v2/obproxy/clusters").await;
         let path = format!("/api/v2/obproxy/clusters/{}/obproxies/batchAdd", clusters["data"]["contents"][0]["id"]);
 
@@ -128,7 +129,7 @@ impl Fleet {
             self.post(&path, &json!({"hostIds": chunk, "sqlPort": 2883, "exporterPort": 2884, "version": version}))
                 .await;
         }
-        self.wait_until_successful(usize::from(count) + 1).await;
+        self.wait_until_successful(2 * usize::from(count) + 1).await;
         Run {
             wall_seconds: begin.elapsed().as_secs_f64(),
             cpu_seconds: self.cpu_seconds() - cpu,

@@ -77,6 +77,7 @@ impl agent_service_server::AgentService for Host {
             hostname: "simulated".into(),
             agent_version: env!("CARGO_PKG_VERSION").into(),
             metrics_port: 62899,
+            time: Some(std::time::SystemTime::now().into()),
             ..Default::default()
         }))
     }

@@ -1,8 +1,12 @@
 //! Configuration of the agent.
 
-use super::{host::HostSettings, logs::MAX_LOG_BYTES, server::Settings};
+use super::{
+    host::{HostSettings, SupervisorChoice},
+    logs::MAX_LOG_BYTES,
+    server::Settings,
+};
 use crate::{
-    config::{ConfigError, Layers},
+    config::{ConfigError, Given, Layers},
     telemetry::{LogFormat, chain},
     tls::Identity,
 };
@@ -37,6 +41,9 @@ pub struct Flags {
     /// Manage what is below this directory instead of the whole machine [default: /].
     #[arg(long, env = "OBLET_AGENT_ROOT_DIR")]
     pub root_dir: Option<PathBuf>,
+    /// Who starts processes: "systemd", "direct", or "auto" for systemd where it can [default: auto].
+    #[arg(long, env = "OBLET_AGENT_SUPERVISOR")]
+    pub supervisor: Option<String>,
     /// IP address of this host that instances listen on [default: all].
     #[arg(long, env = "OBLET_AGENT_ADDRESS")]
     pub address: Option<IpAddr>,
@@ -58,7 +65,7 @@ pub struct Flags {
     /// What is logged, such as "info" or "oblet=debug,info" [default: info].
     #[arg(long, env = "OBLET_AGENT_LOG_FILTER")]
     pub log_filter: Option<String>,
-    /// How log lines look [default: text].
+    /// Where log lines go: auto, text or json on stderr, or journal [default: auto, the journal if it reads stderr].
     #[arg(long, env = "OBLET_AGENT_LOG_FORMAT")]
     pub log_format: Option<String>,
     /// Offer gRPC reflection [default: false].
@@ -89,8 +96,11 @@ pub struct Config {
     pub service: Settings,
     pub metrics_listen: Option<SocketAddr>,
     pub host: HostSettings,
+    pub supervisor: SupervisorChoice,
     pub log_filter: String,
     pub log_format: LogFormat,
+    /// What was given, to be compared with what is given later.
+    pub given: Given,
 }
 
 const LISTEN_PORT: u16 = 62898;
@@ -130,6 +140,10 @@ impl Config {
         let state_dir = absolute(&mut layers, "state_dir", "/var/lib/oblet-agent");
         let root_dir = absolute(&mut layers, "root_dir", "/");
         let whole_machine = root_dir == Path::new("/");
+        let supervisor = layers.or("supervisor", SupervisorChoice::Auto);
+        if supervisor == SupervisorChoice::Systemd && !whole_machine {
+            layers.mistake("supervisor", "is systemd, which manages the whole machine, and root_dir is not /");
+        }
         let host = HostSettings {
             root_dir: root_dir.clone(),
             state_dir: state_dir.clone(),
@@ -160,7 +174,7 @@ impl Config {
         }
         let grace_seconds: u32 = layers.or("grace_seconds", 10);
         let identity = identity(&mut layers);
-        layers.finish()?;
+        let given = layers.finish()?;
         // An identity that could not be read is a mistake, and mistakes have ended this function.
         let identity = identity.ok_or_else(|| ConfigError(Vec::new()))?;
         let service = Settings {
@@ -174,7 +188,7 @@ impl Config {
             log_limit_bytes,
             grace: Duration::from_secs(grace_seconds.into()),
         };
-        Ok(Self { service, metrics_listen, host, log_filter, log_format })
+        Ok(Self { service, metrics_listen, host, supervisor, log_filter, log_format, given })
     }
 }
 

@@ -11,6 +11,10 @@ pub trait HostView: Send + Sync {
     fn instances(&self) -> Vec<v1::ManagedInstance>;
     /// Generation of the configuration that was pushed to the agent.
     fn config_generation(&self) -> u64;
+    /// The agent itself, as far as the system tells.
+    fn agent_process(&self) -> Option<v1::AgentProcess> {
+        None
+    }
 }
 
 /// Everything but what the journal and the listener know. Reads files, so it belongs on a blocking thread.
@@ -36,6 +40,7 @@ pub(super) fn describe(disks: &[PathBuf], view: &dyn HostView) -> v1::DescribeHo
         metrics_port: 0,
         config_generation: view.config_generation(),
         epoch: 0,
+        agent_process: view.agent_process(),
     }
 }
 

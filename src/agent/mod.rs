@@ -12,6 +12,7 @@ pub mod journal;
 pub mod logs;
 pub mod operation;
 mod packages;
+mod reload;
 pub mod runner;
 mod server;
 mod service;
@@ -23,6 +24,7 @@ mod wire;
 
 pub use describe::HostView;
 pub use exporter::serve_metrics;
+pub use reload::{Reload, ReloadError};
 #[cfg(test)]
 pub(crate) use server::start_on;
-pub use server::{Agent, AgentError, Settings, listen, start};
+pub use server::{Agent, AgentError, Limits, Settings, listen, start};

@@ -1,11 +1,8 @@
-//! `/api/v2/compute/hosts`
-//!
-//! Unlike OCP, which installs its agent over SSH in a task, a host is added at once: its agent has to run already, is
-//! asked what the host is, and the answer is the hosts themselves.
+//! `/api/v2/compute/hosts`: which hosts there are, and letting go of them. How they come is in `host_creation.rs`.
 
 use super::{
-    envelope::{Contents, Envelope, ErrorEnvelope, NoData, Page, Reply, ocp_time},
-    error::{ApiError, SubError, code},
+    envelope::{Envelope, ErrorEnvelope, NoData, Page, Reply, ocp_time},
+    error::{ApiError, code},
     extract::{JsonBody, Params, PathOf},
     query::DryRun,
     requester::Requester,
@@ -14,42 +11,27 @@ use super::{
 use crate::{
     coordinator::store::{
         StoreError, clusters,
-        hosts::{self, Host, HostDetails, HostFilter},
+        hosts::{self, Host, HostFilter},
         locks,
     },
     operations::{ObjectKind, ObjectLock},
 };
 use axum::{extract::State, http::StatusCode};
-use futures_util::{StreamExt as _, stream};
 use serde::{Deserialize, Serialize};
 use sqlx::AnyConnection;
-use std::{collections::HashSet, net::IpAddr};
 use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 pub(super) fn router() -> OpenApiRouter<ApiState> {
-    OpenApiRouter::new()
-        .routes(routes!(list))
-        .routes(routes!(get, delete))
-        .routes(routes!(create))
-        .routes(routes!(batch_delete))
+    OpenApiRouter::new().routes(routes!(list)).routes(routes!(get, delete)).routes(routes!(batch_delete))
 }
-
-const MAX_HOSTS: usize = 50;
-/// Agents that are asked at the same time.
-const PARALLEL_AGENTS: usize = 16;
-const DEFAULT_AGENT_PORT: u16 = 62898;
-const DEFAULT_METRICS_PORT: u16 = 62899;
 
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 struct HostView {
-    /// Absent where nothing was added, because it was a dry run.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    id: Option<i64>,
+    id: i64,
     /// The same as `id`.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    host_id: Option<i64>,
+    host_id: i64,
     name: String,
     alias: String,
     description: String,
@@ -94,8 +76,8 @@ async fn view(connection: &mut AnyConnection, host: Host) -> Result<HostView, St
     }
     let details = host.details;
     Ok(HostView {
-        id: Some(host.id),
-        host_id: Some(host.id),
+        id: host.id,
+        host_id: host.id,
         name: details.hostname,
         alias: details.alias,
         description: details.description,
@@ -153,154 +135,6 @@ async fn get(State(state): State<ApiState>, PathOf(id): PathOf<i64>) -> Result<R
     let mut connection = state.store().readers().acquire().await.map_err(StoreError::from)?;
     let host = hosts::get(&mut connection, id).await?.ok_or_else(|| absent(id))?;
     Ok(Reply(view(&mut connection, host).await?))
-}
-
-/// Hosts to add. Members that say how OCP reaches a host by SSH, or where it stands, are accepted and have no effect.
-#[derive(Deserialize, ToSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct BatchCreate {
-    /// At most 50.
-    host_basic_data_list: Vec<HostBasicData>,
-    ssh_port: Option<u16>,
-    kind: Option<String>,
-    alias: Option<String>,
-    description: Option<String>,
-    /// Port of the agent's gRPC service; 62898 if absent.
-    #[serde(alias = "mgrAgentPort")]
-    mgragent_port: Option<u16>,
-    /// Port of the agent's metrics; if absent, what the agent says.
-    #[serde(alias = "monAgentPort")]
-    monagent_port: Option<u16>,
-    #[serde(rename = "publishPorts")]
-    _publish_ports: Option<serde_json::Value>,
-    #[serde(rename = "idcId")]
-    _idc_id: Option<i64>,
-    #[serde(rename = "typeId")]
-    _type_id: Option<i64>,
-    #[serde(rename = "credentialId")]
-    _credential_id: Option<i64>,
-}
-
-#[derive(Deserialize, ToSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct HostBasicData {
-    #[schema(value_type = String, example = "192.0.2.1")]
-    inner_ip_address: IpAddr,
-    serial_number: Option<String>,
-}
-
-/// Adds hosts whose agents run, all of them or none.
-#[utoipa::path(
-    post, path = "/api/v2/compute/hosts/batchCreate", tag = "hosts", operation_id = "createHosts",
-    params(DryRun),
-    request_body = BatchCreate,
-    responses(
-        (status = 200, description = "Done.", body = Envelope<Contents<HostView>>),
-        (status = 409, description = "A host is known already, or stands in the list twice.", body = ErrorEnvelope),
-        (status = 502, description = "An agent did not answer, or is not that of the host.", body = ErrorEnvelope),
-    ),
-)]
-async fn create(
-    State(state): State<ApiState>,
-    requester: Requester,
-    DryRun(dry_run): DryRun,
-    JsonBody(body): JsonBody<BatchCreate>,
-) -> Result<Reply<Contents<HostView>>, ApiError> {
-    if body.host_basic_data_list.is_empty() || body.host_basic_data_list.len() > MAX_HOSTS {
-        let why = format_args!("1 to {MAX_HOSTS} hosts are added at a time");
-        return Err(ApiError::invalid("hostBasicDataList", why));
-    }
-    if body.mgragent_port == Some(0) || body.monagent_port == Some(0) {
-        return Err(ApiError::invalid("mgragentPort, monagentPort", "a port lies between 1 and 65535"));
-    }
-    let known = |ip: IpAddr| {
-        ApiError::conflict("CMP07001", format_args!("the host {ip} is known already"))
-            .advise("leave it out; see the hosts with: oblet host list")
-    };
-    let mut seen = HashSet::new();
-    let mut connection = state.store().readers().acquire().await.map_err(StoreError::from)?;
-    for host in &body.host_basic_data_list {
-        let ip = host.inner_ip_address;
-        if ip.is_unspecified() || ip.is_multicast() {
-            return Err(ApiError::invalid("innerIpAddress", format_args!("{ip} is no address of a host")));
-        }
-        if !seen.insert(ip) {
-            return Err(ApiError::conflict("CMP07001", format_args!("the host {ip} is named twice"))
-                .advise("name each host once"));
-        }
-        if hosts::by_ip(&mut connection, ip).await?.is_some() {
-            return Err(known(ip));
-        }
-    }
-    drop(connection);
-
-    let found = describe_all(&state, &body).await?;
-    let mut transaction = state.store().begin().await?;
-    let mut views = Vec::with_capacity(found.len());
-    for described in found {
-        let Described { ip, agent_port, metrics_port, details } = described;
-        let host = hosts::insert(&mut transaction, ip, agent_port, metrics_port, &details).await;
-        let host = host.map_err(|error| if error.is_conflict() { known(ip) } else { error.into() })?;
-        requester.audit(&mut transaction, "host.add", &format!("host {}", host.id), &ip.to_string()).await?;
-        views.push(view(&mut transaction, host).await?);
-    }
-    if dry_run {
-        transaction.rollback().await.map_err(StoreError::from)?;
-        let planned = views.into_iter().map(|host| HostView { id: None, host_id: None, ..host });
-        return Ok(Reply(Contents { contents: planned.collect() }));
-    }
-    transaction.commit().await.map_err(StoreError::from)?;
-    for host in &views {
-        tracing::info!(host_id = host.id, address = host.inner_ip_address, "host added");
-    }
-    Ok(Reply(Contents { contents: views }))
-}
-
-struct Described {
-    ip: IpAddr,
-    agent_port: u16,
-    metrics_port: u16,
-    details: HostDetails,
-}
-
-async fn describe_all(state: &ApiState, body: &BatchCreate) -> Result<Vec<Described>, ApiError> {
-    let asked: Vec<_> = body.host_basic_data_list.iter().map(|host| describe(state, body, host)).collect();
-    let answers: Vec<_> = stream::iter(asked).buffered(PARALLEL_AGENTS).collect().await;
-    let failed = |(host, answer): (&HostBasicData, &Result<Described, String>)| {
-        let message = answer.as_ref().err()?.clone();
-        Some(SubError { field: host.inner_ip_address.to_string(), message })
-    };
-    let failures: Vec<SubError> = body.host_basic_data_list.iter().zip(&answers).filter_map(failed).collect();
-    let Some(first) = failures.first() else {
-        return Ok(answers.into_iter().filter_map(Result::ok).collect());
-    };
-    let text = format!("{}: {}", first.field, first.message);
-    Err(ApiError::new(StatusCode::BAD_GATEWAY, "CMP07002", text)
-        .with_sub_errors(failures)
-        .advise("start oblet-agent on the host, check address, port and certificates, then add the hosts again"))
-}
-
-async fn describe(state: &ApiState, body: &BatchCreate, host: &HostBasicData) -> Result<Described, String> {
-    let agent_port = body.mgragent_port.unwrap_or(DEFAULT_AGENT_PORT);
-    let said = state.engine().describe_host(host.inner_ip_address, agent_port).await?;
-    let own_port = u16::try_from(said.metrics_port).ok().filter(|port| *port > 0);
-    Ok(Described {
-        ip: host.inner_ip_address,
-        agent_port,
-        metrics_port: body.monagent_port.or(own_port).unwrap_or(DEFAULT_METRICS_PORT),
-        details: HostDetails {
-            alias: body.alias.clone().unwrap_or_default(),
-            description: body.description.clone().unwrap_or_default(),
-            serial_number: host.serial_number.clone().unwrap_or_default(),
-            kind: body.kind.clone().unwrap_or_else(|| "DEDICATED_PHYSICAL_MACHINE".to_owned()),
-            ssh_port: body.ssh_port,
-            operating_system: said.operating_system,
-            operating_system_release: said.kernel_release,
-            architecture: said.architecture,
-            hostname: said.hostname,
-            agent_version: said.agent_version,
-        },
-    })
 }
 
 /// Forgets a host on which nothing runs. Its agent is left as it is.

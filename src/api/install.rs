@@ -9,10 +9,11 @@ use super::{
 use crate::{
     coordinator::store::{
         clusters::{self, Cluster, ClusterMode, NewObproxy},
-        hosts::{self, Host},
+        hosts::{self, Host, HostStatus},
+        locks,
         packages::{self, Package},
     },
-    operations::{NewProxy, ObproxyInstall},
+    operations::{NewProxy, ObjectKind, ObjectLock, ObproxyInstall},
     steps::{
         WorkMode,
         values::{InvalidValue, PackageRef, Port, ServerAddress},
@@ -101,7 +102,11 @@ impl InstallParam {
 
         let mut hosts = Vec::with_capacity(self.host_ids.len());
         for id in &self.host_ids {
-            hosts.push(hosts::get(connection, *id).await?.ok_or_else(|| absent(*id).about("hostIds"))?);
+            let host = hosts::get(connection, *id).await?.ok_or_else(|| absent(*id).about("hostIds"))?;
+            if host.status == HostStatus::New {
+                return Err(unprepared(connection, &host).await?);
+            }
+            hosts.push(host);
         }
         let package = choose_package(connection, version, &hosts).await?;
         let ports = [sql_port, exporter_port];
@@ -116,6 +121,16 @@ impl InstallParam {
         }
         Ok(Installation { hosts, package, sql_port, exporter_port })
     }
+}
+
+async fn unprepared(connection: &mut AnyConnection, host: &Host) -> Result<ApiError, ApiError> {
+    let Host { id, inner_ip, status, .. } = host;
+    let (why, advice) = match locks::holder(connection, &ObjectLock::exclusive(ObjectKind::Host, *id)).await? {
+        Some(holder) => (holder.to_string(), "wait until that task is SUCCESSFUL; if it failed, see why and retry it"),
+        None => ("no task prepares it".into(), "delete the host and add it again"),
+    };
+    let text = format_args!("the host {id} ({inner_ip}) is {status} and cannot be used yet: {why}");
+    Ok(ApiError::conflict("CMP07006", text).about("hostIds").advise(advice))
 }
 
 /// Neither form of a name has room for a path or a command.

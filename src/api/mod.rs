@@ -7,13 +7,17 @@ mod envelope;
 mod error;
 mod extract;
 mod frame;
+mod host_agent;
+mod host_creation;
 mod hosts;
 mod install;
 mod linger;
+pub mod live;
 mod log_stream;
 mod obproxy;
 mod obproxy_view;
 mod once;
+mod own_certificates;
 mod packages;
 mod query;
 mod requester;
@@ -78,6 +82,8 @@ pub fn openapi() -> OpenApi {
 fn guarded_router() -> OpenApiRouter<ApiState> {
     OpenApiRouter::with_openapi(base())
         .merge(hosts::router())
+        .merge(host_creation::router())
+        .merge(host_agent::router())
         .merge(packages::router())
         .merge(obproxy::router())
         .merge(tasks::router())
@@ -109,6 +115,6 @@ fn base() -> OpenApi {
 const DESCRIPTION: &str = "\
 OceanBase hosts and proxies, in the wire format of the OceanBase Cloud Platform (OCP) v2 API.
 
-Differences from OCP: hosts are added at once and answered themselves, because their agents run already; \
+Differences from OCP: a host's agent is installed and enrolled by its administrator, and only checked when the host is added; \
 a failed subtask says why and what to do next, and a waiting one for what it waits; errors carry `nextMove`; whatever \
 changes something can be tried with `dryRun=true`, and what makes tasks can be sent again with an `Idempotency-Key`.";

@@ -18,7 +18,6 @@ use crate::{
         StoreError,
         clusters::{self, Cluster, ClusterMode, ObLink, SealedSecrets},
         now_micros,
-        tasks::TaskRecord,
     },
     operations::{create_cluster, install_obproxy},
     steps::{
@@ -177,7 +176,7 @@ async fn create(
     let mut transaction = state.store().begin().await?;
     if !dry_run && let Some(made) = once.made(&mut transaction).await? {
         let made = made.into_iter().next().ok_or_else(|| ApiError::internal(&sqlx::Error::RowNotFound))?;
-        return Ok(Reply(again(made)?));
+        return Ok(Reply(task_view::again(made)?));
     }
     let id = clusters::next_id(&mut transaction).await?;
     let now = now_micros();
@@ -310,7 +309,7 @@ async fn batch_add(
 ) -> Result<Reply<Contents<TaskInstance>>, ApiError> {
     let mut transaction = state.store().begin().await?;
     if !dry_run && let Some(made) = once.made(&mut transaction).await? {
-        return Ok(Reply(Contents { contents: made.into_iter().map(again).collect::<Result<_, _>>()? }));
+        return Ok(Reply(Contents { contents: made.into_iter().map(task_view::again).collect::<Result<_, _>>()? }));
     }
     let cluster = clusters::get(&mut transaction, id).await?.ok_or_else(|| absent(id))?;
     let installation = InstallParam::from(body).check(&mut transaction).await?;
@@ -332,10 +331,4 @@ async fn batch_add(
     transaction.commit().await.map_err(StoreError::from)?;
     tasks::wake(&state, &records);
     Ok(Reply(Contents { contents: records.iter().map(task_view::created).collect() }))
-}
-
-/// The answer to the request that made the task, once more.
-fn again(record: TaskRecord) -> Result<TaskInstance, ApiError> {
-    let record = task_view::as_made(record).map_err(|error| ApiError::internal(&error))?;
-    Ok(task_view::created(&record))
 }

@@ -1,21 +1,23 @@
 //! Puts the coordinator together and serves it.
 
-use super::{ApiSettings, ApiState, TaskEngine, clean_uploads, config_service_router, router};
+use super::{
+    ApiSettings, ApiState, TaskEngine, clean_uploads, config_service_router, own_certificates::OwnCertificates, router,
+};
 use crate::{
     agent::step::BoxFuture,
     config::StateDirectory,
     coordinator::{
         agents::{AgentAddress, AgentPool, CallError},
-        config::Config,
+        config::{Config, LogRetention},
         engine::{CommandError, Engine, EngineMetrics, EngineParts, SqlLocalSteps, SqlTaskStore, Wait},
+        host_watch,
         secrets::{SecretError, Vault},
         store::{Store, StoreError, tasks::TaskId, users},
     },
     graph::{Command, NodeIndex},
     rpc::v1,
-    tls::{CertificateAuthority, Identity, Role, TlsError},
+    tls::{CertificateAuthority, TlsError},
 };
-use axum_server::tls_rustls::RustlsConfig;
 use secrecy::SecretString;
 use std::{
     collections::HashMap,
@@ -69,12 +71,14 @@ pub struct Coordinator {
     pub address: SocketAddr,
     /// Cancelled when the store failed for good: the process has to end and recover.
     pub fatal: CancellationToken,
+    pub(super) own: Arc<OwnCertificates>,
+    pub(super) log_retention: watch::Sender<LogRetention>,
+    pub(super) grace: std::time::Duration,
     engine: Engine,
     store: Store,
     handle: axum_server::Handle<SocketAddr>,
     servers: JoinSet<(&'static str, io::Result<()>)>,
     shutdown: CancellationToken,
-    grace: std::time::Duration,
     _lock: StateDirectory,
 }
 
@@ -84,7 +88,7 @@ pub async fn start(config: &Config) -> Result<Coordinator, StartError> {
     let packages_dir = private_directory(&config.state_dir, "packages")?;
     let tls_dir = private_directory(&config.state_dir, "tls")?;
     let authority = authority(&config.state_dir)?;
-    let identity = own_identity(&authority, &tls_dir)?;
+    let own = Arc::new(OwnCertificates::issue(Arc::new(authority), &tls_dir, &config.advertise_addresses)?);
     let vault = Arc::new(Vault::load_or_create(&config.state_dir.join("secrets.key"))?);
     let store = Store::open(&config.state_dir.join("coordinator.db")).await?;
     create_first_user(&store, &vault, config.initial_password_file.as_deref()).await?;
@@ -93,14 +97,15 @@ pub async fn start(config: &Config) -> Result<Coordinator, StartError> {
     let (shutdown, fatal) = (CancellationToken::new(), CancellationToken::new());
     let registry = prometheus::Registry::new();
     registry.register(Box::new(prometheus::process_collector::ProcessCollector::for_self()))?;
-    let agents = Arc::new(AgentPool::new(&identity)?);
+    let agents = Arc::new(AgentPool::over(own.calls()));
     let (vault_of_tasks, dir) = (Arc::clone(&vault), packages_dir.clone());
+    let (log_retention, retention) = watch::channel(config.log_retention);
     let engine = Engine::start(EngineParts {
         tasks: Arc::new(SqlTaskStore {
             store: store.clone(),
             vault: vault_of_tasks,
             packages_dir: dir.clone(),
-            log_retention: config.log_retention,
+            log_retention: retention,
         }),
         local: Arc::new(SqlLocalSteps { store: store.clone(), agents: Arc::clone(&agents), packages_dir: dir }),
         agents,
@@ -125,19 +130,34 @@ pub async fn start(config: &Config) -> Result<Coordinator, StartError> {
     let config_listener = listen(config.config_service_listen)?;
     let listen_error = |source| StartError::Listen { address: config.listen, source };
     let address = rest_listener.local_addr().map_err(listen_error)?;
-    let rest = authority.issue(Role::Rest, "oblet-coordinator", &config.advertise_addresses)?;
-    let tls = RustlsConfig::from_pem(rest.certificate_pem.into_bytes(), rest.key_pem.as_bytes().to_vec());
     let handle = axum_server::Handle::new();
-    let https = axum_server::from_tcp_rustls(rest_listener, tls.await.map_err(listen_error)?)
-        .map_err(listen_error)?
-        .handle(handle.clone());
+    let https = axum_server::from_tcp_rustls(rest_listener, own.rest()).map_err(listen_error)?.handle(handle.clone());
     let http = axum_server::from_tcp(config_listener).map_err(listen_error)?.handle(handle.clone());
     let mut servers = JoinSet::new();
+    let watch = host_watch::watch(store.clone(), Arc::clone(engine.agents()), shutdown.clone());
+    servers.spawn(async move {
+        watch.await;
+        ("the watch of the hosts", Ok(()))
+    });
     let rest_service = router(state.clone()).into_make_service_with_connect_info::<SocketAddr>();
     servers.spawn(async move { ("the HTTPS server", https.serve(rest_service).await) });
     let config_service = config_service_router(state).into_make_service();
     servers.spawn(async move { ("the config service", http.serve(config_service).await) });
-    Ok(Coordinator { address, fatal, engine, store, handle, servers, shutdown, grace: config.grace, _lock: lock })
+    let renewal = shutdown.clone().run_until_cancelled_owned(Arc::clone(&own).keep());
+    servers.spawn(async move { ("the renewal of certificates", renewal.await.map_or(Ok(()), Ok)) });
+    Ok(Coordinator {
+        address,
+        fatal,
+        own,
+        log_retention,
+        grace: config.grace,
+        engine,
+        store,
+        handle,
+        servers,
+        shutdown,
+        _lock: lock,
+    })
 }
 
 impl Coordinator {
@@ -179,13 +199,6 @@ fn listen(address: SocketAddr) -> Result<std::net::TcpListener, StartError> {
         socket.listen(BACKLOG)?.into_std()
     };
     bind().map_err(|source| StartError::Listen { address, source })
-}
-
-/// Fresh at every start, so it never expires in a process that is restarted once a year.
-fn own_identity(authority: &CertificateAuthority, tls_dir: &Path) -> Result<Identity, TlsError> {
-    let issued = authority.issue(Role::Coordinator, "oblet-coordinator", &[])?;
-    let (certificate, key) = issued.write(tls_dir, "coordinator")?;
-    Identity::read(&tls_dir.join("ca.pem"), &certificate, &key)
 }
 
 /// The password is told once: in a file for its owner's eyes, or on stderr where there is none.

@@ -4,7 +4,7 @@ use super::{error::ApiError, extract::Params, state::ApiState};
 use crate::coordinator::store::{
     StoreError,
     clusters::{self, ObproxyStatus},
-    hosts::{self, Host, HostFilter},
+    hosts::{self, Host, HostFilter, HostStatus},
 };
 use axum::{Json, extract::State};
 use serde::Serialize;
@@ -64,7 +64,9 @@ async fn targets(State(state): State<ApiState>, params: Params) -> Result<Json<V
         }
     }
     if job.is_none_or(|job| job == AGENT) {
-        groups.extend(hosts.iter().map(|host| TargetGroup {
+        // A host that is not prepared may be anybody's.
+        let prepared = hosts.iter().filter(|host| host.status != HostStatus::New);
+        groups.extend(prepared.map(|host| TargetGroup {
             targets: vec![SocketAddr::new(host.inner_ip, host.metrics_port).to_string()],
             labels: BTreeMap::from([("app", AGENT.to_owned()), ("svr_ip", host.inner_ip.to_string())]),
         }));

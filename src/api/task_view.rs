@@ -3,7 +3,7 @@
 //! Two shapes live side by side. The answer to a request that makes a task has no more members than OCP's samples;
 //! a task that is asked for has both names of its subtasks, all times, and the failure of each subtask.
 
-use super::envelope::ocp_time;
+use super::{envelope::ocp_time, error::ApiError};
 use crate::{
     coordinator::{
         engine::Wait,
@@ -183,7 +183,7 @@ impl TaskInstance {
 }
 
 /// The record of a task as it was when it was made.
-pub(super) fn as_made(mut record: TaskRecord) -> Result<TaskRecord, GraphError> {
+fn as_made(mut record: TaskRecord) -> Result<TaskRecord, GraphError> {
     let state = TaskState::new(record.plan.graph()?);
     record.status = state.status();
     record.operation = state.operation();
@@ -193,6 +193,12 @@ pub(super) fn as_made(mut record: TaskRecord) -> Result<TaskRecord, GraphError> 
         row.run_time = subtask.attempt;
     }
     Ok(record)
+}
+
+/// The answer to the request that made the task, once more.
+pub(super) fn again(record: TaskRecord) -> Result<TaskInstance, ApiError> {
+    let record = as_made(record).map_err(|error| ApiError::internal(&error))?;
+    Ok(created(&record))
 }
 
 /// A task that was just made.

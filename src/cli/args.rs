@@ -113,6 +113,8 @@ pub(crate) struct HostAdd {
     pub(crate) alias: Option<String>,
     #[arg(long)]
     pub(crate) description: Option<String>,
+    #[command(flatten)]
+    pub(crate) creation: Creation,
 }
 
 #[derive(Debug, Subcommand)]

@@ -4,6 +4,7 @@ use super::{
     Context,
     args::{Host as Command, HostAdd},
     error::CliError,
+    follow,
     output::Column,
 };
 
@@ -40,8 +41,7 @@ pub(crate) async fn run(context: &Context<'_>, command: &Command) -> Result<(), 
     match command {
         Command::Add(args) => {
             let path = format!("{HOSTS}/batchCreate");
-            let data = context.client.post("add the hosts", &path, &[], Some(&creation(args))).await?;
-            context.output.list(&data, COLUMNS, "/id")
+            follow::start(context, &args.creation, "add the hosts", &path, &creation(args)).await
         }
         Command::List => {
             let data = context.client.list("list the hosts", HOSTS).await?;

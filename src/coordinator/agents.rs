@@ -4,7 +4,7 @@
 use crate::simulation;
 use crate::{
     rpc::{fault_reason, v1, v1::agent_service_client::AgentServiceClient},
-    tls::{Identity, TlsError},
+    tls::{CallerTls, Identity, TlsError},
 };
 use hyper_util::rt::TokioIo;
 use rustls::pki_types::ServerName;
@@ -13,7 +13,7 @@ use std::{
     fmt, io,
     net::{IpAddr, SocketAddr},
     path::Path,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Mutex, PoisonError},
     time::{Duration, Instant},
 };
 use tokio::{
@@ -108,18 +108,23 @@ pub struct AgentPool {
 }
 
 impl AgentPool {
-    /// One TLS configuration serves all connections: what rustls keeps for each would cost more than the connection.
+    /// A pool that shows one identity for good.
     pub fn new(identity: &Identity) -> Result<Self, TlsError> {
-        let tls = TlsConnector::from(Arc::new(identity.client()?));
-        Ok(Self::connecting(move |address| {
+        CallerTls::new(identity).map(Self::over)
+    }
+
+    /// One TLS configuration serves all connections that are made while it is current: what rustls keeps for each
+    /// would cost more than the connection.
+    pub fn over(tls: CallerTls) -> Self {
+        Self::connecting(move |address| {
             let tls = tls.clone();
             let connect = move |_: Uri| {
-                let tls = tls.clone();
+                let tls = TlsConnector::from(tls.current());
                 async move { dial(address, tls).await.map(TokioIo::new) }
             };
             // The connection is encrypted below; to tonic it is plain.
             Ok(patient(endpoint(address)?).connect_with_connector_lazy(tower::service_fn(connect)))
-        }))
+        })
     }
 
     /// A pool whose channels are made by `connect`.
@@ -143,6 +148,14 @@ impl AgentPool {
             channels.remove(&oldest);
         }
         channels.insert(address, Kept { channel: channel.clone(), used: Instant::now() });
+        Ok(Agent { address, channel })
+    }
+
+    /// The same for a call in passing: a connection that is not there yet is closed with the client.
+    pub fn passing(&self, address: AgentAddress) -> Result<Agent, CallError> {
+        let kept = self.channels.lock().unwrap_or_else(PoisonError::into_inner);
+        let kept = kept.get(&address).map(|kept| kept.channel.clone());
+        let channel = kept.map_or_else(|| (self.connect)(address), Ok)?;
         Ok(Agent { address, channel })
     }
 }

@@ -1,7 +1,7 @@
 //! Configuration of the coordinator.
 
 use crate::{
-    config::{ConfigError, Layers},
+    config::{ConfigError, Given, Layers},
     telemetry::LogFormat,
     tls::Role,
 };
@@ -56,7 +56,7 @@ pub struct SettingFlags {
     /// What is logged, such as "info" or "oblet=debug,info" [default: info].
     #[arg(long, env = "OBLET_COORDINATOR_LOG_FILTER", global = true)]
     pub log_filter: Option<String>,
-    /// How log lines look [default: text].
+    /// Where log lines go: auto, text or json on stderr, or journal [default: auto, the journal if it reads stderr].
     #[arg(long, env = "OBLET_COORDINATOR_LOG_FORMAT", global = true)]
     pub log_format: Option<String>,
     /// Days that logs of subtasks are kept after their task came to rest [default: 90].
@@ -102,6 +102,8 @@ pub struct Config {
     pub log_format: LogFormat,
     pub log_retention: LogRetention,
     pub grace: Duration,
+    /// What was given, to be compared with what is given later.
+    pub given: Given,
 }
 
 /// How long logs of subtasks are kept.
@@ -151,20 +153,23 @@ impl Config {
             layers.mistake("log_retention_days", "is 0");
         }
         let limit_bytes = layers.or("log_limit_bytes", 4_u64 << 30);
-        let config = Self {
+        let initial_password_file = layers.optional("initial_password_file");
+        let log_format = layers.or("log_format", LogFormat::default());
+        let grace_seconds: u32 = layers.or("grace_seconds", 10);
+        let given = layers.finish()?;
+        Ok(Self {
             listen,
             state_dir,
             advertise_addresses,
-            initial_password_file: layers.optional("initial_password_file"),
+            initial_password_file,
             config_service_listen,
             config_url_base,
             log_filter,
-            log_format: layers.or("log_format", LogFormat::default()),
+            log_format,
             log_retention: LogRetention { age: DAY * log_retention_days, limit_bytes },
-            grace: Duration::from_secs(layers.or("grace_seconds", 10_u32).into()),
-        };
-        layers.finish()?;
-        Ok(config)
+            grace: Duration::from_secs(grace_seconds.into()),
+            given,
+        })
     }
 }
 

@@ -3,5 +3,6 @@
 pub mod agents;
 pub mod config;
 pub mod engine;
+pub mod host_watch;
 pub mod secrets;
 pub mod store;

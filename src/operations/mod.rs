@@ -1,8 +1,10 @@
 //! Operations: what an operator asks for, turned into a task as data.
 
 mod install_obproxy;
+mod prepare_host;
 
 pub use install_obproxy::{NewProxy, ObproxyInstall, create_cluster, install_obproxy};
+pub use prepare_host::{HostToPrepare, prepare_host};
 
 use crate::{
     graph::{Direction, Graph, GraphError, Node, NodeIndex, wire_enum},

@@ -1,6 +1,7 @@
 //! The kinds of work a subtask can be: typed arguments, and what the engine and the agent must know of each.
 
 mod check_commands;
+mod check_host;
 mod check_instance;
 mod check_processes;
 mod coordinator;
@@ -14,9 +15,10 @@ pub mod values;
 mod wire;
 
 pub use check_commands::CheckCommands;
+pub use check_host::CheckHost;
 pub use check_instance::CheckInstance;
 pub use check_processes::CheckProcesses;
-pub use coordinator::{CoordinatorStep, ObproxyRef, PrepareObproxyInstall};
+pub use coordinator::{CoordinatorStep, HostRef, ObproxyRef, PrepareHost, PrepareObproxyInstall};
 pub use expose_exporter::ExposeExporter;
 pub use install_package::InstallPackage;
 pub use refresh_config::{Instance, InstanceKind, RefreshConfig};
@@ -77,6 +79,7 @@ pub enum AgentStep {
     SetObproxyPasswords(SetObproxyPasswords),
     RefreshConfig(RefreshConfig),
     ExposeExporter(ExposeExporter),
+    CheckHost(CheckHost),
 }
 
 impl AgentStep {
@@ -91,6 +94,7 @@ impl AgentStep {
             Self::SetObproxyPasswords(_) => &SetObproxyPasswords::INFO,
             Self::RefreshConfig(_) => &RefreshConfig::INFO,
             Self::ExposeExporter(_) => &ExposeExporter::INFO,
+            Self::CheckHost(_) => &CheckHost::INFO,
         }
     }
 
@@ -106,13 +110,14 @@ impl AgentStep {
             Self::SetObproxyPasswords(_) => "set_obproxy_passwords",
             Self::RefreshConfig(_) => "refresh_config",
             Self::ExposeExporter(_) => "expose_exporter",
+            Self::CheckHost(_) => "check_host",
         }
     }
 
     /// What no other operation on the host may touch meanwhile.
     pub fn lock(&self) -> Option<String> {
         match self {
-            Self::CheckCommands(_) | Self::CheckProcesses(_) | Self::CheckInstance(_) => None,
+            Self::CheckCommands(_) | Self::CheckProcesses(_) | Self::CheckInstance(_) | Self::CheckHost(_) => None,
             Self::InstallPackage(_) => Some("rpmdb".into()),
             Self::StartObproxy(step) => Some(obproxy_lock(step.sql_port)),
             Self::SyncObproxyParameters(step) => Some(obproxy_lock(step.sql_port)),
@@ -131,7 +136,8 @@ impl AgentStep {
             | Self::CheckInstance(_)
             | Self::InstallPackage(_)
             | Self::RefreshConfig(_)
-            | Self::ExposeExporter(_) => &[],
+            | Self::ExposeExporter(_)
+            | Self::CheckHost(_) => &[],
         }
     }
 }

@@ -1,8 +1,8 @@
 //! Steps to and from the contract. Whatever leaves this file is checked.
 
 use super::{
-    AgentStep, CheckCommands, CheckInstance, CheckProcesses, ExposeExporter, InstallPackage, Instance, InstanceKind,
-    RefreshConfig, SetObproxyPasswords, StartObproxy, SyncObproxyParameters, WorkMode,
+    AgentStep, CheckCommands, CheckHost, CheckInstance, CheckProcesses, ExposeExporter, InstallPackage, Instance,
+    InstanceKind, RefreshConfig, SetObproxyPasswords, StartObproxy, SyncObproxyParameters, WorkMode,
     values::{PackageRef, Parameter, Port},
 };
 use crate::{graph::Direction, rpc::v1};
@@ -72,6 +72,10 @@ impl From<&AgentStep> for v1::Step {
             AgentStep::ExposeExporter(step) => {
                 Kind::ExposeExporter(v1::ExposeExporter { instance: Some((&step.instance).into()) })
             }
+            AgentStep::CheckHost(step) => Kind::CheckHost(v1::CheckHost {
+                agent_ports: step.agent_ports.iter().map(|port| (*port).into()).collect(),
+                disk_bytes: step.disk_bytes,
+            }),
         };
         Self { kind: Some(kind) }
     }
@@ -163,6 +167,14 @@ impl TryFrom<v1::Step> for AgentStep {
             Kind::ExposeExporter(step) => Self::ExposeExporter(ExposeExporter {
                 instance: instance("step.expose_exporter.instance", step.instance)?,
             }),
+            Kind::CheckHost(step) => Self::CheckHost(CheckHost {
+                agent_ports: step
+                    .agent_ports
+                    .iter()
+                    .map(|number| agent_port("step.check_host.agent_ports", *number))
+                    .collect::<Result<_, _>>()?,
+                disk_bytes: step.disk_bytes,
+            }),
         })
     }
 }
@@ -239,6 +251,12 @@ fn parameters(field: &str, list: Vec<v1::Parameter>) -> Result<Vec<Parameter>, F
 
 fn port(field: &str, number: u32) -> Result<Port, FieldViolation> {
     Port::try_from(i64::from(number)).map_err(|error| violation(field, error))
+}
+
+/// Unlike that of an instance, the port of an agent may be any.
+fn agent_port(field: &str, number: u32) -> Result<u16, FieldViolation> {
+    let port = u16::try_from(number).ok().filter(|port| *port > 0);
+    port.ok_or_else(|| violation(field, "a port lies between 1 and 65535"))
 }
 
 fn not_empty(field: &str, list: Vec<String>) -> Result<Vec<String>, FieldViolation> {

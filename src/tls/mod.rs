@@ -4,8 +4,10 @@
 //! coordinator's certificate calls agents, so one agent cannot command another.
 
 mod authority;
+mod reloadable;
 
-pub use authority::{CertificateAuthority, Issued, Role};
+pub use authority::{CERTIFICATE_LIFE, CertificateAuthority, Issued, RENEW_AFTER, Role};
+pub use reloadable::{AgentTls, CallerTls, Reloadable, Side};
 
 use rustls::{
     pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _},

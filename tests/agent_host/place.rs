@@ -2,7 +2,7 @@
 
 use oblet::{
     agent::{
-        host::{DirectSupervisor, Host, HostSettings, Launch, RunState, Supervisor as _},
+        host::{DirectSupervisor, Host, HostSettings, Kind, Launch, ProcessId, RunState, Supervisor as _},
         step::{BoxFuture, Carrier as _, Done, IdentityStore, Secrets, StepContext, StepError, StepLog, Undoes},
     },
     graph::Effect,
@@ -68,7 +68,7 @@ pub(crate) struct Place {
 impl Drop for Place {
     fn drop(&mut self) {
         for run in fs::read_dir(self.dir.path().join("state/runs")).into_iter().flatten() {
-            if let Ok(RunState::Running(process)) = supervisor().find(&run.unwrap().path()) {
+            if let Ok(Some(process)) = supervisor().peek(&run.unwrap().path()) {
                 let pid = nix::unistd::Pid::from_raw(process.pid);
                 let _ = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL);
             }
@@ -133,7 +133,7 @@ impl Place {
         };
         fs::create_dir_all(&settings.root_dir).unwrap();
         fs::set_permissions(&settings.root_dir, fs::Permissions::from_mode(0o755)).unwrap();
-        Host::with_supervisor(settings, Box::new(supervisor())).unwrap()
+        Host::open(settings, Box::new(supervisor())).unwrap()
     }
 
     pub(crate) fn context(&self, run_id: &str, identity: Option<String>) -> (StepContext, Arc<Identities>) {
@@ -228,11 +228,19 @@ pub(crate) async fn until(what: &str, condition: impl Fn() -> bool) {
     }
 }
 
+/// The program of a run that has to be there.
+pub(crate) async fn running(run: &Path) -> ProcessId {
+    let RunState::Running(process) = supervisor().find(run).await.unwrap() else { panic!("it does not run") };
+    process
+}
+
 pub(crate) fn launch(dir: &Path, script: &str) -> Launch {
     Launch {
+        kind: Kind::Job,
+        description: "a script".into(),
         program: "/bin/sh".into(),
         arguments: vec!["-c".into(), script.into()],
-        environment: vec![("PATH".into(), "/usr/bin:/bin".into()), ("SECRET".into(), "not-to-be-seen".into())],
+        environment: vec![("PATH".into(), "/usr/bin:/bin".into())],
         directory: dir.into(),
         user: None,
         log: dir.join("log"),

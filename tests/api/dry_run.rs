@@ -28,7 +28,7 @@ fn operations() -> Vec<String> {
 /// A lab in which every operation is possible, with a request for each.
 async fn lab() -> (Lab, BTreeMap<&'static str, (&'static str, String, Value)>) {
     let lab = Lab::furnished().await;
-    lab.add_hosts(&["192.0.2.3"]).await.data();
+    lab.have_hosts(&["192.0.2.3"]).await;
     lab.upload("obproxy-1.9.2.0-1.el7.x86_64.rpm", &package("obproxy", "1.9.2.0", "1.el7", "x86_64")).await.data();
     let failed = lab.failed_task(failure()).await;
     let proxies = |host: i64| json!({"hostIds": [host], "sqlPort": 2883, "exporterPort": 2884, "version": OBPROXY});

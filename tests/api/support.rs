@@ -11,13 +11,15 @@ use oblet::{
         engine::{CommandError, Wait},
         secrets::Vault,
         store::{
-            Store, now_micros,
+            Store,
+            hosts::{self, HostDetails, HostStatus},
+            now_micros,
             tasks::{self, Draft, LoadedTask, TaskId},
             users,
         },
     },
     graph::{Command, Direction, Effect, Event, Failure, NodeIndex},
-    rpc::v1::DescribeHostResponse,
+    rpc::v1::{AgentProcess, DescribeHostResponse},
 };
 use rpm::{BuildConfig, CompressionType, FileOptions, PackageBuilder};
 use serde_json::{Value, json};
@@ -86,6 +88,15 @@ impl TaskEngine for NotingEngine {
                 kernel_release: "6.1.0".into(),
                 architecture: architecture.into(),
                 metrics_port: 9100,
+                agent_process: Some(AgentProcess {
+                    pid: 17,
+                    user: "root".into(),
+                    command_line: "/usr/bin/oblet-agent --config x".into(),
+                    ports: vec![9100, 62898],
+                    program_dir: "/usr/bin".into(),
+                    log_dir: "/var/lib/oblet-agent/logs".into(),
+                    ..AgentProcess::default()
+                }),
                 ..DescribeHostResponse::default()
             })
         };
@@ -190,7 +201,7 @@ impl Lab {
         let lab = Self::new().await;
         let made = lab.post("/api/v2/obproxy/clusters", json!({"name": "test", "obLinks": []})).await.data();
         lab.finish(&made).await;
-        lab.add_hosts(&["192.0.2.1", "192.0.2.2"]).await.data();
+        lab.have_hosts(&["192.0.2.1", "192.0.2.2"]).await;
         lab.upload(OBPROXY, &package("obproxy", "1.9.1.1", "1919579.el7", "x86_64")).await.data();
         lab
     }
@@ -218,6 +229,12 @@ impl Lab {
     /// Lets the first subtask of a task run.
     pub(crate) async fn begin(&self, task: &Value) {
         self.happens(task, vec![dispatched(NodeIndex(0))]).await;
+    }
+
+    /// Lets a subtask that runs fail.
+    pub(crate) async fn fail(&self, task: &Value, node: u32) {
+        let ended = Event::Failed { node: NodeIndex(node), attempt: 1, failure: failure() };
+        self.happens(task, vec![ended]).await;
     }
 
     /// Writes events to the journal of a task, as the engine does.
@@ -295,6 +312,18 @@ impl Lab {
     pub(crate) async fn add_hosts(&self, addresses: &[&str]) -> Answer {
         let list: Vec<Value> = addresses.iter().map(|address| json!({"innerIpAddress": address})).collect();
         self.post("/api/v2/compute/hosts/batchCreate", json!({"hostBasicDataList": list, "sshPort": 22})).await
+    }
+
+    /// Hosts as their agents describe them, once they are prepared.
+    pub(crate) async fn have_hosts(&self, addresses: &[&str]) {
+        let mut transaction = self.store.begin().await.unwrap();
+        for address in addresses {
+            let ip = address.parse().unwrap();
+            let details = HostDetails::default().told_by(&self.engine.describe_host(ip, 62898).await.unwrap());
+            let host = hosts::insert(&mut transaction, ip, 62898, 9100, &details).await.unwrap();
+            hosts::observe(&mut transaction, host.id, HostStatus::Available, &details).await.unwrap();
+        }
+        transaction.commit().await.unwrap();
     }
 
     pub(crate) async fn upload(&self, name: &str, content: &[u8]) -> Answer {

@@ -42,14 +42,6 @@ async fn a_list_is_a_table_or_json_or_names() {
 }
 
 #[tokio::test]
-async fn added_hosts_are_printed() {
-    let hosts = json!({"contents": [host(1, "AVAILABLE"), host(2, "AVAILABLE")]});
-    let fake = Fake::start().await.answers("POST /api/v2/compute/hosts/batchCreate", hosts);
-    let told = fake.run(&["host", "add", "10.0.0.1", "10.0.0.2", "--alias", "db"]).await;
-    assert_snapshot!(format!("{told}\n{}", fake.requests()));
-}
-
-#[tokio::test]
 async fn an_empty_list_prints_nothing_to_stdout() {
     let fake = Fake::start().await.answers(HOSTS, page(json!([])));
     assert_snapshot!(fake.run(&["host", "list"]).await);

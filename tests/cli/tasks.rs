@@ -94,6 +94,17 @@ fn words(text: &str) -> Vec<&str> {
 }
 
 #[tokio::test]
+async fn added_hosts_are_followed_to_their_end() {
+    let create = "POST /api/v2/compute/hosts/batchCreate";
+    let made = json!({"contents": [fresh(33001), fresh(33002)]});
+    let fake = Fake::start().await.answers(create, made.clone()).answers(create, made);
+    let fake = fake.answers(&instance(33001), done(33001)).answers(&instance(33002), done(33002));
+    let told = fake.run(&words("host add 10.0.0.1 10.0.0.2 --alias db")).await;
+    let detached = fake.run(&words("host add 10.0.0.1 10.0.0.2 --detach")).await;
+    assert_snapshot!(format!("{told}\n\n{detached}\n{}", fake.requests()));
+}
+
+#[tokio::test]
 async fn adding_a_proxy_is_followed_to_its_end() {
     let fake = Fake::start()
         .await

@@ -282,7 +282,11 @@ impl Lab {
         self.rest().upload(package).await;
         let list: Vec<Value> =
             self.hosts.iter().map(|host| json!({"innerIpAddress": host.address.to_string()})).collect();
-        self.must_post("/api/v2/compute/hosts/batchCreate", &json!({"hostBasicDataList": list})).await;
+        let made = self.must_post("/api/v2/compute/hosts/batchCreate", &json!({"hostBasicDataList": list})).await;
+        for task in made["contents"].as_array().unwrap() {
+            let task = self.finished(task["id"].as_i64().unwrap()).await;
+            assert_eq!(task["status"], "SUCCESSFUL", "{task:#}");
+        }
         let mut body = json!({
             "name": "test", "workMode": "RS_LIST", "password": SYS_PASSWORD,
             "obLinks": [{"clusterName": "ob1", "obClusterId": 1, "username": "proxyro"}],

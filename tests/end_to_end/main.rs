@@ -16,6 +16,8 @@ mod disk;
 mod install;
 mod lab;
 mod network;
+mod preparation;
+#[path = "../support/rest.rs"]
 mod rest;
 mod rollback;
 mod upgrade;

@@ -63,6 +63,6 @@ async fn run(carrier: SimulatedHost, state_dir: PathBuf) -> anyhow::Result<()> {
     };
     let incoming = network::listen().await?;
     let carrier = Arc::new(carrier);
-    let serving = start_on(settings, incoming, carrier.clone(), carrier, CancellationToken::new()).await?;
-    Ok(serving.await??)
+    let started = start_on(settings, incoming, carrier.clone(), carrier, CancellationToken::new()).await?;
+    Ok(started.serving.await??)
 }

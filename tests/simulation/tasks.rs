@@ -125,7 +125,10 @@ pub(super) fn thing(host: &str, step: &AgentStep) -> Option<Thing> {
         AgentStep::SetObproxyPasswords(set) => set.sql_port.to_string(),
         AgentStep::RefreshConfig(refresh) => refresh.instance.sql_port.to_string(),
         AgentStep::ExposeExporter(expose) => expose.instance.sql_port.to_string(),
-        AgentStep::CheckCommands(_) | AgentStep::CheckProcesses(_) | AgentStep::CheckInstance(_) => String::new(),
+        AgentStep::CheckCommands(_)
+        | AgentStep::CheckProcesses(_)
+        | AgentStep::CheckInstance(_)
+        | AgentStep::CheckHost(_) => String::new(),
     };
     Some(Thing { host: host.into(), what: format!("{} {detail}", step.kind()) })
 }
@@ -135,6 +138,9 @@ pub(super) fn local_thing(step: &CoordinatorStep) -> Option<Thing> {
         CoordinatorStep::UpdateObproxyStatus(proxy) => {
             Some(Thing { host: COORDINATOR.into(), what: format!("status of proxy {}", proxy.server_id) })
         }
-        CoordinatorStep::PrepareObproxyInstall(_) | CoordinatorStep::Finish => None,
+        CoordinatorStep::PrepareObproxyInstall(_)
+        | CoordinatorStep::Finish
+        | CoordinatorStep::PrepareHost(_)
+        | CoordinatorStep::UpdateHostStatus(_) => None,
     }
 }

@@ -1,5 +1,7 @@
 //! What a step really does on a host. One file per concern; the shim and the supervisor keep processes beyond the agent.
 
+mod check_host;
+mod choice;
 mod commands;
 mod direct;
 mod durable;
@@ -8,6 +10,7 @@ mod install_package;
 mod managed;
 pub mod metrics;
 mod obproxy_launch;
+mod own_process;
 mod package_file;
 mod preflight;
 mod process;
@@ -20,23 +23,27 @@ mod runs;
 mod scrape;
 pub mod settings;
 pub mod shim;
+mod shimmed;
 mod sockets;
 mod start_obproxy;
 mod supervisor;
+mod systemd;
 #[cfg(test)]
 mod testing;
 
+pub use choice::SupervisorChoice;
 pub use direct::DirectSupervisor;
 pub use process::ProcessId;
 pub use settings::HostSettings;
-pub use supervisor::{Launch, RunOutcome, RunState, Supervisor};
+pub use supervisor::{Kind, Launch, RunOutcome, RunState, ServiceName, Supervisor};
+pub use systemd::SystemdSupervisor;
 
 use super::{
     HostView,
     step::{BoxFuture, Carrier, Done, StepContext, StepError, Undoes},
 };
 use crate::{
-    rpc::v1::ManagedInstance,
+    rpc::v1::{AgentProcess, ManagedInstance},
     steps::{AgentStep, Instance, InstanceKind},
 };
 use managed::{List, Managed};
@@ -62,12 +69,8 @@ pub struct Host {
 }
 
 impl Host {
-    /// Opens the managed state, creating the state directory if it is missing. Processes are started directly.
-    pub fn open(settings: HostSettings) -> Result<Self, HostError> {
-        Self::with_supervisor(settings, Box::new(DirectSupervisor::new()))
-    }
-
-    pub fn with_supervisor(settings: HostSettings, supervisor: Box<dyn Supervisor>) -> Result<Self, HostError> {
+    /// Opens the managed state, creating the state directory if it is missing.
+    pub fn open(settings: HostSettings, supervisor: Box<dyn Supervisor>) -> Result<Self, HostError> {
         DirBuilder::new().recursive(true).mode(0o700).create(&settings.state_dir)?;
         let managed = Managed::open(&settings.state_dir)?;
         Ok(Self { settings: Arc::new(settings), supervisor, managed, scraper: Scraper::new()? })
@@ -89,8 +92,14 @@ impl Host {
         }
     }
 
-    fn find(&self, run: &str) -> Result<RunState, StepError> {
-        self.supervisor.find(&runs::dir(&self.settings, run)).map_err(supervisor::failed("looking for the process"))
+    /// How many instances the agent looks after.
+    pub fn instance_count(&self) -> usize {
+        self.managed.all(List::Instances).len()
+    }
+
+    async fn find(&self, run: &str) -> Result<RunState, StepError> {
+        let found = self.supervisor.find(&runs::dir(&self.settings, run)).await;
+        found.map_err(supervisor::failed("looking for the process"))
     }
 }
 
@@ -110,6 +119,10 @@ impl HostView for Host {
 
     fn config_generation(&self) -> u64 {
         self.managed.generation()
+    }
+
+    fn agent_process(&self) -> Option<AgentProcess> {
+        own_process::describe(&self.settings.state_dir).ok()
     }
 }
 
@@ -138,6 +151,10 @@ impl Carrier for Host {
                 AgentStep::CheckInstance(step) => {
                     let (settings, step, context) = (self.settings.clone(), step.clone(), context.clone());
                     blocking(move || preflight::check(&settings, &step, &context)).await
+                }
+                AgentStep::CheckHost(step) => {
+                    let (settings, step, context) = (self.settings.clone(), step.clone(), context.clone());
+                    blocking(move || check_host::check(&settings, &step, &context)).await
                 }
                 AgentStep::InstallPackage(step) => install_package::execute(self, step, context).await,
                 AgentStep::StartObproxy(step) => start_obproxy::execute(self, step, context).await,
@@ -169,6 +186,7 @@ impl Carrier for Host {
                 AgentStep::CheckCommands(_)
                 | AgentStep::CheckProcesses(_)
                 | AgentStep::CheckInstance(_)
+                | AgentStep::CheckHost(_)
                 | AgentStep::SyncObproxyParameters(_)
                 | AgentStep::SetObproxyPasswords(_) => Ok(Done::already()),
             }

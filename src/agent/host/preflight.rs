@@ -42,14 +42,19 @@ pub(super) fn disk_problem(root_dir: &Path, needed_bytes: u64) -> Option<String>
     }
 }
 
+/// Why nothing can run as the user, if anything.
+pub(super) fn user_problem(name: &str) -> Option<String> {
+    match nix::unistd::User::from_name(name) {
+        Ok(Some(_)) => None,
+        Ok(None) => Some(format!("user {name} does not exist")),
+        Err(error) => Some(format!("user {name} cannot be looked up: {error}")),
+    }
+}
+
 pub(super) fn check(settings: &HostSettings, step: &CheckInstance, context: &StepContext) -> Result<Done, StepError> {
     let ports: Vec<u16> = step.ports.iter().map(|port| port.get()).collect();
     let mut problems = held_ports(settings.listen(), &ports);
-    match nix::unistd::User::from_name(&settings.run_user) {
-        Ok(Some(_)) => {}
-        Ok(None) => problems.push(format!("user {} does not exist", settings.run_user)),
-        Err(error) => problems.push(format!("user {} cannot be looked up: {error}", settings.run_user)),
-    }
+    problems.extend(user_problem(&settings.run_user));
     problems.extend(architecture_problem(&step.architecture));
     problems.extend(disk_problem(&settings.root_dir, step.disk_bytes));
     if problems.is_empty() {

@@ -5,6 +5,7 @@ use std::{
     collections::HashSet,
     fs, io,
     net::{IpAddr, TcpListener},
+    path::{Path, PathBuf},
 };
 
 /// Whether a server could listen on the port; the socket is closed at once.
@@ -33,6 +34,19 @@ pub(super) fn listener_pid(address: IpAddr, port: u16) -> Option<i32> {
             .filter_map(|file| fs::read_link(file.ok()?.path()).ok())
             .any(|link| link.to_str().is_some_and(|link| links.contains(link)))
     })
+}
+
+/// The TCP ports on which this very process listens, at whatever address.
+pub(super) fn own_ports() -> io::Result<HashSet<u16>> {
+    let files = fs::read_dir("/proc/self/fd")?.filter_map(|file| fs::read_link(file.ok()?.path()).ok());
+    let links: HashSet<PathBuf> = files.collect();
+    let entries = procfs::net::tcp().map_err(io::Error::other)?.into_iter();
+    // Without IPv6 there is no such file.
+    let entries = entries.chain(procfs::net::tcp6().into_iter().flatten());
+    let own = |entry: &TcpNetEntry| {
+        entry.state == TcpState::Listen && links.contains(Path::new(&format!("socket:[{}]", entry.inode)))
+    };
+    Ok(entries.filter(own).map(|entry| entry.local_address.port()).collect())
 }
 
 /// `"port 2883 is held by pid 17 of admin"`, for the ports that are not free.

@@ -20,7 +20,7 @@ use crate::{
     },
     graph::{Direction, Dispatch, Effect, Failure, Operation},
     operations::{PlannedNode, TaskPlan},
-    steps::{AgentStep, CoordinatorStep, Step},
+    steps::{AgentStep, Step},
 };
 use std::{
     collections::HashMap,
@@ -93,7 +93,7 @@ impl Flight {
     async fn carry_out(&self, planned: &PlannedNode, log: &mut AttemptLog) -> Outcome {
         // What the request wrote is taken back with the whole task only: a retry still needs it.
         let kept = self.operation == Operation::Retry
-            && matches!(planned.step, Step::Coordinator(CoordinatorStep::PrepareObproxyInstall(_)));
+            && matches!(&planned.step, Step::Coordinator(step) if step.stands_for_request());
         if self.dispatch.direction == Direction::Undo && (kept || !planned.info().undoable) {
             return match log.line("nothing to take back").await {
                 Ok(()) => Outcome::Succeeded { effect: Effect::None, output: Vec::new() },

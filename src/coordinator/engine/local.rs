@@ -1,5 +1,7 @@
 //! Steps that need no host. Each may run twice: it looks at the rows first, and writes what is missing.
 
+mod hosts;
+
 use super::{attempt::Outcome, journal::Closed, log::AttemptLog, waits::WaitPlace};
 use crate::{
     coordinator::{
@@ -7,8 +9,9 @@ use crate::{
         store::{
             Store, StoreError,
             clusters::{self, ObproxyStatus},
-            hosts::{self, Host, HostDetails, HostStatus},
-            packages,
+            hosts as host_rows,
+            hosts::{Host, HostStatus},
+            now_micros, packages,
         },
     },
     graph::{Direction, Effect, Failure},
@@ -16,6 +19,7 @@ use crate::{
     steps::{CoordinatorStep, ObproxyRef, PrepareObproxyInstall, values::PackageRef},
 };
 use futures_util::future::BoxFuture;
+use hosts::Skew;
 use std::{path::PathBuf, sync::Arc, time::Duration};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -39,6 +43,16 @@ enum LocalError {
     Architecture { package: PackageRef, host: std::net::IpAddr, architecture: String },
     #[error("the agent of host {host} did not answer in time")]
     Unreachable { host: std::net::IpAddr, source: Box<CallError> },
+    #[error("the clock of host {host} is {skew}, at most {limit} ms are allowed")]
+    Clock { host: std::net::IpAddr, skew: Skew, limit: i64 },
+    #[error("the agent of host {host} does not tell its time")]
+    NoClock { host: std::net::IpAddr },
+    #[error(
+        "the agent of host {host} has version {agent:?}, which this coordinator of version {own} does not understand"
+    )]
+    AgentVersion { host: std::net::IpAddr, agent: String, own: &'static str },
+    #[error("host {host} is in use: proxy {proxy} is on it")]
+    InUse { host: std::net::IpAddr, proxy: i64 },
     #[error("the agent of host {host} refuses this coordinator")]
     Refused { host: std::net::IpAddr, source: Box<CallError> },
 }
@@ -56,8 +70,17 @@ impl LocalError {
             }
             Self::Unreachable { .. } => (
                 "AGENT_UNREACHABLE",
-                "see on the host whether oblet-agent runs and its port is open, then retry the subtask",
+                "see on the host whether oblet-agent runs, is enrolled with this coordinator and its port is open, then \
+                 retry the subtask",
             ),
+            Self::Clock { .. } | Self::NoClock { .. } => {
+                ("CLOCK_SKEW", "let chrony or ntpd set the clock of the host, then retry the subtask")
+            }
+            Self::AgentVersion { .. } => (
+                "AGENT_VERSION",
+                "install an agent of the coordinator's major version on the host, then retry the subtask",
+            ),
+            Self::InUse { .. } => ("HOST_IN_USE", "remove what is on the host, then retry the rollback"),
             Self::Refused { .. } => ("AGENT_REFUSED", "see the agent's log on the host, then retry the subtask"),
         }
     }
@@ -108,6 +131,16 @@ async fn carry_out(shared: &SqlLocalSteps, run: LocalRun<'_>, log: &mut AttemptL
                     set_status(shared, proxy, ObproxyStatus::Creating, log).await
                 }
                 (CoordinatorStep::Finish, Direction::Execute | Direction::Undo) => Ok(Ok(())),
+                (CoordinatorStep::PrepareHost(step), Direction::Execute) => {
+                    hosts::prepare(shared, step, deadline, place, log).await
+                }
+                (CoordinatorStep::PrepareHost(step), Direction::Undo) => hosts::forget(shared, step, log).await,
+                (CoordinatorStep::UpdateHostStatus(host), Direction::Execute) => {
+                    hosts::set_status(shared, *host, HostStatus::New, HostStatus::Available, log).await
+                }
+                (CoordinatorStep::UpdateHostStatus(host), Direction::Undo) => {
+                    hosts::set_status(shared, *host, HostStatus::Available, HostStatus::New, log).await
+                }
             };
             // As the engine itself: a full disk costs time, no step.
             match result {
@@ -168,14 +201,14 @@ async fn prepare_install(
     };
     let proxy = clusters::proxy(&mut connection, reference.server_id).await?;
     let proxy = proxy.ok_or_else(|| gone("proxy", reference.server_id))?;
-    let host = hosts::get(&mut connection, proxy.host_id).await?.ok_or_else(|| gone("host", proxy.host_id))?;
+    let host = host_rows::get(&mut connection, proxy.host_id).await?.ok_or_else(|| gone("host", proxy.host_id))?;
     if let Some(package) = &step.package {
         check_package(shared, &mut connection, package).await?;
     }
     drop(connection);
 
     let facts = match describe(shared, &host, deadline, place, log).await? {
-        Ok(facts) => facts,
+        Ok(answer) => answer.facts,
         Err(closed) => return Ok(Err(closed)),
     };
     if let Some(package) = &step.package
@@ -188,7 +221,9 @@ async fn prepare_install(
         "host {} ({}): agent {}, {}, {} processors",
         host.inner_ip, facts.hostname, facts.agent_version, facts.architecture, facts.cpu_count
     );
-    observe(shared, host, &facts).await?;
+    let mut transaction = shared.store.begin().await?;
+    host_rows::observe(&mut transaction, host.id, host.status, &host.details.told_by(&facts)).await?;
+    transaction.commit().await.map_err(StoreError::from)?;
     Ok(log.line(&line).await)
 }
 
@@ -208,6 +243,13 @@ async fn check_package(
     Ok(())
 }
 
+/// What an agent said of its host, and between which two moments of the coordinator's clock.
+struct Answer {
+    facts: v1::DescribeHostResponse,
+    asked_at: i64,
+    answered_at: i64,
+}
+
 /// Asks the agent what the host is, until it answers or the time is over.
 async fn describe(
     shared: &SqlLocalSteps,
@@ -215,14 +257,15 @@ async fn describe(
     deadline: Instant,
     place: &WaitPlace,
     log: &mut AttemptLog,
-) -> Result<Result<v1::DescribeHostResponse, Closed>, LocalError> {
+) -> Result<Result<Answer, Closed>, LocalError> {
     let refused = |error: CallError| LocalError::Refused { host: host.inner_ip, source: Box::new(error) };
     let agent = shared.agents.agent(AgentAddress::new(host.inner_ip, host.agent_port)).map_err(refused)?;
     let mut told = false;
     loop {
         place.waits_for(format!("an answer of the agent of host {}", host.inner_ip));
+        let asked_at = now_micros();
         match agent.describe_host().await {
-            Ok(facts) => return Ok(Ok(facts)),
+            Ok(facts) => return Ok(Ok(Answer { facts, asked_at, answered_at: now_micros() })),
             Err(error @ (CallError::Unknown { .. } | CallError::Busy { .. })) => {
                 if deadline <= Instant::now() {
                     return Err(LocalError::Unreachable { host: host.inner_ip, source: Box::new(error) });
@@ -237,21 +280,6 @@ async fn describe(
             Err(error) => return Err(refused(error)),
         }
     }
-}
-
-/// Keeps what the host says of itself.
-async fn observe(shared: &SqlLocalSteps, host: Host, facts: &v1::DescribeHostResponse) -> Result<(), StoreError> {
-    let details = HostDetails {
-        operating_system: facts.operating_system.clone(),
-        operating_system_release: facts.kernel_release.clone(),
-        architecture: facts.architecture.clone(),
-        hostname: facts.hostname.clone(),
-        agent_version: facts.agent_version.clone(),
-        ..host.details
-    };
-    let mut transaction = shared.store.begin().await?;
-    hosts::observe(&mut transaction, host.id, host.status, &details).await?;
-    Ok(transaction.commit().await?)
 }
 
 /// Takes back what the request wrote: the proxy, or the cluster that has no proxies.
@@ -294,9 +322,9 @@ async fn set_status(
     clusters::set_proxy_status(&mut transaction, proxy.id, status).await?;
     let others = clusters::proxies_on_host(&mut transaction, proxy.host_id).await?;
     let running = others.iter().any(|proxy| proxy.status == ObproxyStatus::Running);
-    if let Some(host) = hosts::get(&mut transaction, proxy.host_id).await? {
+    if let Some(host) = host_rows::get(&mut transaction, proxy.host_id).await? {
         let status = if running { HostStatus::Online } else { HostStatus::Available };
-        hosts::observe(&mut transaction, host.id, status, &host.details).await?;
+        host_rows::observe(&mut transaction, host.id, status, &host.details).await?;
     }
     transaction.commit().await.map_err(StoreError::from)?;
     Ok(log.line(&format!("proxy {} is {status}", proxy.id)).await)

@@ -4,7 +4,7 @@ use super::{
     StoreError, allocate, now_micros,
     tasks::{Cause, decode, encode, parse},
 };
-use crate::graph::wire_enum;
+use crate::{graph::wire_enum, rpc::v1};
 use serde::{Deserialize, Serialize};
 use sqlx::{Any, AnyConnection, QueryBuilder, Row as _, any::AnyRow};
 use std::{fmt, net::IpAddr};
@@ -51,7 +51,21 @@ pub struct Host {
     pub updated_at: i64,
 }
 
-/// Fails with a conflict ([`StoreError::is_conflict`]) if the address is known.
+impl HostDetails {
+    /// The same with what the agent says.
+    pub fn told_by(self, facts: &v1::DescribeHostResponse) -> Self {
+        Self {
+            operating_system: facts.operating_system.clone(),
+            operating_system_release: facts.kernel_release.clone(),
+            architecture: facts.architecture.clone(),
+            hostname: facts.hostname.clone(),
+            agent_version: facts.agent_version.clone(),
+            ..self
+        }
+    }
+}
+
+/// The host begins as NEW. Fails with a conflict ([`StoreError::is_conflict`]) if the address is known.
 pub async fn insert(
     connection: &mut AnyConnection,
     inner_ip: IpAddr,
@@ -65,7 +79,7 @@ pub async fn insert(
         inner_ip,
         agent_port,
         metrics_port,
-        status: HostStatus::Available,
+        status: HostStatus::New,
         details: details.clone(),
         created_at: now,
         updated_at: now,
@@ -158,6 +172,17 @@ pub async fn observe(
     Ok(())
 }
 
+/// Writes down under which port the metrics of the agent are found.
+pub async fn set_metrics_port(connection: &mut AnyConnection, id: i64, port: u16) -> Result<(), StoreError> {
+    sqlx::query("UPDATE hosts SET metrics_port = ?, updated_at = ? WHERE id = ?")
+        .bind(i64::from(port))
+        .bind(now_micros())
+        .bind(id)
+        .execute(connection)
+        .await?;
+    Ok(())
+}
+
 /// Answers whether there was such a host.
 pub async fn delete(connection: &mut AnyConnection, id: i64) -> Result<bool, StoreError> {
     let done = sqlx::query("DELETE FROM hosts WHERE id = ?").bind(id).execute(connection).await?;
@@ -200,11 +225,13 @@ mod tests {
         assert_eq!(by_ip(&mut transaction, ip).await.unwrap().as_ref(), Some(&host));
         assert!(insert(&mut transaction, ip, 1, 2, &details).await.unwrap_err().is_conflict());
         for (keyword, total) in [("db-", 1), ("192.0", 1), ("alias", 0)] {
-            let filter = HostFilter { keyword: Some(keyword.into()), statuses: vec![HostStatus::Available] };
+            let filter = HostFilter { keyword: Some(keyword.into()), statuses: vec![HostStatus::New] };
             assert_eq!(list(&mut transaction, &filter, 10, 0).await.unwrap().1, total, "{keyword}");
         }
         observe(&mut transaction, host.id, HostStatus::Offline, &details).await.unwrap();
-        assert_eq!(get(&mut transaction, host.id).await.unwrap().unwrap().status, HostStatus::Offline);
+        set_metrics_port(&mut transaction, host.id, 9100).await.unwrap();
+        let read = get(&mut transaction, host.id).await.unwrap().unwrap();
+        assert_eq!((read.status, read.metrics_port), (HostStatus::Offline, 9100));
         assert!(delete(&mut transaction, host.id).await.unwrap());
         assert!(!delete(&mut transaction, host.id).await.unwrap());
     }

@@ -82,8 +82,12 @@ impl Lab {
         let pool = AgentPool::new(&issue(directory.path(), Role::Coordinator)).unwrap();
         let store = Store::open(&directory.path().join("coordinator.db")).await.unwrap();
         let vault = Arc::new(Vault::load_or_create(&directory.path().join("secret.key")).unwrap());
-        let tasks =
-            Arc::new(SqlTaskStore { store, vault, packages_dir: directory.path().into(), log_retention: RETENTION });
+        let tasks = Arc::new(SqlTaskStore {
+            store,
+            vault,
+            packages_dir: directory.path().into(),
+            log_retention: tokio::sync::watch::channel(RETENTION).1,
+        });
         let metrics = EngineMetrics::register(&prometheus::Registry::new()).unwrap();
         let fatal = CancellationToken::new();
         let (journal, _writer) = Journal::start(tasks, metrics, shutdown.clone(), fatal.clone());

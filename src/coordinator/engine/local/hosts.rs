@@ -1,0 +1,155 @@
+//! The coordinator's part of preparing a host.
+
+use super::{Answer, Done, LocalError, SqlLocalSteps, describe};
+use crate::{
+    coordinator::{
+        engine::{AttemptLog, waits::WaitPlace},
+        store::{
+            StoreError, clusters,
+            hosts::{self, HostStatus},
+        },
+    },
+    steps::{HostRef, PrepareHost},
+};
+use std::{fmt, time::Duration};
+use tokio::time::Instant;
+
+/// A host that was just named is more likely misnamed than away for long.
+const FIRST_CONTACT: Duration = Duration::from_secs(30);
+/// Certificates, leases and the order of logs bear that much.
+const MAX_SKEW_MILLISECONDS: i64 = 1000;
+const OWN_VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// How far the clock of a host certainly is from the coordinator's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Skew {
+    /// Ahead if above zero.
+    milliseconds: i64,
+}
+
+impl Skew {
+    /// A clock that showed `time` somewhere between two moments may have been right at either. However slow the network
+    /// is, it makes no clock look wrong.
+    fn between(asked_at: i64, time: i64, answered_at: i64) -> Self {
+        let micros =
+            if time < asked_at { time.saturating_sub(asked_at) } else { time.saturating_sub(answered_at).max(0) };
+        Self { milliseconds: micros / 1000 }
+    }
+}
+
+impl fmt::Display for Skew {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let side = if self.milliseconds < 0 { "behind" } else { "ahead of" };
+        write!(f, "{} ms {side} the coordinator's", self.milliseconds.unsigned_abs())
+    }
+}
+
+/// Programs of one major version understand each other, whichever is the older.
+fn understands(agent_version: &str) -> bool {
+    let major = |version: &str| version.split('.').next().and_then(|major| major.parse::<u32>().ok());
+    major(agent_version).is_some_and(|agent| Some(agent) == major(OWN_VERSION))
+}
+
+/// Asks the agent what its host is, and writes that down if the coordinator can work with it.
+pub(super) async fn prepare(
+    shared: &SqlLocalSteps,
+    step: &PrepareHost,
+    deadline: Instant,
+    place: &WaitPlace,
+    log: &mut AttemptLog,
+) -> Done {
+    let mut connection = shared.store.readers().acquire().await.map_err(StoreError::from)?;
+    let gone = || LocalError::Gone { what: "host", id: step.host_id };
+    let host = hosts::get(&mut connection, step.host_id).await?.ok_or_else(gone)?;
+    drop(connection);
+    let patience = deadline.min(Instant::now() + FIRST_CONTACT);
+    let answer = match describe(shared, &host, patience, place, log).await? {
+        Ok(answer) => answer,
+        Err(closed) => return Ok(Err(closed)),
+    };
+    let ip = host.inner_ip;
+    let Answer { facts, asked_at, answered_at } = answer;
+    if !understands(&facts.agent_version) {
+        return Err(LocalError::AgentVersion { host: ip, agent: facts.agent_version, own: OWN_VERSION });
+    }
+    let time = facts.time.ok_or(LocalError::NoClock { host: ip })?;
+    let time = time.seconds.saturating_mul(1_000_000).saturating_add(i64::from(time.nanos) / 1000);
+    let skew = Skew::between(asked_at, time, answered_at);
+    if skew.milliseconds.abs() > MAX_SKEW_MILLISECONDS {
+        return Err(LocalError::Clock { host: ip, skew, limit: MAX_SKEW_MILLISECONDS });
+    }
+    let mut transaction = shared.store.begin().await?;
+    let host = hosts::get(&mut transaction, step.host_id).await?.ok_or_else(gone)?;
+    hosts::observe(&mut transaction, host.id, host.status, &host.details.told_by(&facts)).await?;
+    if step.asks_metrics_port
+        && let Some(port) = u16::try_from(facts.metrics_port).ok().filter(|port| *port > 0)
+    {
+        hosts::set_metrics_port(&mut transaction, host.id, port).await?;
+    }
+    transaction.commit().await.map_err(StoreError::from)?;
+    let line = format!(
+        "host {ip} ({}): {}, {}, agent {}, clock {skew}",
+        facts.hostname, facts.operating_system, facts.architecture, facts.agent_version
+    );
+    Ok(log.line(&line).await)
+}
+
+/// Takes back what the request wrote.
+pub(super) async fn forget(shared: &SqlLocalSteps, step: &PrepareHost, log: &mut AttemptLog) -> Done {
+    let mut transaction = shared.store.begin().await?;
+    let Some(host) = hosts::get(&mut transaction, step.host_id).await? else { return Ok(Ok(())) };
+    if let Some(proxy) = clusters::proxies_on_host(&mut transaction, host.id).await?.first() {
+        return Err(LocalError::InUse { host: host.inner_ip, proxy: proxy.id });
+    }
+    hosts::delete(&mut transaction, host.id).await?;
+    transaction.commit().await.map_err(StoreError::from)?;
+    Ok(log.line(&format!("host {} ({}) is not known any more", host.id, host.inner_ip)).await)
+}
+
+/// Leads the host from one status to another. One that has left the first already is left as it is.
+pub(super) async fn set_status(
+    shared: &SqlLocalSteps,
+    HostRef { host_id }: HostRef,
+    from: HostStatus,
+    to: HostStatus,
+    log: &mut AttemptLog,
+) -> Done {
+    let mut transaction = shared.store.begin().await?;
+    let Some(mut host) = hosts::get(&mut transaction, host_id).await? else {
+        return match to {
+            HostStatus::New => Ok(Ok(())),
+            _ => Err(LocalError::Gone { what: "host", id: host_id }),
+        };
+    };
+    if host.status == from {
+        hosts::observe(&mut transaction, host.id, to, &host.details).await?;
+        host.status = to;
+    }
+    // Before the log, which is written by the same writer.
+    transaction.commit().await.map_err(StoreError::from)?;
+    Ok(log.line(&format!("host {} is {}", host.inner_ip, host.status)).await)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_certain_part_of_a_skew_counts() {
+        let skew = |asked_at, time, answered_at| Skew::between(asked_at, time, answered_at).milliseconds;
+        assert_eq!(skew(1_000_000, 1_900_000, 2_000_000), 0, "a slow network is no skew");
+        assert_eq!(skew(1_000_000, 500_000, 2_000_000), -500);
+        assert_eq!(skew(1_000_000, 4_500_000, 2_000_000), 2500);
+        assert_eq!(Skew { milliseconds: -500 }.to_string(), "500 ms behind the coordinator's");
+        assert_eq!(skew(0, i64::MAX, 0), i64::MAX / 1000);
+    }
+
+    #[test]
+    fn agents_of_another_major_version_are_not_understood() {
+        let own_major = OWN_VERSION.split('.').next().unwrap();
+        assert!(understands(OWN_VERSION) && understands(&format!("{own_major}.999.0-rc1")));
+        for other in ["999.0.0", "", "next"] {
+            assert!(!understands(other), "{other}");
+        }
+    }
+}

@@ -1,0 +1,74 @@
+use crate::lab::{Lab, possible};
+use serde_json::{Value, json};
+
+const HOSTS: &str = "/api/v2/compute/hosts";
+
+impl Lab {
+    /// Adds the first host; answers the task.
+    async fn add_host_under(&self, metrics_port: Option<u16>) -> i64 {
+        let mut body = json!({"hostBasicDataList": [{"innerIpAddress": self.hosts[0].address.to_string()}]});
+        body["monagentPort"] = json!(metrics_port);
+        let (status, answer) = self.post(&format!("{HOSTS}/batchCreate"), &body).await;
+        assert_eq!(status, 200, "{answer}");
+        answer["data"]["contents"][0]["id"].as_i64().unwrap()
+    }
+
+    async fn order(&self, task: i64, verb: &str) -> (u16, Value) {
+        self.post(&format!("/api/v2/tasks/instances/{task}/{verb}"), &Value::Null).await
+    }
+
+    async fn known_hosts(&self) -> Value {
+        self.get(HOSTS).await.unwrap()["data"]["contents"].clone()
+    }
+}
+
+/// The agent answers late: until then the host is NEW, and a rollback makes it unknown again.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_host_without_an_agent_waits_for_it_or_is_rolled_back() {
+    if !possible() {
+        return;
+    }
+    let mut lab = Lab::start(1).await;
+    lab.hosts[0].agent.as_mut().unwrap().stop();
+    let id = lab.add_host_under(None).await;
+    lab.told(id, "waiting: agent").await;
+    assert_eq!(lab.known_hosts().await[0]["status"], "NEW");
+    assert_eq!(lab.order(id, "cancel").await.0, 200);
+    assert_eq!(lab.finished(id).await["status"], "FAILED");
+    assert_eq!(lab.order(id, "rollback").await.0, 200);
+    assert_eq!(lab.finished(id).await["status"], "SUCCESSFUL");
+    assert_eq!(lab.known_hosts().await, json!([]));
+
+    let id = lab.add_host_under(None).await;
+    lab.told(id, "waiting: agent").await;
+    lab.hosts[0].start_agent();
+    let task = lab.finished(id).await;
+    assert_eq!(task["status"], "SUCCESSFUL", "{task:#}");
+    let host = lab.known_hosts().await[0].clone();
+    let told = json!([host["status"], host["hostAgentVersion"], host["architecture"]]);
+    assert_eq!(told, json!(["AVAILABLE", env!("CARGO_PKG_VERSION"), std::env::consts::ARCH]));
+    assert!(lab.log(&task, "Pre check for create host").await.contains(", clock "));
+}
+
+/// A retry keeps the host that the request wrote down.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wrong_port_is_told_and_the_host_is_kept_until_the_rollback() {
+    if !possible() {
+        return;
+    }
+    let lab = Lab::start(1).await;
+    let id = lab.add_host_under(Some(9)).await;
+    for _ in 0..2 {
+        let task = lab.finished(id).await;
+        let failure = &task["subtasks"][1]["failure"];
+        assert_eq!((&task["status"], &failure["reason"]), (&json!("FAILED"), &json!("HOST_UNFIT")), "{task:#}");
+        let told = failure["message"].as_str().unwrap();
+        assert_eq!(told, "port 9 is not the agent's, nobody listens on it");
+        assert_eq!(lab.known_hosts().await[0]["status"], "NEW");
+        assert_eq!(lab.order(id, "retry").await.0, 200);
+    }
+    lab.finished(id).await;
+    assert_eq!(lab.order(id, "rollback").await.0, 200);
+    assert_eq!(lab.finished(id).await["status"], "SUCCESSFUL");
+    assert_eq!(lab.known_hosts().await, json!([]));
+}

@@ -8,7 +8,7 @@ use super::{
 use crate::{
     config::{ConfigError, Given, Layers},
     telemetry::{LogFormat, chain},
-    tls::Identity,
+    tls::IdentityPaths,
 };
 use serde::{Deserialize, Serialize};
 use std::{
@@ -19,7 +19,11 @@ use std::{
 
 /// Carries out the coordinator's steps on a database host.
 #[derive(Debug, Default, clap::Parser, Serialize)]
-#[command(name = "oblet-agent", version)]
+#[command(
+    name = "oblet-agent",
+    version,
+    after_help = "oblet-agent enroll asks a coordinator for this host's certificate."
+)]
 pub struct Flags {
     /// TOML file with settings of these names, '_' instead of '-'.
     #[arg(long, env = "OBLET_AGENT_CONFIG")]
@@ -173,7 +177,8 @@ impl Config {
             layers.mistake("log_limit_bytes", format!("is below {MAX_LOG_BYTES}, the limit of one log"));
         }
         let grace_seconds: u32 = layers.or("grace_seconds", 10);
-        let identity = identity(&mut layers);
+        let identity_paths = identity_paths(&mut layers);
+        let identity = identity_paths.read().map_err(|error| layers.mistake("tls", chain(&error))).ok();
         let given = layers.finish()?;
         // An identity that could not be read is a mistake, and mistakes have ended this function.
         let identity = identity.ok_or_else(|| ConfigError(Vec::new()))?;
@@ -183,6 +188,7 @@ impl Config {
             state_dir,
             root_dir,
             identity,
+            identity_paths: Some(identity_paths),
             reflection,
             retention: DAY * retention_days,
             log_limit_bytes,
@@ -200,11 +206,13 @@ fn absolute(layers: &mut Layers, name: &'static str, default: &str) -> PathBuf {
     path
 }
 
-fn identity(layers: &mut Layers) -> Option<Identity> {
-    let ca = absolute(layers, "tls_ca", "/etc/oblet-agent/ca.pem");
-    let certificate = absolute(layers, "tls_certificate", "/etc/oblet-agent/agent.pem");
-    let key = absolute(layers, "tls_key", "/etc/oblet-agent/agent.key");
-    Identity::read(&ca, &certificate, &key).map_err(|error| layers.mistake("tls", chain(&error))).ok()
+/// Where the agent's certificates are, also before there are any.
+pub(super) fn identity_paths(layers: &mut Layers) -> IdentityPaths {
+    IdentityPaths {
+        ca: absolute(layers, "tls_ca", "/etc/oblet-agent/ca.pem"),
+        certificate: absolute(layers, "tls_certificate", "/etc/oblet-agent/agent.pem"),
+        key: absolute(layers, "tls_key", "/etc/oblet-agent/agent.key"),
+    }
 }
 
 #[cfg(test)]

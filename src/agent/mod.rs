@@ -3,8 +3,10 @@
 //! [`step`] is the seam: above it the service, the runner and the journal know nothing of rpm or obproxy,
 //! below it the host knows nothing of gRPC or journals.
 
+mod certificates;
 pub mod config;
 mod describe;
+pub mod enroll;
 mod exporter;
 mod handshake;
 pub mod host;

@@ -1,6 +1,7 @@
 //! The agent from its socket to its end.
 
 use super::{
+    certificates::Certificates,
     describe::HostView,
     handshake,
     journal::{Journal, JournalError, JournalFailure, OpenError, private_directory},
@@ -46,6 +47,8 @@ pub struct Settings {
     /// Of the host that is managed; its room on disk is told with that of the state directory.
     pub root_dir: PathBuf,
     pub identity: tls::Identity,
+    /// Where the identity is on disk; without them it cannot be renewed.
+    pub identity_paths: Option<tls::IdentityPaths>,
     pub reflection: bool,
     /// How long acknowledged operations are kept.
     pub retention: Duration,
@@ -192,14 +195,15 @@ pub async fn start(
     let tls = tls::AgentTls::new(&settings.identity)?;
     let (beats, asked) = mpsc::channel(1);
     let incoming = handshake::over_tls(incoming, tls.clone(), asked);
-    let started = start_on(settings, incoming, carrier, view, shutdown).await?;
+    let started = start_on(settings, Some(tls.clone()), incoming, carrier, view, shutdown).await?;
     tracing::info!(%address, "the agent is ready");
     Ok(Agent { address, tls, beats, started })
 }
 
-/// Starts the agent on connections of any kind.
+/// Starts the agent on connections of any kind; `tls` is what they are made with, if it can be exchanged.
 pub(crate) async fn start_on<I: AsyncRead + AsyncWrite + Connected + Unpin + Send + 'static>(
     settings: Settings,
+    tls: Option<tls::AgentTls>,
     incoming: impl Stream<Item = io::Result<I>> + Send + 'static,
     carrier: Arc<dyn Carrier>,
     view: Arc<dyn HostView>,
@@ -218,6 +222,7 @@ pub(crate) async fn start_on<I: AsyncRead + AsyncWrite + Connected + Unpin + Sen
         view,
         disks: disks(&settings.root_dir, &settings.state_dir),
         metrics_port: settings.metrics_port,
+        certificates: settings.identity_paths.clone().zip(tls).map(|(paths, tls)| Certificates::new(paths, tls)),
     };
     let (limits, limited) = watch::channel(settings.limits());
     let weak = Arc::downgrade(&runner);

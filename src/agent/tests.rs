@@ -82,6 +82,7 @@ impl Lab {
             state_dir: self.directory.path().join("state"),
             root_dir: "/".into(),
             identity: issue(self.directory.path(), Role::Agent),
+            identity_paths: None,
             reflection: true,
             retention: Duration::from_secs(3600),
             log_limit_bytes: 1 << 30,

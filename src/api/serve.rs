@@ -10,9 +10,12 @@ use crate::{
         agents::{AgentAddress, AgentPool, CallError},
         config::{Config, LogRetention},
         engine::{CommandError, Engine, EngineMetrics, EngineParts, SqlLocalSteps, SqlTaskStore, Wait},
+        enrolment::Enrolment,
         host_watch,
+        renewal::{CertificateMetrics, Renewal},
         secrets::{SecretError, Vault},
         store::{Store, StoreError, tasks::TaskId, users},
+        trust::SqlGate,
     },
     graph::{Command, NodeIndex},
     rpc::v1,
@@ -87,8 +90,8 @@ pub async fn start(config: &Config) -> Result<Coordinator, StartError> {
     let lock = StateDirectory::lock(&config.state_dir)?;
     let packages_dir = private_directory(&config.state_dir, "packages")?;
     let tls_dir = private_directory(&config.state_dir, "tls")?;
-    let authority = authority(&config.state_dir)?;
-    let own = Arc::new(OwnCertificates::issue(Arc::new(authority), &tls_dir, &config.advertise_addresses)?);
+    let authority = Arc::new(authority(&config.state_dir)?);
+    let own = Arc::new(OwnCertificates::issue(Arc::clone(&authority), &tls_dir, &config.advertise_addresses)?);
     let vault = Arc::new(Vault::load_or_create(&config.state_dir.join("secrets.key"))?);
     let store = Store::open(&config.state_dir.join("coordinator.db")).await?;
     create_first_user(&store, &vault, config.initial_password_file.as_deref()).await?;
@@ -97,7 +100,10 @@ pub async fn start(config: &Config) -> Result<Coordinator, StartError> {
     let (shutdown, fatal) = (CancellationToken::new(), CancellationToken::new());
     let registry = prometheus::Registry::new();
     registry.register(Box::new(prometheus::process_collector::ProcessCollector::for_self()))?;
-    let agents = Arc::new(AgentPool::over(own.calls()));
+    let gate = Arc::new(SqlGate { store: store.clone() });
+    let agents = Arc::new(AgentPool::guarded(own.calls(), gate));
+    let enrolment = Arc::new(Enrolment::new(store.clone(), authority, config.agent_certificate_life)?);
+    let renewal = Renewal::new(Arc::clone(&enrolment), Arc::clone(&agents), CertificateMetrics::register(&registry)?);
     let (vault_of_tasks, dir) = (Arc::clone(&vault), packages_dir.clone());
     let (log_retention, retention) = watch::channel(config.log_retention);
     let engine = Engine::start(EngineParts {
@@ -114,22 +120,24 @@ pub async fn start(config: &Config) -> Result<Coordinator, StartError> {
         fatal: fatal.clone(),
     })
     .await?;
-    let address = config.advertise_addresses.first().map(ToString::to_string).unwrap_or_default();
+    let rest_listener = listen(config.listen)?;
+    let listen_error = |source| StartError::Listen { address: config.listen, source };
+    let rest_address = rest_listener.local_addr().map_err(listen_error)?;
+    let advertised = config.advertise_addresses.first().copied().unwrap_or(rest_address.ip());
     let state = ApiState::new(ApiSettings {
         store: store.clone(),
         vault,
         packages_dir,
         max_package_bytes: ApiSettings::DEFAULT_MAX_PACKAGE_BYTES,
-        address,
+        address: advertised.to_string(),
         config_url_base: config.config_url_base.clone(),
+        rest_url: format!("https://{}", SocketAddr::new(advertised, rest_address.port())),
+        enrolment,
         engine: Arc::new(Ready { engine: engine.clone(), fatal: fatal.clone() }),
         registry,
         shutdown: shutdown.clone(),
     })?;
-    let rest_listener = listen(config.listen)?;
     let config_listener = listen(config.config_service_listen)?;
-    let listen_error = |source| StartError::Listen { address: config.listen, source };
-    let address = rest_listener.local_addr().map_err(listen_error)?;
     let handle = axum_server::Handle::new();
     let https = axum_server::from_tcp_rustls(rest_listener, own.rest()).map_err(listen_error)?.handle(handle.clone());
     let http = axum_server::from_tcp(config_listener).map_err(listen_error)?.handle(handle.clone());
@@ -143,10 +151,12 @@ pub async fn start(config: &Config) -> Result<Coordinator, StartError> {
     servers.spawn(async move { ("the HTTPS server", https.serve(rest_service).await) });
     let config_service = config_service_router(state).into_make_service();
     servers.spawn(async move { ("the config service", http.serve(config_service).await) });
-    let renewal = shutdown.clone().run_until_cancelled_owned(Arc::clone(&own).keep());
-    servers.spawn(async move { ("the renewal of certificates", renewal.await.map_or(Ok(()), Ok)) });
+    let own_renewal = shutdown.clone().run_until_cancelled_owned(Arc::clone(&own).keep());
+    servers.spawn(async move { ("the renewal of certificates", own_renewal.await.map_or(Ok(()), Ok)) });
+    let renewal = shutdown.clone().run_until_cancelled_owned(renewal.keep());
+    servers.spawn(async move { ("the renewal of agents' certificates", renewal.await.map_or(Ok(()), Ok)) });
     Ok(Coordinator {
-        address,
+        address: rest_address,
         fatal,
         own,
         log_retention,
@@ -263,6 +273,10 @@ impl TaskEngine for Ready {
         let agent = self.engine.agents().agent(AgentAddress::new(address, agent_port));
         let describe = async move { agent?.describe_host().await };
         Box::pin(async move { describe.await.map_err(|error: CallError| error.to_string()) })
+    }
+
+    fn cut_off(&self, host: IpAddr) {
+        self.engine.agents().cut(host);
     }
 
     fn is_ready(&self) -> bool {

@@ -18,8 +18,10 @@ use tokio_util::sync::CancellationToken;
 
 fn main() -> ExitCode {
     let service = ServiceManager::take_from_environment();
-    if std::env::args_os().nth(1).is_some_and(|first| first == "shim") {
-        return agent::host::shim::main();
+    match std::env::args_os().nth(1) {
+        Some(first) if first == "shim" => return agent::host::shim::main(),
+        Some(first) if first == "enroll" => return agent::enroll::main(),
+        Some(_) | None => {}
     }
     let flags = match Flags::try_parse() {
         Ok(flags) => flags,

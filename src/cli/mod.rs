@@ -5,6 +5,7 @@
 
 mod args;
 mod client;
+mod enrolment;
 mod error;
 mod event_stream;
 mod follow;
@@ -102,7 +103,7 @@ impl Context<'_> {
     }
 
     /// Has the operator repeat the id of what is about to be changed, unless `yes`. `doing` completes "cannot ...".
-    fn confirm(&self, yes: bool, id: u64, doing: &str) -> Result<(), CliError> {
+    fn confirm(&self, yes: bool, id: impl std::fmt::Display, doing: &str) -> Result<(), CliError> {
         if yes {
             return Ok(());
         }

@@ -95,6 +95,11 @@ impl Layers {
         self.mistakes.push(format!("{name}: {problem}"));
     }
 
+    /// Ends the reading of a part of the settings; who reads the rest says what is wrong with it.
+    pub fn finish_part(self) -> Result<(), ConfigError> {
+        if self.mistakes.is_empty() { Ok(()) } else { Err(ConfigError(self.mistakes)) }
+    }
+
     /// Ends the reading: names that nobody asked for are mistakes too. Answers what was given.
     pub fn finish(mut self) -> Result<Given, ConfigError> {
         let unknown = self.file.keys().filter(|key| !self.known.contains(key.as_str()));

@@ -3,7 +3,7 @@
 use crate::{
     config::{ConfigError, Given, Layers},
     telemetry::LogFormat,
-    tls::Role,
+    tls::{CERTIFICATE_LIFE, Role},
 };
 use serde::Serialize;
 use std::{
@@ -65,6 +65,9 @@ pub struct SettingFlags {
     /// Bytes that all logs of subtasks may have; above it those of the oldest tasks go first [default: 4 GiB].
     #[arg(long, env = "OBLET_COORDINATOR_LOG_LIMIT_BYTES")]
     pub log_limit_bytes: Option<u64>,
+    /// Seconds that certificates of agents are good for; they are renewed by two thirds of that [default: 31536000].
+    #[arg(long, env = "OBLET_COORDINATOR_AGENT_CERTIFICATE_SECONDS")]
+    pub agent_certificate_seconds: Option<u64>,
     /// Seconds that requests may take to end when the coordinator stops [default: 10].
     #[arg(long, env = "OBLET_COORDINATOR_GRACE_SECONDS")]
     pub grace_seconds: Option<u32>,
@@ -101,6 +104,8 @@ pub struct Config {
     pub log_filter: String,
     pub log_format: LogFormat,
     pub log_retention: LogRetention,
+    /// How long certificates of agents are good for.
+    pub agent_certificate_life: Duration,
     pub grace: Duration,
     /// What was given, to be compared with what is given later.
     pub given: Given,
@@ -115,6 +120,11 @@ pub struct LogRetention {
 }
 
 const DAY: Duration = Duration::from_secs(86_400);
+
+/// For trials: a renewal takes a second, and is tried more than once before the certificate runs out.
+const SHORTEST_LIFE_SECONDS: u64 = 10;
+/// Half the life of the authority.
+const LONGEST_LIFE_SECONDS: u64 = 5 * 365 * 86_400;
 
 const LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 8443);
 /// OCP's own port.
@@ -156,6 +166,11 @@ impl Config {
         let initial_password_file = layers.optional("initial_password_file");
         let log_format = layers.or("log_format", LogFormat::default());
         let grace_seconds: u32 = layers.or("grace_seconds", 10);
+        let life = layers.or("agent_certificate_seconds", CERTIFICATE_LIFE.as_secs());
+        if !(SHORTEST_LIFE_SECONDS..=LONGEST_LIFE_SECONDS).contains(&life) {
+            let limits = format!("is not from {SHORTEST_LIFE_SECONDS} to {LONGEST_LIFE_SECONDS}");
+            layers.mistake("agent_certificate_seconds", limits);
+        }
         let given = layers.finish()?;
         Ok(Self {
             listen,
@@ -167,6 +182,7 @@ impl Config {
             log_filter,
             log_format,
             log_retention: LogRetention { age: DAY * log_retention_days, limit_bytes },
+            agent_certificate_life: Duration::from_secs(life),
             grace: Duration::from_secs(grace_seconds.into()),
             given,
         })
@@ -192,10 +208,13 @@ mod tests {
             config_url_base: Some("ftp://x/".into()),
             log_format: Some("xml".into()),
             log_retention_days: Some(0),
+            agent_certificate_seconds: Some(9),
             ..SettingFlags::default()
         };
         let told = Config::load(&flags).unwrap_err().to_string();
-        for name in ["listen", "state_dir", "config_url_base", "log_format", "log_retention_days"] {
+        for name in
+            ["listen", "state_dir", "config_url_base", "log_format", "log_retention_days", "agent_certificate_seconds"]
+        {
             assert!(told.contains(name), "{name} is not in {told}");
         }
     }

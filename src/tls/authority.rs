@@ -1,4 +1,4 @@
-use super::{HTTP2, Identity, TlsError};
+use super::{HTTP2, Identity, TlsError, certificate::first};
 use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair,
     KeyUsagePurpose, SanType,
@@ -48,9 +48,11 @@ impl Issued {
         }
     }
 
-    /// For a server that asks nobody for a certificate.
+    /// For a server that asks nobody for a certificate. It sends the authority's along, because an agent that is to be
+    /// enrolled knows nothing but that one's fingerprint.
     pub fn public_server(&self, authority: &CertificateAuthority) -> Result<rustls::ServerConfig, TlsError> {
-        let (_, own, key) = self.identity(authority).parse()?;
+        let (_, mut own, key) = self.identity(authority).parse()?;
+        own.push(first(authority.certificate_pem.as_bytes())?);
         let mut config = rustls::ServerConfig::builder().with_no_client_auth().with_single_cert(own, key)?;
         config.alpn_protocols = vec![HTTP2.to_vec(), b"http/1.1".to_vec()];
         Ok(config)
@@ -105,6 +107,10 @@ impl CertificateAuthority {
         &self.certificate_pem
     }
 
+    pub(super) fn issuer(&self) -> &CertifiedIssuer<'static, KeyPair> {
+        &self.issuer
+    }
+
     /// A certificate for `name`, valid at `addresses`.
     pub fn issue(&self, role: Role, name: &str, addresses: &[IpAddr]) -> Result<Issued, TlsError> {
         let mut params = CertificateParams::new(vec![name.to_owned()]).map_err(TlsError::Issue)?;
@@ -132,20 +138,24 @@ fn authority_params() -> CertificateParams {
 }
 
 /// From an hour ago, so that a clock that is a little late does not refuse a fresh certificate.
-fn validity(life: std::time::Duration) -> (OffsetDateTime, OffsetDateTime) {
+pub(super) fn validity(life: std::time::Duration) -> (OffsetDateTime, OffsetDateTime) {
     let now = OffsetDateTime::from(std::time::SystemTime::now());
     (now - Duration::hours(1), now + life)
 }
 
 /// Writes a file so that a reader sees the old or the new content and the mode is right from the first byte.
-fn replace(path: &Path, content: &[u8], mode: u32) -> Result<(), TlsError> {
+pub(super) fn replace(path: &Path, content: &[u8], mode: u32) -> Result<(), TlsError> {
+    let temporary = path.with_extension("tmp");
     let write = || -> io::Result<()> {
-        let temporary = path.with_extension("tmp");
         let _ = fs::remove_file(&temporary);
         let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(mode).open(&temporary)?;
         file.write_all(content)?;
         file.sync_all()?;
         fs::rename(&temporary, path)
     };
-    write().map_err(|source| TlsError::File { path: path.into(), source })
+    write().map_err(|source| {
+        // A full disk needs the room more than anyone needs half a file.
+        let _ = fs::remove_file(&temporary);
+        TlsError::File { path: path.into(), source }
+    })
 }

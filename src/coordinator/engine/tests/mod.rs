@@ -73,6 +73,7 @@ impl Lab {
             state_dir: directory.path().join("agent"),
             root_dir: "/".into(),
             identity: issue(directory.path(), Role::Agent),
+            identity_paths: None,
             reflection: false,
             retention: Duration::from_secs(3600),
             log_limit_bytes: 1 << 30,

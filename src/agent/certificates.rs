@@ -1,0 +1,80 @@
+//! Renewal of the agent's certificate, which the coordinator begins: a key for a certificate to come, and then the
+//! certificate, shown on connections to come while those that are there go on.
+
+use crate::{
+    blocking,
+    clock::now_micros,
+    rpc::Refused,
+    telemetry::chain,
+    tls::{AgentTls, CertificateFacts, Expected, Identity, IdentityPaths, TlsError, UnfitCertificate},
+};
+use std::sync::Arc;
+use tokio::sync::Mutex;
+
+/// The identity of an agent that can exchange it. One exchange at a time.
+pub(super) struct Certificates {
+    paths: IdentityPaths,
+    tls: AgentTls,
+    turn: Mutex<()>,
+}
+
+/// What the agent has no way to exchange.
+pub(super) fn not_renewable() -> Refused {
+    Refused::Precondition {
+        reason: "NOT_RENEWABLE",
+        subject: "the certificate".into(),
+        problem: "was not given to this agent as files that it may exchange".into(),
+    }
+}
+
+impl Certificates {
+    pub(super) fn new(paths: IdentityPaths, tls: AgentTls) -> Arc<Self> {
+        Arc::new(Self { paths, tls, turn: Mutex::default() })
+    }
+
+    pub(super) async fn request(&self) -> Result<String, Refused> {
+        let _turn = self.turn.lock().await;
+        let paths = self.paths.clone();
+        let request = blocking::run(move || paths.request()).await.map_err(|error| Refused::Internal(chain(&error)))?;
+        request.map_err(refused)
+    }
+
+    pub(super) async fn install(&self, certificate_pem: String) -> Result<(), Refused> {
+        let _turn = self.turn.lock().await;
+        let paths = self.paths.clone();
+        let installed = blocking::run(move || install(&paths, &certificate_pem));
+        let (facts, identity) = match installed.await.map_err(|error| Refused::Internal(chain(&error)))? {
+            Ok(installed) => installed,
+            Err(UnfitCertificate::Tls(error)) => return Err(refused(error)),
+            Err(unfit) => {
+                tracing::warn!(error = chain(&unfit), "a certificate from the coordinator was not taken");
+                return Err(Refused::Precondition {
+                    reason: "UNFIT_CERTIFICATE",
+                    subject: "the certificate".into(),
+                    problem: format!("was not taken: {}", chain(&unfit)),
+                });
+            }
+        };
+        self.tls.replace(&identity).map_err(refused)?;
+        tracing::info!(serial = facts.serial, not_after_us = facts.not_after, "the agent has a new certificate");
+        Ok(())
+    }
+}
+
+/// A certificate has to come from the authority of the present one, for the host that the present one names.
+fn install(paths: &IdentityPaths, certificate_pem: &str) -> Result<(CertificateFacts, Identity), UnfitCertificate> {
+    let live = paths.read()?;
+    let addresses = CertificateFacts::of_pem(&live.certificate_pem)?.addresses;
+    let authority_pem = String::from_utf8_lossy(&live.ca_pem);
+    let expected = Expected { authority_pem: &authority_pem, addresses: &addresses, now: now_micros() };
+    let facts = paths.install(certificate_pem, &expected)?;
+    Ok((facts, paths.read()?))
+}
+
+fn refused(error: TlsError) -> Refused {
+    let full = |source: &std::io::Error| source.kind() == std::io::ErrorKind::StorageFull;
+    match &error {
+        TlsError::File { source, .. } if full(source) => Refused::DiskFull(chain(&error)),
+        _ => Refused::Internal(chain(&error)),
+    }
+}

@@ -78,3 +78,39 @@ fn refused(error: TlsError) -> Refused {
         _ => Refused::Internal(chain(&error)),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tls::{CertificateAuthority, Role};
+    use std::{net::IpAddr, time::Duration};
+
+    const HOST: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 7));
+
+    #[tokio::test]
+    async fn only_the_hosts_own_certificate_takes_the_place_of_the_present_one() {
+        crate::tls::install_crypto_provider();
+        let directory = tempfile::tempdir().unwrap();
+        let authority = CertificateAuthority::load_or_create(directory.path()).unwrap();
+        let (certificate, key) =
+            authority.issue(Role::Agent, "agent", &[HOST]).unwrap().write(directory.path(), "agent").unwrap();
+        let paths = IdentityPaths { ca: directory.path().join("ca.pem"), certificate, key };
+        let tls = AgentTls::new(&paths.read().unwrap()).unwrap();
+        let certificates = Certificates::new(paths.clone(), tls.clone());
+        let before = tls.current();
+        let sign = async |address: IpAddr| {
+            let request = certificates.request().await.unwrap();
+            authority.sign_agent(&request, address, Duration::from_secs(60)).unwrap()
+        };
+
+        let elsewhere = sign("192.0.2.8".parse().unwrap()).await.certificate_pem;
+        let refused = certificates.install(elsewhere).await.unwrap_err();
+        assert!(matches!(refused, Refused::Precondition { reason: "UNFIT_CERTIFICATE", .. }), "{refused}");
+        assert!(Arc::ptr_eq(&before, &tls.current()));
+
+        let signed = sign(HOST).await;
+        certificates.install(signed.certificate_pem).await.unwrap();
+        assert!(!Arc::ptr_eq(&before, &tls.current()));
+        assert_eq!(paths.working().map(|facts| facts.serial), Some(signed.facts.serial));
+    }
+}

@@ -1,5 +1,5 @@
-//! `/api/v2/compute/hosts/enroll`: where a host brings its token. The token is all that lets it in, so whoever guesses
-//! is locked out by address, as those who guess passwords are.
+//! `/api/v2/compute/hosts/enroll`: where a host brings its token. The token is all that lets it in, so whoever is refused
+//! too often is locked out by address, as those who guess passwords are.
 
 use super::{
     envelope::{Envelope, ErrorEnvelope, Reply, ocp_time},
@@ -68,7 +68,7 @@ struct EnrolledHost {
         (status = 401, description = "The token is not known.", body = ErrorEnvelope),
         (status = 403, description = "The token is for another host.", body = ErrorEnvelope),
         (status = 409, description = "The token was used, was revoked or has expired, or the clocks differ by more than five minutes.", body = ErrorEnvelope),
-        (status = 429, description = "Too many unknown tokens came from this address.", body = ErrorEnvelope),
+        (status = 429, description = "Too many requests from this address were refused.", body = ErrorEnvelope),
     ),
 )]
 async fn enroll(
@@ -81,9 +81,9 @@ async fn enroll(
     let source = source.to_canonical();
     let who = (GUESSER.to_owned(), source);
     if state.gate.is_locked(&who) {
-        let text = format_args!("too many tokens came from {source} that are not known");
+        let text = format_args!("too many hosts from {source} were refused");
         return Err(ApiError::new(StatusCode::TOO_MANY_REQUESTS, code::INVALID_REQUEST, text)
-            .advise("wait five minutes, and use the line that oblet host add --token prints"));
+            .advise("wait five minutes, and do what the first refusal said"));
     }
     let application = Application {
         token: &body.token,
@@ -96,10 +96,11 @@ async fn enroll(
     let admission = match enrolment.admit(&application, now_micros()).await {
         Ok(admission) => admission,
         Err(error) => {
-            if matches!(error, EnrolmentError::UnknownToken) {
+            let refused = ApiError::from(error);
+            if refused.status.is_client_error() {
                 state.gate.count_failure(who);
             }
-            return Err(error.into());
+            return Err(refused);
         }
     };
     Ok(Reply(EnrolledHost {

@@ -8,6 +8,7 @@ use super::{
     args::{HostAdd, HostRevoke, Token},
     error::CliError,
     output::{Column, Format, entries, text},
+    settings::is_loopback,
 };
 
 const TOKENS: &str = "api/v2/compute/hosts/enrolmentTokens";
@@ -76,8 +77,19 @@ pub(crate) async fn invite(context: &Context<'_>, args: &HostAdd) -> Result<(), 
         Format::Table => {
             let hosts = entries(&data);
             let until = text(hosts.first().and_then(|made| made.get("expireTime")));
-            context.output.remark(&format!("Run this on the host, as root. It works once, until {until}."));
             let named = hosts.len() > 1;
+            let what = if named { "each line on its host" } else { "this on the host" };
+            context.output.remark(&format!("Run {what}, as root. It works once, until {until}."));
+            let coordinator = text(hosts.first().and_then(|made| made.get("coordinatorUrl")));
+            if args.coordinator.is_none()
+                && coordinator.parse().is_ok_and(|url| is_loopback(&url))
+                && !args.addresses.iter().all(IpAddr::is_loopback)
+            {
+                context.output.note(
+                    "The coordinator advertises an address that no other host reaches: name one with --coordinator, \
+                     or set its advertise_addresses.",
+                );
+            }
             hosts.iter().try_for_each(|made| context.output.text(&line(made, args.coordinator.as_deref(), named)))
         }
     }

@@ -181,7 +181,6 @@ impl AgentPool {
         Ok(Agent { address, channel })
     }
 
-
     /// Ends every connection to the host, whoever holds it. The next call connects again, if it may.
     pub fn cut(&self, host: IpAddr) {
         self.scissors.cut(host);

@@ -192,5 +192,4 @@ fn judge(token: &EnrolmentToken, application: &Application<'_>, now: i64) -> Res
 }
 
 #[cfg(test)]
-#[path = "enrolment_tests.rs"]
 mod tests;

@@ -4,7 +4,9 @@
 //!     that was enrolled on one day is not renewed in one minute.
 //!  2. The agent makes the key and keeps it. Whatever is lost on the way costs a try: the old certificate is good until
 //!     its agent is seen with the new one.
-//!  3. A host that cannot be renewed is tried at every round, told once for each reason, and seen in the metrics.
+//!  3. One that was signed and did not arrive is followed by the next only after a while, so that a host which takes
+//!     none does not fill the store.
+//!  4. A host that cannot be renewed is tried at every round, told once for each reason, and seen in the metrics.
 
 use super::{
     agents::{AgentAddress, AgentPool, CallError},
@@ -20,7 +22,7 @@ use futures_util::{StreamExt as _, stream};
 use prometheus::{IntCounterVec, IntGaugeVec, Opts, Registry};
 use sha2::{Digest as _, Sha256};
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     net::IpAddr,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
@@ -31,6 +33,8 @@ const AT_A_TIME: usize = 8;
 const ROUNDS_IN_A_LIFE: u32 = 40;
 const LONGEST_ROUND: Duration = Duration::from_secs(600);
 const SHORTEST_ROUND: Duration = Duration::from_secs(1);
+/// Part of the life for which a certificate that was sent is waited for: a day of a year.
+const PATIENCE: u32 = 365;
 const EXPIRY: &str = "oblet_agent_certificate_expiry_timestamp_seconds";
 
 /// What is seen of certificates from outside.
@@ -111,15 +115,20 @@ impl Renewal {
 
     async fn round(&self, now: i64) -> Result<(), StoreError> {
         let mut reader = self.enrolment.store().readers().acquire().await?;
-        let found = newest(certificates::in_use(&mut reader).await?);
+        let in_use = certificates::in_use(&mut reader).await?;
         drop(reader);
+        let patience = i64::try_from((self.enrolment.life() / PATIENCE).as_micros()).unwrap_or(i64::MAX);
+        let awaited = awaited(&in_use, now.saturating_sub(patience));
+        let found = newest(in_use);
         self.metrics.expiry.reset();
         for certificate in found.values() {
             let host = certificate.address.to_string();
             self.metrics.expiry.with_label_values(&[host.as_str()]).set(certificate.not_after / 1_000_000);
         }
         self.told().retain(|host, _| found.contains_key(host));
-        let due = found.into_values().filter(|certificate| due_at(certificate) <= now);
+        let due = found
+            .into_values()
+            .filter(|certificate| due_at(certificate) <= now && !awaited.contains(&certificate.address));
         stream::iter(due).for_each_concurrent(AT_A_TIME, |certificate| self.attend(certificate)).await;
         Ok(())
     }
@@ -175,6 +184,14 @@ fn newest(in_use: Vec<AgentCertificate>) -> HashMap<IpAddr, AgentCertificate> {
     found
 }
 
+/// Hosts that were sent a certificate after `since` and were not seen with it yet.
+fn awaited(in_use: &[AgentCertificate], since: i64) -> HashSet<IpAddr> {
+    let sent = |certificate: &&AgentCertificate| {
+        certificate.status == CertificateStatus::Issued && certificate.issued_at > since
+    };
+    in_use.iter().filter(sent).map(|certificate| certificate.address).collect()
+}
+
 /// Between half and two thirds of its life, in microseconds since 1970.
 fn due_at(certificate: &AgentCertificate) -> i64 {
     let life = certificate.not_after.saturating_sub(certificate.issued_at);
@@ -212,6 +229,21 @@ mod tests {
         due.sort_unstable();
         due.dedup();
         assert!(due.len() > 250, "{} moments for 256 hosts", due.len());
+    }
+
+    #[test]
+    fn a_certificate_that_was_just_sent_is_waited_for() {
+        use CertificateStatus::{Current, Issued};
+        let in_use = [certificate(1, 100, Issued), certificate(2, 300, Issued), certificate(3, 300, Current)];
+        assert_eq!(awaited(&in_use, 200), HashSet::from([[192, 0, 2, 2].into()]));
+    }
+
+    #[test]
+    fn an_agent_without_the_call_is_told_from_one_that_refuses() {
+        let agent = AgentAddress::new([192, 0, 2, 1].into(), 62898);
+        let refused = |reason: &str| CallError::Refused { agent, reason: reason.into(), message: String::new() };
+        assert!(matches!(RenewalError::from(refused("UNIMPLEMENTED")), RenewalError::TooOld));
+        assert!(matches!(RenewalError::from(refused("UNFIT_CERTIFICATE")), RenewalError::Call(_)));
     }
 
     #[test]

@@ -45,3 +45,68 @@ impl SqlGate {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        coordinator::agents::{AgentAddress, AgentPool, CallError},
+        tls::{AgentTls, CallerTls, CertificateAuthority, CertificateFacts, Issued, Role, install_crypto_provider},
+    };
+    use std::net::Ipv4Addr;
+    use tokio::net::TcpListener;
+    use tokio_rustls::TlsAcceptor;
+
+    const HOST: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+
+    /// Shakes hands as an agent does, and says no more.
+    async fn agent(tls: AgentTls) -> AgentAddress {
+        let listener = TcpListener::bind((HOST, 0)).await.unwrap();
+        let address = AgentAddress(listener.local_addr().unwrap());
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                let _ = TlsAcceptor::from(tls.current()).accept(stream).await;
+            }
+        });
+        address
+    }
+
+    fn facts(issued: &Issued) -> CertificateFacts {
+        CertificateFacts::of_pem(issued.certificate_pem.as_bytes()).unwrap()
+    }
+
+    #[tokio::test]
+    async fn an_agent_is_spoken_to_with_the_certificate_of_its_host_and_no_other() {
+        install_crypto_provider();
+        let directory = tempfile::tempdir().unwrap();
+        let store = Store::open(&directory.path().join("store.db")).await.unwrap();
+        let authority = CertificateAuthority::load_or_create(directory.path()).unwrap();
+        let [caller, by_hand, own] =
+            [Role::Coordinator, Role::Agent, Role::Agent].map(|role| authority.issue(role, "test", &[HOST]).unwrap());
+        let tls = AgentTls::new(&by_hand.identity(&authority)).unwrap();
+        let calls = CallerTls::new(&caller.identity(&authority)).unwrap();
+        let pool = AgentPool::guarded(calls, std::sync::Arc::new(SqlGate { store: store.clone() }));
+        let agent = pool.agent(agent(tls.clone()).await).unwrap();
+        let told = async || agent.describe_host().await.unwrap_err();
+
+        assert!(matches!(told().await, CallError::Unknown { .. }), "what was made by hand is let through");
+        let mut transaction = store.begin().await.unwrap();
+        certificates::insert(&mut transaction, HOST, &facts(&own)).await.unwrap();
+        transaction.commit().await.unwrap();
+        let other = told().await;
+        let CallError::Distrusted { source: Distrust::OtherCertificate { shown, .. }, .. } = other else {
+            panic!("{other}")
+        };
+        assert_eq!(shown, facts(&by_hand).fingerprint);
+
+        tls.replace(&own.identity(&authority)).unwrap();
+        assert!(matches!(told().await, CallError::Unknown { .. }), "the host's own is let through");
+        let mut transaction = store.begin().await.unwrap();
+        let found = certificates::standing(&mut transaction, HOST, facts(&own).fingerprint).await.unwrap();
+        assert_eq!(found, Standing::Trusted, "and it was seen");
+        certificates::revoke(&mut transaction, HOST, "admin").await.unwrap();
+        transaction.commit().await.unwrap();
+        let revoked = told().await.to_string();
+        assert!(revoked.contains("host 127.0.0.1 is revoked since") && revoked.contains("by admin"), "{revoked}");
+    }
+}

@@ -66,9 +66,13 @@ impl IdentityPaths {
         CertificateFacts::of_pem(&identity.certificate_pem).ok()
     }
 
-    /// A signing request for the key that waits, which is made if there is none.
+    /// A signing request for the key that waits, which is made if there is none, and so are the directories.
     pub fn request(&self) -> Result<String, TlsError> {
         self.settle()?;
+        for path in [&self.key, &self.certificate, &self.ca] {
+            let directory = directory_of(path);
+            fs::create_dir_all(directory).map_err(|source| TlsError::File { path: directory.into(), source })?;
+        }
         let path = pending(&self.key);
         let waiting = match fs::read_to_string(&path) {
             Ok(pem) => Requested::for_key(&Zeroizing::new(pem)).ok(),
@@ -151,8 +155,12 @@ fn pending(path: &Path) -> PathBuf {
     name.into()
 }
 
+fn directory_of(path: &Path) -> &Path {
+    path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
 fn sync_directory(path: &Path) -> Result<(), TlsError> {
-    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let directory = directory_of(path);
     let sync = fs::File::open(directory).and_then(|directory| directory.sync_all());
     sync.map_err(|source| TlsError::File { path: directory.into(), source })
 }

@@ -13,6 +13,7 @@ mod cancel;
 mod chaos;
 mod crashes;
 mod disk;
+mod enrolment;
 mod install;
 mod lab;
 mod network;

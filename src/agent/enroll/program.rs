@@ -105,11 +105,12 @@ pub fn main() -> ExitCode {
             // What was asked for is done, whoever hears of it.
             let _ = writeln!(
                 io::stdout(),
-                "This host is enrolled as {}. Its certificate {} is good until {} and renews by itself.\n\
-                 Next: systemctl enable --now oblet-agent",
+                "This host is enrolled as {}. Its certificate {} is good until {} and renews by itself.\nNext: {}",
                 enrolled.address,
                 certificate.serial,
                 time(certificate.not_after),
+                // An agent that runs has to be told of the files that took the place of its own.
+                if force { "systemctl reload-or-restart oblet-agent" } else { "systemctl enable --now oblet-agent" },
             );
             ExitCode::SUCCESS
         }

@@ -28,16 +28,15 @@ impl Place {
         token
     }
 
-    /// As the right host asks at the right time, but for what `change` does to it.
+    /// What the right host asks at the right time.
+    fn application<'a>(&self, token: &'a str, request_pem: &'a str) -> Application<'a> {
+        Application { token, request_pem, host_time: self.now, source: self.host, trace_id: "0123456789abcdef" }
+    }
+
+    /// Asks so, but for what `change` does to it.
     async fn ask(&self, token: &str, change: impl FnOnce(&mut Application<'_>)) -> Result<Admission, EnrolmentError> {
         let requested = Requested::generate().unwrap();
-        let mut application = Application {
-            token,
-            request_pem: &requested.request_pem,
-            host_time: self.now,
-            source: self.host,
-            trace_id: "0123456789abcdef",
-        };
+        let mut application = self.application(token, &requested.request_pem);
         change(&mut application);
         self.enrolment.admit(&application, self.now).await
     }
@@ -96,7 +95,7 @@ async fn a_forged_request_is_refused_and_written_down() {
     let mut params = rcgen::CertificateParams::default();
     params.distinguished_name.push(rcgen::DnType::CommonName, "oblet-coordinator");
     let forged = params.serialize_request(&rcgen::KeyPair::generate().unwrap()).unwrap().pem().unwrap();
-    let refused = place.ask(&token, |application| application.request_pem = &forged).await.unwrap_err();
+    let refused = place.enrolment.admit(&place.application(&token, &forged), place.now).await.unwrap_err();
     assert!(matches!(refused, EnrolmentError::Signing(SigningError::Forged(_))), "{refused}");
     let audited = place.audited().await;
     assert!(audited.iter().any(|(_, detail)| detail.contains("oblet-coordinator")), "{audited:?}");

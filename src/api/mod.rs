@@ -8,6 +8,7 @@ mod error;
 mod extract;
 mod frame;
 mod host_agent;
+mod host_agent_commands;
 mod host_creation;
 mod hosts;
 mod install;
@@ -82,6 +83,7 @@ fn guarded_router() -> OpenApiRouter<ApiState> {
         .merge(hosts::router())
         .merge(host_creation::router())
         .merge(host_agent::router())
+        .merge(host_agent_commands::router())
         .merge(packages::router())
         .merge(obproxy::router())
         .merge(tasks::router())

@@ -96,6 +96,25 @@ pub(crate) enum Host {
     Show { id: u64 },
     /// Let go of a host that runs nothing
     Remove(Removal),
+    /// Show the agent of a host
+    Agent { id: u64 },
+    /// Restart the agents of hosts; what they have started goes on
+    RestartAgent {
+        #[arg(required = true, value_name = "ID")]
+        ids: Vec<u64>,
+        #[command(flatten)]
+        creation: Creation,
+    },
+    /// Stop the agents of hosts, which can then be started on the hosts only
+    StopAgent {
+        #[arg(required = true, value_name = "ID")]
+        ids: Vec<u64>,
+        /// Do not ask
+        #[arg(short, long)]
+        yes: bool,
+        #[command(flatten)]
+        creation: Creation,
+    },
 }
 
 #[derive(Debug, Args)]

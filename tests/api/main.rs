@@ -7,6 +7,8 @@ mod decisions;
 #[cfg(test)]
 mod dry_run;
 #[cfg(test)]
+mod host_agents;
+#[cfg(test)]
 mod host_preparation;
 #[cfg(test)]
 mod locks;

@@ -139,12 +139,12 @@ async fn root_starts_a_program_as_the_user_it_is_for() {
     let place = Place::new();
     let nobody = nix::unistd::User::from_name("nobody").unwrap().unwrap();
     for (run, launch) in place.both("exec sleep 600") {
-        let user = Some((nobody.uid.as_raw(), nobody.gid.as_raw()));
-        place.start(&run, &Launch { user, directory: "/".into(), ..launch }).await;
+        let user = (nobody.uid.as_raw(), nobody.gid.as_raw());
+        place.start(&run, &Launch { user: Some(user), directory: "/".into(), ..launch }).await;
         let process = place.running(&run).await;
         until("the change of the user", || {
             let owner = fs::metadata(format!("/proc/{}", process.pid)).unwrap();
-            (owner.uid(), owner.gid()) == user.unwrap()
+            (owner.uid(), owner.gid()) == user
         })
         .await;
     }

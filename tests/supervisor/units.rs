@@ -65,7 +65,7 @@ async fn lab_a_service_is_a_unit_that_says_what_it_is() {
     assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o644);
     assert!(!fs::read_to_string(file).unwrap().contains(SECRET));
     assert!(!systemctl(&["show", &place.unit]).contains(SECRET));
-    let secrets = Path::new("/run/oblet/secrets");
+    let secrets = Path::new("/run/oblet-agent/secrets");
     assert_eq!(fs::metadata(secrets).unwrap().permissions().mode() & 0o777, 0o700);
     let secrets = secrets.join(format!("{}.env", place.unit));
     assert_eq!(fs::metadata(&secrets).unwrap().permissions().mode() & 0o777, 0o600);

@@ -1,5 +1,7 @@
 //! The example files are the settings that the programs know, no more and no less.
 
+#![expect(clippy::unwrap_used, reason = "helpers of tests fail the test")]
+
 use clap::CommandFactory as _;
 use oblet::{agent, coordinator, tls};
 use oblet_packaging::{AGENT_EXAMPLE, COORDINATOR_EXAMPLE};

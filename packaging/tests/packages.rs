@@ -1,5 +1,7 @@
 //! Packages around cheap programs, seen with the tools of both formats.
 
+#![expect(clippy::unwrap_used, clippy::panic, clippy::print_stderr, reason = "a panic is fine where it fails a test")]
+
 use oblet_packaging::{Build, Format, Glibc, Options, build};
 use std::{
     fs,

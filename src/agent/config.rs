@@ -262,6 +262,20 @@ mod tests {
     }
 
     #[test]
+    fn systemd_manages_no_part_of_a_machine() {
+        let directory = tempfile::tempdir().unwrap();
+        let supervisor = |name: &str, root: &str| {
+            let flags =
+                Flags { supervisor: Some(name.into()), root_dir: Some(root.into()), ..certificates(directory.path()) };
+            Config::load(&flags).map(|config| config.supervisor).map_err(|mistakes| mistakes.to_string())
+        };
+        assert_eq!(supervisor("systemd", "/").unwrap(), SupervisorChoice::Systemd);
+        assert_eq!(supervisor("direct", "/srv/host1").unwrap(), SupervisorChoice::Direct);
+        assert!(supervisor("systemd", "/srv/host1").unwrap_err().contains("root_dir is not /"));
+        assert!(supervisor("upstart", "/").unwrap_err().contains("supervisor"));
+    }
+
+    #[test]
     fn every_mistake_is_named() {
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join("agent.toml");

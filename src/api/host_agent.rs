@@ -18,17 +18,24 @@ use crate::{
     },
     rpc::v1::{AgentProcess, DescribeHostResponse},
 };
-use axum::extract::State;
+use axum::{extract::State, http::StatusCode, routing};
 use serde::Serialize;
 use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 pub(super) fn router() -> OpenApiRouter<ApiState> {
-    OpenApiRouter::new().routes(routes!(get)).routes(routes!(list_processes))
+    OpenApiRouter::new()
+        .routes(routes!(get))
+        .routes(routes!(list_processes))
+        // As OCP's documentation names them.
+        .route("/compute/hosts/{id}/agent", routing::get(get))
+        .route("/compute/hosts/{id}/agent/processes", routing::get(list_processes))
 }
 
 const PROCESS_ID: i64 = 1;
 const NAME: &str = "oblet-agent";
+const STARTED: &str = "STARTED";
+const STOPPED: &str = "STOPPED";
 
 /// The agent of a host.
 #[derive(Serialize, ToSchema)]
@@ -67,6 +74,7 @@ pub(super) struct HostAgentProcess {
     /// Seconds since its start.
     elapsed_time: i64,
     last_active_time: String,
+    /// STARTED or STOPPED.
     status: &'static str,
     /// It can be restarted and stopped.
     operable: bool,
@@ -85,10 +93,37 @@ fn process(process: AgentProcess) -> HostAgentProcess {
         ports: process.ports,
         elapsed_time: now / 1_000_000 - started,
         last_active_time: ocp_time(now),
-        status: "STARTED",
+        status: STARTED,
         operable: true,
         log_file_pattern: format!("{}/*", process.log_dir),
     }
+}
+
+impl HostAgentProcess {
+    /// The same after its end.
+    pub(super) fn stopped(self) -> Self {
+        Self { pid: 0, ports: Vec::new(), elapsed_time: 0, status: STOPPED, ..self }
+    }
+}
+
+/// Refuses the id of a process that no agent has.
+pub(super) fn check_process(host_id: i64, process_id: i64) -> Result<(), ApiError> {
+    if process_id == PROCESS_ID {
+        return Ok(());
+    }
+    let text = format_args!("the agent of host {host_id} has no process {process_id}; its only one is {PROCESS_ID}");
+    Err(ApiError::not_found("CMP07054", text))
+}
+
+/// Asks the agent of a host, which has to answer.
+pub(super) async fn process_of(state: &ApiState, host_id: i64) -> Result<HostAgentProcess, ApiError> {
+    let host = find(state, host_id).await?;
+    let own = ask(state, &host).await.and_then(|facts| facts.agent_process.ok_or_else(|| "it tells no process".into()));
+    own.map(process).map_err(|problem: String| {
+        let text = format_args!("the agent of host {host_id} cannot be asked for its process: {problem}");
+        ApiError::new(StatusCode::BAD_GATEWAY, "CMP07004", text)
+            .advise("see on the host whether oblet-agent runs and its port is open")
+    })
 }
 
 async fn find(state: &ApiState, id: i64) -> Result<Host, ApiError> {
@@ -112,7 +147,7 @@ async fn get(State(state): State<ApiState>, PathOf(id): PathOf<i64>) -> Result<R
         host_id: host.id,
         host_inner_ip_address: host.inner_ip.to_string(),
         version: host.details.agent_version.clone(),
-        status: "STOPPED",
+        status: STOPPED,
         problem: None,
         install_home: None,
         log_home: None,
@@ -121,7 +156,7 @@ async fn get(State(state): State<ApiState>, PathOf(id): PathOf<i64>) -> Result<R
     };
     match ask(&state, &host).await {
         Ok(facts) => {
-            agent.status = "STARTED";
+            agent.status = STARTED;
             agent.version = facts.agent_version;
             agent.last_available_time = Some(ocp_time(now_micros()));
             if let Some(own) = facts.agent_process {

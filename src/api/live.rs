@@ -36,7 +36,7 @@ impl Coordinator {
             async move {
                 if let Err(error) = knock(&own, address).await {
                     tracing::warn!(%address, %error, "the HTTPS server does not let in its own program");
-                    std::future::pending().await
+                    std::future::pending::<()>().await;
                 }
             }
         });

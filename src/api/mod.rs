@@ -10,6 +10,7 @@ mod error;
 mod extract;
 mod frame;
 mod host_agent;
+mod host_agent_commands;
 mod host_creation;
 mod host_trust;
 mod hosts;
@@ -94,6 +95,7 @@ fn guarded_router() -> OpenApiRouter<ApiState> {
         .merge(host_agent::router())
         .merge(enrolment_tokens::router())
         .merge(host_trust::router())
+        .merge(host_agent_commands::router())
         .merge(packages::router())
         .merge(obproxy::router())
         .merge(tasks::router())

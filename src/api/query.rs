@@ -68,7 +68,10 @@ pub(super) fn planners(described: &OpenApi) -> Planners {
             (Method::DELETE, &item.delete),
         ];
         let taking = operations.into_iter().filter(|(_, operation)| operation.as_ref().is_some_and(takes));
-        planners.extend(taking.map(|(method, _)| (method, path.clone())));
+        // Some are served without their prefix as well.
+        let bare = path.strip_prefix("/api/v2").unwrap_or(path);
+        planners
+            .extend(taking.flat_map(|(method, _)| [path.as_str(), bare].map(|path| (method.clone(), path.to_owned()))));
     }
     Arc::new(planners)
 }

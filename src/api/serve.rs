@@ -19,6 +19,7 @@ use crate::{
     },
     graph::{Command, NodeIndex},
     rpc::v1,
+    telemetry::stderr_is_journal,
     tls::{CertificateAuthority, TlsError},
 };
 use secrecy::SecretString;
@@ -94,7 +95,7 @@ pub async fn start(config: &Config) -> Result<Coordinator, StartError> {
     let own = Arc::new(OwnCertificates::issue(Arc::clone(&authority), &tls_dir, &config.advertise_addresses)?);
     let vault = Arc::new(Vault::load_or_create(&config.state_dir.join("secrets.key"))?);
     let store = Store::open(&config.state_dir.join("coordinator.db")).await?;
-    create_first_user(&store, &vault, config.initial_password_file.as_deref()).await?;
+    create_first_user(&store, &vault, password_file(config).as_deref()).await?;
     clean_uploads(&packages_dir).map_err(|source| StartError::File { path: packages_dir.clone(), source })?;
 
     let (shutdown, fatal) = (CancellationToken::new(), CancellationToken::new());
@@ -211,6 +212,12 @@ fn listen(address: SocketAddr) -> Result<std::net::TcpListener, StartError> {
     bind().map_err(|source| StartError::Listen { address, source })
 }
 
+/// Where the journal reads stderr, others may read the journal.
+fn password_file(config: &Config) -> Option<PathBuf> {
+    let beside_the_store = || stderr_is_journal().then(|| config.state_dir.join("initial-password"));
+    config.initial_password_file.clone().or_else(beside_the_store)
+}
+
 /// The password is told once: in a file for its owner's eyes, or on stderr where there is none.
 async fn create_first_user(store: &Store, vault: &Vault, file: Option<&Path>) -> Result<(), StartError> {
     let mut transaction = store.begin().await?;
@@ -221,6 +228,7 @@ async fn create_first_user(store: &Store, vault: &Vault, file: Option<&Path>) ->
     match file {
         Some(path) => {
             write_password(path, &password).map_err(|source| StartError::File { path: path.into(), source })?;
+            tracing::info!(path = %path.display(), "the password of the user {FIRST_USER} is in a file");
         }
         // Not through the log, which others may read.
         None => writeln!(io::stderr(), "the password of user {FIRST_USER} is {}", password.as_str())

@@ -104,6 +104,25 @@ pub(crate) enum Host {
     Token(Token),
     /// List the certificates that hosts were given
     Certificates,
+    /// Show the agent of a host
+    Agent { id: u64 },
+    /// Restart the agents of hosts; what they have started goes on
+    RestartAgent {
+        #[arg(required = true, value_name = "ID")]
+        ids: Vec<u64>,
+        #[command(flatten)]
+        creation: Creation,
+    },
+    /// Stop the agents of hosts, which can then be started on the hosts only
+    StopAgent {
+        #[arg(required = true, value_name = "ID")]
+        ids: Vec<u64>,
+        /// Do not ask
+        #[arg(short, long)]
+        yes: bool,
+        #[command(flatten)]
+        creation: Creation,
+    },
 }
 
 #[derive(Debug, Subcommand)]

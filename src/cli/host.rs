@@ -38,6 +38,24 @@ const FIELDS: &[Column] = &[
 
 const SERVICES: &[Column] = &[("SERVICE", "/name"), ("TYPE", "/type"), ("VERSION", "/version")];
 
+const AGENT: &[Column] = &[
+    ("Host", "/hostId"),
+    ("Address", "/hostInnerIpAddress"),
+    ("Status", "/status"),
+    ("Problem", "/problem"),
+    ("Version", "/version"),
+    ("Program", "/installHome"),
+    ("Logs", "/logHome"),
+];
+
+const PROCESSES: &[Column] = &[
+    ("PROCESS", "/id"),
+    ("PID", "/pid"),
+    ("USER", "/user"),
+    ("SECONDS", "/elapsedTime"),
+    ("COMMAND", "/startCommand"),
+];
+
 pub(crate) async fn run(context: &Context<'_>, command: &Command) -> Result<(), CliError> {
     match command {
         Command::Add(args) if args.token => enrolment::invite(context, args).await,
@@ -63,6 +81,26 @@ pub(crate) async fn run(context: &Context<'_>, command: &Command) -> Result<(), 
             context.confirm(removal.yes, removal.id, &doing)?;
             context.client.delete(&doing, &format!("{HOSTS}/{}", removal.id)).await?;
             context.removed(removal.id, &what)
+        }
+        Command::Agent { id } => {
+            let data =
+                context.client.get(&format!("show the agent of host {id}"), &format!("{HOSTS}/{id}/agent")).await?;
+            context.output.entry(&data, AGENT, "/hostId")?;
+            context.output.section(&data, "/processes", PROCESSES)
+        }
+        Command::RestartAgent { ids, creation } => {
+            let path = format!("{HOSTS}/batchRestartAgents");
+            follow::start(context, creation, "restart the agents", &path, &json!({"hostIds": ids})).await
+        }
+        Command::StopAgent { ids, yes, creation } => {
+            let list: Vec<_> = ids.iter().map(u64::to_string).collect();
+            let doing = format!("stop the agents of the hosts {}", list.join(", "));
+            if !creation.run.dry_run {
+                // The last one named stands for all.
+                context.confirm(*yes, ids.last().copied().unwrap_or_default(), &doing)?;
+            }
+            let path = format!("{HOSTS}/batchStopAgents");
+            follow::start(context, creation, &doing, &path, &json!({"hostIds": ids})).await
         }
     }
 }

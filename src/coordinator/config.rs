@@ -44,7 +44,8 @@ pub struct SettingFlags {
     /// address of listen, or 127.0.0.1].
     #[arg(long, env = "OBLET_COORDINATOR_ADVERTISE_ADDRESSES", value_delimiter = ',')]
     pub advertise_addresses: Option<Vec<IpAddr>>,
-    /// Where the password of the first user is written, readable by this user only [default: it is printed once].
+    /// Where the password of the first user is written, readable by this user only [default: it is printed
+    /// once, or written to initial-password in the state directory if the journal reads stderr].
     #[arg(long, env = "OBLET_COORDINATOR_INITIAL_PASSWORD_FILE")]
     pub initial_password_file: Option<PathBuf>,
     /// Address of the config service for proxies, which speak plain HTTP only [default: 0.0.0.0:8080].

@@ -1,9 +1,11 @@
 //! Operations: what an operator asks for, turned into a task as data.
 
 mod install_obproxy;
+mod operate_agents;
 mod prepare_host;
 
 pub use install_obproxy::{NewProxy, ObproxyInstall, create_cluster, install_obproxy};
+pub use operate_agents::operate_agents;
 pub use prepare_host::{HostToPrepare, prepare_host};
 
 use crate::{

@@ -200,7 +200,7 @@ mod tests {
             let is_stuck = is_stuck.load(Ordering::Relaxed);
             async move {
                 if is_stuck {
-                    std::future::pending().await
+                    std::future::pending::<()>().await;
                 }
             }
         });

@@ -31,6 +31,21 @@ pub struct PrepareHost {
     pub asks_metrics_port: bool,
 }
 
+/// What is done with the agent of a host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AgentOperation {
+    Restart,
+    Stop,
+}
+
+/// The agent of a host, and what is done with it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AgentRef {
+    pub host_id: i64,
+    pub operation: AgentOperation,
+}
+
 /// A step that needs no host. Every one of them may run twice.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
@@ -43,6 +58,12 @@ pub enum CoordinatorStep {
     PrepareHost(PrepareHost),
     /// The host can be used; undo takes that back.
     UpdateHostStatus(HostRef),
+    /// The agent answers, so it can be asked to restart or to stop.
+    PrepareAgentOperation(AgentRef),
+    /// The agent answers again, or does not any more.
+    FinishAgentOperation(AgentRef),
+    /// Parallel branches meet here.
+    Wait,
 }
 
 impl CoordinatorStep {
@@ -78,12 +99,39 @@ impl CoordinatorStep {
             Policy::Rerun,
             true,
         );
+        const PREPARE_RESTART: StepInfo = info(
+            "Prepare restart OCP agent",
+            "com.alipay.ocp.service.task.business.obagent.PrepareRestartOcpAgentTask",
+            60,
+            Policy::Pure,
+            false,
+        );
+        const PREPARE_STOP: StepInfo = info(
+            "Prepare stop OCP agent",
+            "com.alipay.ocp.service.task.business.obagent.PrepareStopOcpAgentTask",
+            60,
+            Policy::Pure,
+            false,
+        );
+        const FINISH_AGENT: StepInfo = info(
+            "Finish OCP agent operation",
+            "com.alipay.ocp.service.task.business.obagent.FinishOcpAgentOperationTask",
+            60,
+            Policy::Rerun,
+            false,
+        );
+        const WAIT: StepInfo =
+            info("Wait node", "com.alipay.ocp.service.task.business.WaitNode", 30, Policy::Pure, false);
         match self {
             Self::PrepareObproxyInstall(_) => &PREPARE,
             Self::UpdateObproxyStatus(_) => &UPDATE,
             Self::Finish => &FINISH,
             Self::PrepareHost(_) => &PREPARE_HOST,
             Self::UpdateHostStatus(_) => &UPDATE_HOST,
+            Self::PrepareAgentOperation(AgentRef { operation: AgentOperation::Restart, .. }) => &PREPARE_RESTART,
+            Self::PrepareAgentOperation(AgentRef { operation: AgentOperation::Stop, .. }) => &PREPARE_STOP,
+            Self::FinishAgentOperation(_) => &FINISH_AGENT,
+            Self::Wait => &WAIT,
         }
     }
 
@@ -91,7 +139,12 @@ impl CoordinatorStep {
     pub fn stands_for_request(&self) -> bool {
         match self {
             Self::PrepareObproxyInstall(_) | Self::PrepareHost(_) => true,
-            Self::UpdateObproxyStatus(_) | Self::Finish | Self::UpdateHostStatus(_) => false,
+            Self::UpdateObproxyStatus(_)
+            | Self::Finish
+            | Self::UpdateHostStatus(_)
+            | Self::PrepareAgentOperation(_)
+            | Self::FinishAgentOperation(_)
+            | Self::Wait => false,
         }
     }
 }

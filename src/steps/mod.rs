@@ -1,5 +1,6 @@
 //! The kinds of work a subtask can be: typed arguments, and what the engine and the agent must know of each.
 
+mod agent_service;
 mod check_commands;
 mod check_host;
 mod check_instance;
@@ -14,11 +15,14 @@ mod sync_obproxy_parameters;
 pub mod values;
 mod wire;
 
+pub use agent_service::{RestartAgent, StopAgent};
 pub use check_commands::CheckCommands;
 pub use check_host::CheckHost;
 pub use check_instance::CheckInstance;
 pub use check_processes::CheckProcesses;
-pub use coordinator::{CoordinatorStep, HostRef, ObproxyRef, PrepareHost, PrepareObproxyInstall};
+pub use coordinator::{
+    AgentOperation, AgentRef, CoordinatorStep, HostRef, ObproxyRef, PrepareHost, PrepareObproxyInstall,
+};
 pub use expose_exporter::ExposeExporter;
 pub use install_package::InstallPackage;
 pub use refresh_config::{Instance, InstanceKind, RefreshConfig};
@@ -80,6 +84,8 @@ pub enum AgentStep {
     RefreshConfig(RefreshConfig),
     ExposeExporter(ExposeExporter),
     CheckHost(CheckHost),
+    RestartAgent(RestartAgent),
+    StopAgent(StopAgent),
 }
 
 impl AgentStep {
@@ -95,6 +101,8 @@ impl AgentStep {
             Self::RefreshConfig(_) => &RefreshConfig::INFO,
             Self::ExposeExporter(_) => &ExposeExporter::INFO,
             Self::CheckHost(_) => &CheckHost::INFO,
+            Self::RestartAgent(_) => &RestartAgent::INFO,
+            Self::StopAgent(_) => &StopAgent::INFO,
         }
     }
 
@@ -111,6 +119,8 @@ impl AgentStep {
             Self::RefreshConfig(_) => "refresh_config",
             Self::ExposeExporter(_) => "expose_exporter",
             Self::CheckHost(_) => "check_host",
+            Self::RestartAgent(_) => "restart_agent",
+            Self::StopAgent(_) => "stop_agent",
         }
     }
 
@@ -123,6 +133,7 @@ impl AgentStep {
             Self::SyncObproxyParameters(step) => Some(obproxy_lock(step.sql_port)),
             Self::SetObproxyPasswords(step) => Some(obproxy_lock(step.sql_port)),
             Self::RefreshConfig(_) | Self::ExposeExporter(_) => Some("config".into()),
+            Self::RestartAgent(_) | Self::StopAgent(_) => Some("agent".into()),
         }
     }
 
@@ -137,7 +148,9 @@ impl AgentStep {
             | Self::InstallPackage(_)
             | Self::RefreshConfig(_)
             | Self::ExposeExporter(_)
-            | Self::CheckHost(_) => &[],
+            | Self::CheckHost(_)
+            | Self::RestartAgent(_)
+            | Self::StopAgent(_) => &[],
         }
     }
 }

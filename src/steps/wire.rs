@@ -2,7 +2,8 @@
 
 use super::{
     AgentStep, CheckCommands, CheckHost, CheckInstance, CheckProcesses, ExposeExporter, InstallPackage, Instance,
-    InstanceKind, RefreshConfig, SetObproxyPasswords, StartObproxy, SyncObproxyParameters, WorkMode,
+    InstanceKind, RefreshConfig, RestartAgent, SetObproxyPasswords, StartObproxy, StopAgent, SyncObproxyParameters,
+    WorkMode,
     values::{PackageRef, Parameter, Port},
 };
 use crate::{graph::Direction, rpc::v1};
@@ -76,6 +77,8 @@ impl From<&AgentStep> for v1::Step {
                 agent_ports: step.agent_ports.iter().map(|port| (*port).into()).collect(),
                 disk_bytes: step.disk_bytes,
             }),
+            AgentStep::RestartAgent(RestartAgent {}) => Kind::RestartAgent(v1::RestartAgent {}),
+            AgentStep::StopAgent(StopAgent {}) => Kind::StopAgent(v1::StopAgent {}),
         };
         Self { kind: Some(kind) }
     }
@@ -175,6 +178,8 @@ impl TryFrom<v1::Step> for AgentStep {
                     .collect::<Result<_, _>>()?,
                 disk_bytes: step.disk_bytes,
             }),
+            Kind::RestartAgent(v1::RestartAgent {}) => Self::RestartAgent(RestartAgent {}),
+            Kind::StopAgent(v1::StopAgent {}) => Self::StopAgent(StopAgent {}),
         })
     }
 }

@@ -2,10 +2,7 @@
 
 use crate::place::{PACKAGE, Place, launch, rpm_is_missing, start_step, supervisor, until};
 use oblet::{
-    agent::{
-        host::Supervisor as _,
-        step::{Carrier as _, StepContext},
-    },
+    agent::step::{Carrier as _, StepContext},
     graph::Effect,
     steps::AgentStep,
 };

@@ -67,12 +67,18 @@ async fn lab() -> (Lab, BTreeMap<&'static str, (&'static str, String, Value)>) {
         ("deleteHosts", ("POST", "/api/v2/compute/hosts/batchDelete".into(), json!({"hostIdList": [1]}))),
         ("deletePackage", ("DELETE", "/api/v2/software-packages/2".into(), nothing())),
         ("releaseTaskLocks", ("POST", task(&failed, "releaseLocks"), nothing())),
+        ("restartHostAgent", ("POST", "/api/v2/compute/hosts/1/agent/restart".into(), nothing())),
+        ("restartHostAgentProcess", ("POST", "/api/v2/compute/hosts/1/agent/processes/1/restart".into(), nothing())),
+        ("restartHostAgents", ("POST", "/compute/hosts/batchRestartAgents".into(), json!({"hostIds": [1, 2]}))),
         ("retrySubtask", ("POST", subtask(&failed, 1, "retry"), nothing())),
         ("retryTask", ("POST", task(&failed, "retry"), nothing())),
         ("revokeEnrolmentToken", ("DELETE", "/api/v2/compute/hosts/enrolmentTokens/1".into(), nothing())),
         ("revokeHost", ("POST", "/api/v2/compute/hosts/revoke".into(), json!({"hostId": 3}))),
         ("rollBackTask", ("POST", task(&failed, "rollback"), nothing())),
         ("skipSubtask", ("POST", subtask(&failed, 1, "skip"), nothing())),
+        ("stopHostAgent", ("POST", "/api/v2/compute/hosts/1/agent/stop".into(), nothing())),
+        ("stopHostAgentProcess", ("POST", "/api/v2/compute/hosts/1/agent/processes/1/stop".into(), nothing())),
+        ("stopHostAgents", ("POST", "/compute/hosts/batchStopAgents".into(), json!({"hostIds": [1]}))),
     ]);
     (lab, requests)
 }

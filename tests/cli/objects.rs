@@ -181,3 +181,15 @@ async fn the_password_may_come_from_a_file_or_from_standard_input() {
         assert_eq!(String::from_utf8_lossy(&output.stdout), "1\n", "{source}");
     }
 }
+
+#[tokio::test]
+async fn the_agent_of_a_host_is_shown_with_its_process() {
+    let process =
+        json!({"id": 1, "pid": 17, "user": "root", "elapsedTime": 60, "startCommand": "/usr/bin/oblet-agent"});
+    let agent = json!({
+        "hostId": 2, "hostInnerIpAddress": "10.0.0.2", "status": "STARTED", "version": "0.1.0",
+        "installHome": "/usr/bin", "logHome": "/var/lib/oblet-agent/logs", "processes": [process],
+    });
+    let fake = Fake::start().await.answers("GET /api/v2/compute/hosts/2/agent", agent);
+    assert_snapshot!(fake.run(&["host", "agent", "2"]).await);
+}

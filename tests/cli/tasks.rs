@@ -105,6 +105,17 @@ async fn added_hosts_are_followed_to_their_end() {
 }
 
 #[tokio::test]
+async fn agents_are_restarted_at_once_and_stopped_once_that_is_confirmed() {
+    let compute = "POST /api/v2/compute/hosts";
+    let fake = Fake::start().await.answers(&format!("{compute}/batchRestartAgents"), fresh(33001));
+    let fake = fake.answers(&format!("{compute}/batchStopAgents"), fresh(33002));
+    let restarted = fake.run(&words("host restart-agent 1 2 --detach")).await;
+    let unsure = fake.run(&words("host stop-agent 1 2 --detach")).await;
+    let sure = fake.run(&words("host stop-agent 1 2 --detach --yes")).await;
+    assert_snapshot!(format!("{restarted}\n\n{unsure}\n\n{sure}\n{}", fake.requests()));
+}
+
+#[tokio::test]
 async fn adding_a_proxy_is_followed_to_its_end() {
     let fake = Fake::start()
         .await

@@ -72,3 +72,27 @@ async fn a_wrong_port_is_told_and_the_host_is_kept_until_the_rollback() {
     assert_eq!(lab.finished(id).await["status"], "SUCCESSFUL");
     assert_eq!(lab.known_hosts().await, json!([]));
 }
+
+/// Nobody would start it again, so it stays.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agent_that_is_no_service_is_neither_restarted_nor_stopped() {
+    if !possible() {
+        return;
+    }
+    let lab = Lab::start(1).await;
+    let added = lab.add_host_under(None).await;
+    assert_eq!(lab.finished(added).await["status"], "SUCCESSFUL");
+    for verb in ["restart", "stop"] {
+        let (status, answer) = lab.post(&format!("{HOSTS}/1/agent/{verb}"), &Value::Null).await;
+        assert_eq!(status, 200, "{answer}");
+        let id = answer["data"]["id"].as_i64().unwrap();
+        let task = lab.finished(id).await;
+        let reason = &task["subtasks"][1]["failure"]["reason"];
+        assert_eq!((&task["status"], reason), (&json!("FAILED"), &json!("NOT_UNDER_A_SERVICE_MANAGER")), "{task:#}");
+        assert_eq!(lab.order(id, "rollback").await.0, 200);
+        assert_eq!(lab.finished(id).await["status"], "SUCCESSFUL");
+    }
+    let agent = lab.get(&format!("{HOSTS}/1/agent")).await.unwrap();
+    let told = (&agent["data"]["status"], &agent["data"]["processes"][0]["ports"]);
+    assert_eq!(told, (&json!("STARTED"), &json!([62898, 62899])), "{agent:#}");
+}

@@ -128,7 +128,9 @@ pub(super) fn thing(host: &str, step: &AgentStep) -> Option<Thing> {
         AgentStep::CheckCommands(_)
         | AgentStep::CheckProcesses(_)
         | AgentStep::CheckInstance(_)
-        | AgentStep::CheckHost(_) => String::new(),
+        | AgentStep::CheckHost(_)
+        | AgentStep::RestartAgent(_)
+        | AgentStep::StopAgent(_) => String::new(),
     };
     Some(Thing { host: host.into(), what: format!("{} {detail}", step.kind()) })
 }
@@ -141,6 +143,9 @@ pub(super) fn local_thing(step: &CoordinatorStep) -> Option<Thing> {
         CoordinatorStep::PrepareObproxyInstall(_)
         | CoordinatorStep::Finish
         | CoordinatorStep::PrepareHost(_)
-        | CoordinatorStep::UpdateHostStatus(_) => None,
+        | CoordinatorStep::UpdateHostStatus(_)
+        | CoordinatorStep::PrepareAgentOperation(_)
+        | CoordinatorStep::FinishAgentOperation(_)
+        | CoordinatorStep::Wait => None,
     }
 }

@@ -24,6 +24,20 @@ async fn a_run_starts_once_and_its_exit_code_stays() {
 }
 
 #[tokio::test]
+async fn every_argument_arrives_as_it_was_given() {
+    let place = Place::new();
+    let odd = ["%i %%", "$HOME ${HOME} $$", r#"a "b" 'c' \d\x41"#, "", " blanks ", "two\nlines", "tab\there", ";", "é"];
+    for (run, launch) in place.both("") {
+        let mut arguments = vec!["-c".to_owned(), r#"printf '[%s]' "$@""#.to_owned(), "sh".to_owned()];
+        arguments.extend(odd.map(String::from));
+        place.start(&run, &Launch { arguments, ..launch }).await;
+        assert_eq!(place.outcome(&run).await, RunOutcome::ExitCode(0));
+        assert_eq!(place.read("log"), odd.map(|argument| format!("[{argument}]")).concat());
+        fs::remove_file(place.path("log")).unwrap();
+    }
+}
+
+#[tokio::test]
 async fn a_signal_is_an_outcome() {
     let place = Place::new();
     for (run, launch) in place.both("kill -9 $$") {
@@ -139,12 +153,12 @@ async fn root_starts_a_program_as_the_user_it_is_for() {
     let place = Place::new();
     let nobody = nix::unistd::User::from_name("nobody").unwrap().unwrap();
     for (run, launch) in place.both("exec sleep 600") {
-        let user = Some((nobody.uid.as_raw(), nobody.gid.as_raw()));
-        place.start(&run, &Launch { user, directory: "/".into(), ..launch }).await;
+        let user = (nobody.uid.as_raw(), nobody.gid.as_raw());
+        place.start(&run, &Launch { user: Some(user), directory: "/".into(), ..launch }).await;
         let process = place.running(&run).await;
         until("the change of the user", || {
             let owner = fs::metadata(format!("/proc/{}", process.pid)).unwrap();
-            (owner.uid(), owner.gid()) == user.unwrap()
+            (owner.uid(), owner.gid()) == user
         })
         .await;
     }

@@ -11,6 +11,7 @@ mod managed;
 pub mod metrics;
 mod obproxy_launch;
 mod own_process;
+mod own_service;
 mod package_file;
 mod preflight;
 mod process;
@@ -156,6 +157,8 @@ impl Carrier for Host {
                     let (settings, step, context) = (self.settings.clone(), step.clone(), context.clone());
                     blocking(move || check_host::check(&settings, &step, &context)).await
                 }
+                AgentStep::RestartAgent(_) => own_service::restart(&own_service::Systemd, context).await,
+                AgentStep::StopAgent(_) => own_service::stop(Arc::new(own_service::Systemd), context).await,
                 AgentStep::InstallPackage(step) => install_package::execute(self, step, context).await,
                 AgentStep::StartObproxy(step) => start_obproxy::execute(self, step, context).await,
                 AgentStep::SyncObproxyParameters(step) => proxy_config::sync(self, step, context).await,
@@ -182,11 +185,14 @@ impl Carrier for Host {
                 AgentStep::ExposeExporter(step) => {
                     registration::undo(&self.managed, List::Exporters, &step.instance, context, undoes)
                 }
-                // Checks change nothing; parameters and passwords go with their instance.
+                // Checks change nothing; parameters and passwords go with their instance. A restart is over, and a stopped
+                // agent cannot start itself.
                 AgentStep::CheckCommands(_)
                 | AgentStep::CheckProcesses(_)
                 | AgentStep::CheckInstance(_)
                 | AgentStep::CheckHost(_)
+                | AgentStep::RestartAgent(_)
+                | AgentStep::StopAgent(_)
                 | AgentStep::SyncObproxyParameters(_)
                 | AgentStep::SetObproxyPasswords(_) => Ok(Done::already()),
             }

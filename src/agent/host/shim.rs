@@ -22,7 +22,7 @@ use std::{
     fs::OpenOptions,
     io::{self, Write as _},
     os::unix::{
-        fs::{OpenOptionsExt as _, fchown},
+        fs::OpenOptionsExt as _,
         process::{CommandExt as _, ExitStatusExt as _},
     },
     path::{Path, PathBuf},
@@ -126,12 +126,9 @@ fn survive_terminate() -> io::Result<tokio::runtime::Runtime> {
 fn carry(run_dir: &Path) -> io::Result<ExitStatus> {
     let launch: LaunchFile =
         read_json(&run_dir.join(LAUNCH))?.ok_or_else(|| io::Error::other("the launch file is missing"))?;
-    // The run user owns the directory of the log and could have planted a link there.
+    // Whoever may write to the directory of the log could have planted a link there.
     let no_follow = nix::fcntl::OFlag::O_NOFOLLOW.bits();
     let log = OpenOptions::new().create(true).append(true).custom_flags(no_follow).open(&launch.log)?;
-    if let Some((uid, gid)) = launch.user {
-        fchown(&log, Some(uid), Some(gid))?;
-    }
     let mut command = Command::new(&launch.program);
     command.args(&launch.arguments).current_dir(&launch.directory);
     command.env_clear().envs(launch.environment);

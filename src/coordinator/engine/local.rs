@@ -1,5 +1,6 @@
 //! Steps that need no host. Each may run twice: it looks at the rows first, and writes what is missing.
 
+mod host_agents;
 mod hosts;
 
 use super::{attempt::Outcome, journal::Closed, log::AttemptLog, waits::WaitPlace};
@@ -51,6 +52,8 @@ enum LocalError {
         "the agent of host {host} has version {agent:?}, which this coordinator of version {own} does not understand"
     )]
     AgentVersion { host: std::net::IpAddr, agent: String, own: &'static str },
+    #[error("the agent of host {host} still answers")]
+    StillAnswers { host: std::net::IpAddr },
     #[error("host {host} is in use: proxy {proxy} is on it")]
     InUse { host: std::net::IpAddr, proxy: i64 },
     #[error("the agent of host {host} refuses this coordinator")]
@@ -80,6 +83,7 @@ impl LocalError {
                 "AGENT_VERSION",
                 "install an agent of the coordinator's major version on the host, then retry the subtask",
             ),
+            Self::StillAnswers { .. } => ("AGENT_STILL_ANSWERS", "roll the task back, and stop the agent once more"),
             Self::InUse { .. } => ("HOST_IN_USE", "remove what is on the host, then retry the rollback"),
             Self::Refused { .. } => ("AGENT_REFUSED", "see the agent's log on the host, then retry the subtask"),
         }
@@ -130,7 +134,18 @@ async fn carry_out(shared: &SqlLocalSteps, run: LocalRun<'_>, log: &mut AttemptL
                 (CoordinatorStep::UpdateObproxyStatus(proxy), Direction::Undo) => {
                     set_status(shared, proxy, ObproxyStatus::Creating, log).await
                 }
-                (CoordinatorStep::Finish, Direction::Execute | Direction::Undo) => Ok(Ok(())),
+                (CoordinatorStep::Finish | CoordinatorStep::Wait, Direction::Execute | Direction::Undo) => Ok(Ok(())),
+                (CoordinatorStep::PrepareAgentOperation(agent), Direction::Execute) => {
+                    host_agents::prepare(shared, *agent, deadline, place, log).await
+                }
+                (CoordinatorStep::FinishAgentOperation(agent), Direction::Execute) => {
+                    host_agents::finish(shared, *agent, deadline, place, log).await
+                }
+                // Never asked for: they leave nothing to take back.
+                (
+                    CoordinatorStep::PrepareAgentOperation(_) | CoordinatorStep::FinishAgentOperation(_),
+                    Direction::Undo,
+                ) => Ok(Ok(())),
                 (CoordinatorStep::PrepareHost(step), Direction::Execute) => {
                     hosts::prepare(shared, step, deadline, place, log).await
                 }

@@ -6,6 +6,7 @@ use std::{collections::HashMap, io, time::Duration};
 use tokio::{sync::Mutex, time::timeout};
 use zbus::{
     Connection, DBusError as _, OwnedObjectPath, OwnedVariant, Variant,
+    connection::Builder,
     fdo::{self, PropertiesProxy},
     proxy::CacheProperties,
 };
@@ -85,9 +86,16 @@ struct Session {
     version: Version,
 }
 
-#[derive(Default)]
 pub(super) struct Bus {
+    address: String,
     connection: Mutex<Option<Connection>>,
+}
+
+/// The one of the machine, whatever the agent's environment says.
+impl Default for Bus {
+    fn default() -> Self {
+        Self::at("unix:path=/run/dbus/system_bus_socket")
+    }
 }
 
 /// `None`: there is no such unit, which is as good as a success for whoever wants it gone.
@@ -137,6 +145,10 @@ async fn ask<T>(call: &'static str, answer: impl Future<Output = zbus::Result<T>
 }
 
 impl Bus {
+    pub(super) fn at(address: &str) -> Self {
+        Self { address: address.into(), connection: Mutex::default() }
+    }
+
     /// Asking for the version tells whether the connection still lives, so that a call which must not be repeated is
     /// sent over one that does.
     async fn session(&self) -> Result<Session, BusError> {
@@ -146,7 +158,7 @@ impl Bus {
         {
             return Ok(session);
         }
-        let fresh = ask("the connection", Connection::system()).await?;
+        let fresh = ask("the connection", Builder::address(self.address.as_str()).build()).await?;
         let session = Self::greet(&fresh).await?;
         // Without this systemd sends no signals to whoever is not root's own session.
         ask("Subscribe", session.systemd.subscribe()).await?;

@@ -13,6 +13,7 @@ use super::{
     unit_file::EXEC_AND_APPEND,
 };
 use std::{fs::DirBuilder, io, os::unix::fs::DirBuilderExt as _, path::Path, time::Duration};
+use tokio::time::Instant;
 use zbus::Variant;
 
 const START_DEADLINE: Duration = Duration::from_secs(30);
@@ -74,9 +75,11 @@ async fn is_gone(bus: &Bus, run_dir: &Path, unit: &str) -> io::Result<bool> {
     }
 }
 
-/// Ends the unit with everything in it, also what has left the session of the shim. A run that was started directly,
-/// before the setting was changed, has no unit.
+/// Ends the session of the shim, which then writes the outcome, and after it whatever of the unit has left that session.
+/// A run that was started directly, before the setting was changed, has no unit.
 pub(super) async fn stop(bus: &Bus, run_dir: &Path, shim: &ProcessId, grace: Duration) -> io::Result<()> {
-    bus.stop(&unit_name(run_dir)?, grace, KILL_DEADLINE).await?;
-    shimmed::stop(shim, grace).await
+    let asked = Instant::now();
+    shimmed::stop(shim, grace).await?;
+    let rest = grace.saturating_sub(asked.elapsed());
+    Ok(bus.stop(&unit_name(run_dir)?, rest, KILL_DEADLINE).await?)
 }

@@ -121,7 +121,56 @@ impl Supervisor for SystemdSupervisor {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{super::durable::write_json, *};
+    use std::os::unix::net::UnixListener;
+
+    fn over(socket: &Path) -> SystemdSupervisor {
+        let bus = Bus::at(&format!("unix:path={}", socket.display()));
+        SystemdSupervisor { bus, agent: "/nowhere/oblet-agent".into() }
+    }
+
+    fn job(dir: &Path) -> Launch {
+        Launch {
+            kind: Kind::Job,
+            description: "a job".into(),
+            program: "/bin/true".into(),
+            arguments: Vec::new(),
+            environment: Vec::new(),
+            directory: dir.into(),
+            user: None,
+            log: dir.join("log"),
+        }
+    }
+
+    #[tokio::test]
+    async fn a_service_is_not_over_because_systemd_cannot_be_asked() {
+        let dir = tempfile::tempdir().unwrap();
+        let supervisor = over(&dir.path().join("no-bus"));
+        write_json(&dir.path().join(CLAIM), &Claim::Unit("oblet-obproxy@2883.service".into())).unwrap();
+        let error = supervisor.find(dir.path()).await.unwrap_err();
+        assert!(error.to_string().contains("cannot be reached over D-Bus"), "{error}");
+        assert!(supervisor.stop(dir.path(), Duration::ZERO).await.is_err());
+        assert!(supervisor.keep(dir.path()).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn a_job_whose_start_failed_never_starts() {
+        let dir = tempfile::tempdir().unwrap();
+        let (supervisor, run) = (over(&dir.path().join("no-bus")), dir.path().join("run"));
+        assert!(supervisor.start(&run, &job(dir.path())).await.is_err());
+        assert_eq!(supervisor.find(&run).await.unwrap(), RunState::Nothing);
+        let error = supervisor.start(&run, &job(dir.path())).await.unwrap_err();
+        assert!(error.to_string().contains("given up"), "{error}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_bus_that_says_nothing_is_not_waited_for_without_end() {
+        let dir = tempfile::tempdir().unwrap();
+        let _silent = UnixListener::bind(dir.path().join("bus")).unwrap();
+        let supervisor = over(&dir.path().join("bus"));
+        let error = supervisor.start(&dir.path().join("run"), &job(dir.path())).await.unwrap_err();
+        assert!(error.to_string().contains("did not answer"), "{error}");
+    }
 
     #[test]
     fn a_run_whose_name_means_something_to_systemd_is_refused() {

@@ -27,7 +27,7 @@ use zeroize::Zeroizing;
 const START_DEADLINE: Duration = Duration::from_secs(150);
 /// Gone with the next boot, and with [`keep`]: obproxy writes what it was told into its own configuration when it
 /// starts, so secrets need to be there for the first start only.
-const SECRETS_DIRECTORY: &str = "/run/oblet/secrets";
+const SECRETS_DIRECTORY: &str = "/run/oblet-agent/secrets";
 const RECORD: &str = "unit";
 
 /// Written once the unit has begun.

@@ -215,7 +215,7 @@ mod tests {
     }
 
     fn render(launch: &Launch, version: u32) -> io::Result<UnitFile> {
-        UnitFile::render(launch, "run-1", Path::new("/run/oblet/secrets/x.env"), Version(version))
+        UnitFile::render(launch, "run-1", Path::new("/run/oblet-agent/secrets/x.env"), Version(version))
     }
 
     #[test]

@@ -1,0 +1,122 @@
+//! Agents of hosts: what they are, and that they are restarted and stopped by tasks.
+
+use crate::support::{Answer, Lab};
+use serde_json::{Value, json};
+
+const HOSTS: &str = "/api/v2/compute/hosts";
+
+/// Name, place in its template and index of each subtask.
+fn shape(task: &Value) -> Value {
+    let of = |subtask: &Value| json!([subtask["seriesId"], subtask["name"], subtask["parallelIdx"]]);
+    task["subtasks"].as_array().unwrap().iter().map(of).collect()
+}
+
+/// Sends the request, and lets the task that it makes come to its end before it is answered.
+async fn answered(lab: &Lab, path: &str, fails: bool) -> Answer {
+    let end = async {
+        let task = loop {
+            let newest = lab.get("/api/v2/tasks/instances?size=1").await.data()["contents"][0].take();
+            if newest["name"].as_str().unwrap().ends_with("OCP agent") && newest["status"] == "RUNNING" {
+                break newest;
+            }
+            tokio::task::yield_now().await;
+        };
+        if fails {
+            lab.begin(&task).await;
+            lab.fail(&task, 0).await;
+        } else {
+            lab.finish(&task).await;
+        }
+    };
+    let both = async { tokio::join!(lab.post(path, json!({})), end).0 };
+    tokio::time::timeout(std::time::Duration::from_secs(30), both).await.unwrap()
+}
+
+#[tokio::test]
+async fn an_agent_is_described_by_itself_or_by_its_silence() {
+    let lab = Lab::new().await;
+    lab.have_hosts(&["192.0.2.1"]).await;
+    lab.add_hosts(&["203.0.113.1"]).await.data();
+    for prefix in [HOSTS, "/compute/hosts"] {
+        let agent = lab.get(&format!("{prefix}/1/agent")).await.data();
+        assert_eq!((&agent["status"], &agent["version"]), (&json!("STARTED"), &json!("0.1.0")));
+        assert_eq!((&agent["installHome"], &agent["processes"][0]["pid"]), (&json!("/usr/bin"), &json!(17)));
+        let processes = lab.get(&format!("{prefix}/1/agent/processes")).await.data();
+        assert_eq!(processes["page"]["totalElements"], 1);
+        assert_eq!(processes["contents"][0]["startCommand"], "/usr/bin/oblet-agent --config x");
+    }
+    let silent = lab.get(&format!("{HOSTS}/2/agent")).await.data();
+    assert_eq!((&silent["status"], &silent["problem"]), (&json!("STOPPED"), &json!("connection refused")));
+    assert_eq!(silent["processes"], json!([]));
+    assert!(silent.get("lastAvailableTime").is_none());
+    assert_eq!(lab.get(&format!("{HOSTS}/9/agent")).await.status, 404);
+}
+
+#[tokio::test]
+async fn one_agent_is_restarted_by_a_chain_and_several_wait_for_each_other() {
+    let lab = Lab::furnished().await;
+    let one = lab.post(&format!("{HOSTS}/2/agent/restart"), json!({})).await.data();
+    assert_eq!((&one["name"], &one["hostId"]), (&json!("Restart OCP agent"), &json!(2)));
+    let chain = json!([
+        [2, "Prepare restart OCP agent", -1],
+        [1, "Start all OCP agent processes", -1],
+        [3, "Finish OCP agent operation", -1],
+    ]);
+    assert_eq!(shape(&one), chain);
+
+    let both = lab.post("/compute/hosts/batchRestartAgents", json!({"hostIds": [1, 2]})).await.data();
+    let graph = json!([
+        [2, "Prepare restart OCP agent", 0],
+        [2, "Prepare restart OCP agent", 1],
+        [0, "Wait node", -1],
+        [5, "Start all OCP agent processes", 0],
+        [5, "Start all OCP agent processes", 1],
+        [3, "Wait node", -1],
+        [6, "Finish OCP agent operation", 0],
+        [6, "Finish OCP agent operation", 1],
+    ]);
+    assert_eq!(shape(&both), graph);
+    assert_eq!(both["subtasks"][2]["upstreams"].as_array().unwrap().len(), 2);
+    assert_eq!(lab.post(&format!("{HOSTS}/batchRestartAgents"), json!({"hostIds": [1, 1]})).await.status, 400);
+    assert_eq!(lab.post(&format!("{HOSTS}/batchRestartAgents"), json!({"hostIds": [1, 9]})).await.status, 404);
+}
+
+#[tokio::test]
+async fn an_agent_is_restarted_whoever_has_its_host_and_not_stopped() {
+    let lab = Lab::new().await;
+    lab.add_hosts(&["192.0.2.1"]).await.data();
+    lab.post(&format!("{HOSTS}/1/agent/restart"), json!({})).await.data();
+    let refused = lab.post(&format!("{HOSTS}/1/agent/stop"), json!({})).await;
+    assert_eq!(refused.status, 409);
+    assert!(refused.text.contains("CMP07004: host 1 is reserved by task"), "{}", refused.text);
+}
+
+#[tokio::test]
+async fn an_agent_that_is_to_stop_is_written_down_with_who_asked() {
+    let lab = Lab::furnished().await;
+    let send = async || {
+        let body = json!({"hostIds": [1, 2], "clientToken": "token-of-a-client"});
+        lab.post(&format!("{HOSTS}/batchStopAgents"), body).await.data()
+    };
+    let task = send().await;
+    assert_eq!(task["name"], "Stop OCP agent");
+    assert_eq!(send().await, task, "the same request again");
+    let page = lab.get("/api/v2/audit/events?size=2").await.data();
+    let told: Vec<_> = page["contents"].as_array().unwrap().iter().map(|event| &event["object"]).collect();
+    assert_eq!(told, ["host 2", "host 1"]);
+    assert_eq!(page["contents"][0]["action"], "agent.stop");
+}
+
+#[tokio::test]
+async fn the_calls_about_a_process_wait_for_the_end_of_the_task() {
+    let lab = Lab::furnished().await;
+    let process = format!("{HOSTS}/1/agent/processes/1");
+    let restarted = answered(&lab, &format!("{process}/restart"), false).await.data();
+    assert_eq!((&restarted["id"], &restarted["pid"], &restarted["status"]), (&json!(1), &json!(17), &json!("STARTED")));
+    let stopped = answered(&lab, &format!("{process}/stop"), false).await.data();
+    assert_eq!((&stopped["pid"], &stopped["status"]), (&json!(0), &json!("STOPPED")));
+    let failed = answered(&lab, &format!("{process}/restart"), true).await;
+    assert_eq!(failed.status, 502);
+    assert!(failed.text.contains("failed: port 2883 is in use"), "{}", failed.text);
+    assert_eq!(lab.post(&format!("{HOSTS}/1/agent/processes/2/stop"), json!({})).await.status, 404);
+}

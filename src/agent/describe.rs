@@ -30,7 +30,7 @@ pub(super) fn describe(disks: &[PathBuf], view: &dyn HostView) -> v1::DescribeHo
         operating_system: operating_system(),
         kernel_release: name(|names| names.release()),
         architecture: name(|names| names.machine()),
-        boot_id: procfs::sys::kernel::random::boot_id().unwrap_or_default(),
+        boot_id: super::host::boot_id().unwrap_or_default(),
         cpu_count: system.cpu_count,
         memory_bytes: system.memory_bytes,
         memory_available_bytes: system.memory_available_bytes,

@@ -35,6 +35,7 @@ mod testing;
 pub use choice::SupervisorChoice;
 pub use direct::DirectSupervisor;
 pub use process::ProcessId;
+pub(super) use process::boot_id;
 pub use settings::HostSettings;
 pub use supervisor::{Kind, Launch, RunOutcome, RunState, ServiceName, Supervisor};
 pub use systemd::SystemdSupervisor;

@@ -14,8 +14,13 @@ pub struct ProcessId {
 }
 
 /// Changes with every boot of the machine.
-pub(super) fn boot_id() -> io::Result<String> {
-    Ok(fs::read_to_string("/proc/sys/kernel/random/boot_id")?.trim().into())
+///
+/// As PID 1 sees it: in a container each boot has an id that is mounted over the kernel's, and the sandbox of a unit
+/// (`ProtectKernelTunables=`) hides that mount, so the agent and the shims would not agree on which boot this is.
+pub(crate) fn boot_id() -> io::Result<String> {
+    const KERNELS: &str = "/proc/sys/kernel/random/boot_id";
+    let seen = fs::read_to_string(format!("/proc/1/root{KERNELS}")).or_else(|_| fs::read_to_string(KERNELS))?;
+    Ok(seen.trim().into())
 }
 
 fn stat(pid: i32) -> Option<Stat> {

@@ -3,11 +3,13 @@ MAKEFLAGS += --no-print-directory
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-up demo-down test chaos lint lint-rust lint-tls lint-proto lint-deny lint-shell bench openapi
+.PHONY: help setup demo demo-up demo-down lab lab-down test chaos lint lint-rust lint-tls lint-proto lint-deny lint-shell bench \
+  openapi package
 
 BUF_VERSION := 1.75.0
 BUF := target/tools/node_modules/.bin/buf
-SHELL_SCRIPTS := .ci/run tests/demo/demo.sh tests/demo/processes.sh tests/demo/setup.sh
+SHELL_SCRIPTS := .ci/run packaging/package.sh $(wildcard packaging/scriptlets/*.sh) \
+  tests/demo/demo.sh tests/demo/processes.sh tests/demo/setup.sh tests/lab/lab.sh tests/lab/previous.sh
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "%-10s %s\n", $$1, $$2 }'
@@ -23,6 +25,12 @@ demo-up: ## the same, but leave it running
 
 demo-down: ## end what demo-up left running
 	@tests/demo/demo.sh down
+
+lab: setup ## real systemd hosts with agents from packages, HOSTS=3, and a shell line for each; needs root
+	@tests/lab/lab.sh up $(or $(HOSTS),3)
+
+lab-down: ## end the lab and remove what it left
+	@tests/lab/lab.sh down
 
 test: setup ## all tests; the runner's count is the last line
 	@cargo build --quiet --workspace --bins
@@ -81,3 +89,6 @@ bench: ## measure the agent and the coordinator against floors of the same run
 
 openapi: ## write the OpenAPI document anew
 	UPDATE_OPENAPI=1 cargo test --quiet openapi
+
+package: ## rpm and deb of everything in target/packages; PACKAGE_PROFILE=fast, PACKAGE_RELEASE=n
+	@PACKAGE_PROFILE=$(PACKAGE_PROFILE) PACKAGE_RELEASE=$(PACKAGE_RELEASE) packaging/package.sh

@@ -13,6 +13,7 @@ pub mod coordinator;
 pub mod graph;
 pub mod operations;
 pub mod rpc;
+pub mod service_manager;
 #[cfg(test)]
 #[path = "../tests/simulation/mod.rs"]
 mod simulation;

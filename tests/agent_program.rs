@@ -3,12 +3,16 @@
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail the test")]
 
 use nix::{sys::signal, unistd::Pid};
-use oblet::tls::{CertificateAuthority, Role};
+use oblet::{
+    coordinator::agents::{AgentAddress, AgentPool},
+    tls::{CertificateAuthority, Role, install_crypto_provider},
+};
 use std::{
     io::{BufRead as _, BufReader, Read as _, Write as _},
-    net::TcpStream,
+    net::{Ipv4Addr, TcpStream},
+    os::unix::{fs::MetadataExt as _, net::UnixDatagram},
     path::Path,
-    process::{Child, Command, Output, Stdio},
+    process::{Child, ChildStderr, Command, Output, Stdio},
     time::Duration,
 };
 
@@ -20,7 +24,8 @@ impl Lab {
     fn new() -> Self {
         let directory = tempfile::tempdir().unwrap();
         let authority = CertificateAuthority::load_or_create(directory.path()).unwrap();
-        authority.issue(Role::Agent, "agent", &[]).unwrap().write(directory.path(), "agent").unwrap();
+        let addresses = [Ipv4Addr::LOCALHOST.into()];
+        authority.issue(Role::Agent, "agent", &addresses).unwrap().write(directory.path(), "agent").unwrap();
         Self { directory }
     }
 
@@ -52,27 +57,65 @@ impl Lab {
     }
 
     fn start(&self) -> Started {
-        let mut child = self.agent(&[]).spawn().unwrap();
-        let mut log = BufReader::new(child.stderr.take().unwrap());
-        let mut line = String::new();
-        while !line.contains("the agent is ready") {
-            line.clear();
-            assert!(log.read_line(&mut line).unwrap() > 0, "the agent ended before it was ready");
-        }
-        let address = line.split_once("address=").unwrap().1.trim().to_owned();
-        Started { child, address, log: Box::new(log) }
+        self.start_with(&mut self.agent(&[]))
+    }
+
+    fn start_with(&self, command: &mut Command) -> Started {
+        let mut child = command.spawn().unwrap();
+        let log = BufReader::new(child.stderr.take().unwrap());
+        let mut started = Started { child, address: String::new(), log };
+        let line = started.log_until("the agent is ready");
+        started.address = line.split_once("address=").unwrap().1.trim().to_owned();
+        started
+    }
+
+    /// Asks the agent as a coordinator of `authority` does.
+    fn is_let_in(&self, authority: &CertificateAuthority, started: &Started) -> bool {
+        install_crypto_provider();
+        let caller = authority.issue(Role::Coordinator, "coordinator", &[]).unwrap().identity(authority);
+        let address = AgentAddress(started.address.parse().unwrap());
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let call = async { AgentPool::new(&caller).unwrap().agent(address).unwrap().describe_host().await };
+        runtime.block_on(call).is_ok()
     }
 }
 
 struct Started {
     child: Child,
     address: String,
-    log: Box<dyn std::io::Read>,
+    log: BufReader<ChildStderr>,
+}
+
+/// A test that fails leaves nothing behind.
+impl Drop for Started {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
 }
 
 impl Started {
+    fn signal(&self, which: signal::Signal) {
+        signal::kill(Pid::from_raw(self.child.id().cast_signed()), which).unwrap();
+    }
+
+    /// The next line of the log that contains `words`.
+    fn log_until(&mut self, words: &str) -> String {
+        let mut line = String::new();
+        while !line.contains(words) {
+            line.clear();
+            assert!(self.log.read_line(&mut line).unwrap() > 0, "the agent ended and did not say: {words}");
+        }
+        line
+    }
+
+    fn reload(&mut self, words: &str) -> String {
+        self.signal(signal::Signal::SIGHUP);
+        self.log_until(words)
+    }
+
     fn stop(mut self, by: signal::Signal) -> (Option<i32>, String) {
-        signal::kill(Pid::from_raw(self.child.id().cast_signed()), by).unwrap();
+        self.signal(by);
         let mut rest = String::new();
         self.log.read_to_string(&mut rest).unwrap();
         (self.child.wait().unwrap().code(), rest)
@@ -153,4 +196,123 @@ fn a_taken_port_is_a_failure_that_names_the_address() {
     let (code, told) = lab.run(&["--listen", &address]);
     assert_eq!(code, 1, "{told}");
     assert!(told.contains(&address), "{told}");
+}
+
+#[test]
+fn a_reload_takes_what_it_can_and_names_what_needs_a_restart() {
+    let lab = Lab::new();
+    let file = lab.path().join("agent.toml");
+    std::fs::write(&file, "log_filter = 'info'").unwrap();
+    let mut started = lab.start_with(lab.agent(&[]).arg("--config").arg(&file));
+    std::fs::write(&file, "log_filter = 'oblet=trace,warn'\nreflection = true\ngrace_seconds = 3").unwrap();
+    let line = started.reload("needs a restart");
+    assert!(line.contains("reflection") && !line.contains("grace_seconds"), "{line}");
+
+    std::fs::write(&file, "log_filter = 'warn'\nretention_days = 0").unwrap();
+    let line = started.reload("nothing is reloaded");
+    assert!(line.contains("retention_days"), "{line}");
+    let (code, log) = started.stop(signal::Signal::SIGTERM);
+    assert_eq!(code, Some(0), "{log}");
+    // At level info, so the filter of the refused file is not in force; the grace time is that of the first reload.
+    assert!(log.contains("the agent stops") && log.contains("grace_seconds=3"), "{log}");
+}
+
+#[test]
+fn a_reload_exchanges_certificates_and_keeps_the_old_ones_when_they_do_not_fit() {
+    let lab = Lab::new();
+    let ours = CertificateAuthority::load_or_create(lab.path()).unwrap();
+    let elsewhere = tempfile::tempdir().unwrap();
+    let theirs = CertificateAuthority::load_or_create(elsewhere.path()).unwrap();
+    let mut started = lab.start();
+    assert!(lab.is_let_in(&ours, &started) && !lab.is_let_in(&theirs, &started));
+
+    let issued = theirs.issue(Role::Agent, "agent", &[Ipv4Addr::LOCALHOST.into()]).unwrap();
+    issued.write(lab.path(), "agent").unwrap();
+    std::fs::copy(elsewhere.path().join("ca.pem"), lab.path().join("ca.pem")).unwrap();
+    started.reload("settings and certificates are reloaded");
+    assert!(lab.is_let_in(&theirs, &started) && !lab.is_let_in(&ours, &started));
+
+    theirs.issue(Role::Agent, "other", &[]).unwrap().write(elsewhere.path(), "other").unwrap();
+    std::fs::copy(elsewhere.path().join("other.key"), lab.path().join("agent.key")).unwrap();
+    let line = started.reload("nothing is reloaded");
+    assert!(line.contains("cannot be used together"), "{line}");
+    assert!(lab.is_let_in(&theirs, &started));
+    started.stop(signal::Signal::SIGTERM);
+}
+
+#[test]
+fn the_service_manager_hears_of_every_turn() {
+    let lab = Lab::new();
+    let path = lab.path().join("notify");
+    let manager = UnixDatagram::bind(&path).unwrap();
+    manager.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+    let next = |words: &str| loop {
+        let mut buffer = [0; 4096];
+        let length = manager.recv(&mut buffer).unwrap_or_else(|error| panic!("{words}: {error}"));
+        let news = String::from_utf8_lossy(&buffer[..length]).into_owned();
+        if news.contains(words) {
+            break news;
+        }
+    };
+    let mut command = lab.agent(&[]);
+    let started = lab.start_with(command.env("NOTIFY_SOCKET", &path).env("WATCHDOG_USEC", "1000000"));
+    next("READY=1");
+    TcpStream::connect(&started.address).unwrap();
+    // Fed again and again while nothing is to be done.
+    for _ in 0..3 {
+        next("WATCHDOG=1");
+    }
+    started.signal(signal::Signal::SIGHUP);
+    assert!(next("RELOADING=1").contains("MONOTONIC_USEC="));
+    next("READY=1");
+    started.signal(signal::Signal::SIGTERM);
+    next("STOPPING=1");
+    let (code, log) = started.stop(signal::Signal::SIGTERM);
+    assert_eq!(code, Some(0), "{log}");
+}
+
+#[test]
+fn root_the_journal_gets_entries_with_fields_when_it_reads_stderr() {
+    if !nix::unistd::geteuid().is_root() {
+        return skip("mounting the place of the journal's socket needs root");
+    }
+    let lab = Lab::new();
+    std::fs::create_dir_all(lab.path().join("run/systemd/journal")).unwrap();
+    let journal = UnixDatagram::bind(lab.path().join("run/systemd/journal/socket")).unwrap();
+    journal.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+    let stderr = std::fs::File::create(lab.path().join("stderr")).unwrap();
+    let stream = stderr.metadata().unwrap();
+    let agent = lab.agent(&[]);
+    let mut command = Command::new("unshare");
+    command
+        .env_clear()
+        .envs(agent.get_envs().filter_map(|(name, value)| Some((name, value?))))
+        .env("JOURNAL_STREAM", format!("{}:{}", stream.dev(), stream.ino()))
+        .args(["--mount", "sh", "-c", "mount --bind \"$1\" /run && exec \"$0\""])
+        .arg(agent.get_program())
+        .arg(lab.path().join("run"))
+        .stderr(stderr);
+    let mut child = command.spawn().unwrap();
+    let entry = loop {
+        let mut buffer = [0; 4096];
+        // Silence is told below, when nothing runs any more.
+        let Ok(length) = journal.recv(&mut buffer) else { break String::new() };
+        let entry = String::from_utf8_lossy(&buffer[..length]).into_owned();
+        if entry.contains("the agent is ready") {
+            break entry;
+        }
+    };
+    signal::kill(Pid::from_raw(child.id().cast_signed()), signal::Signal::SIGTERM).unwrap();
+    assert!(child.wait().unwrap().success());
+    // A name, a line break, the length of the value in eight bytes, the value.
+    for (name, value) in [("SYSLOG_IDENTIFIER", "oblet-agent"), ("PRIORITY", "6"), ("OBLET_ADDRESS", "127.0.0.1:")] {
+        let has = |(at, _): (usize, &str)| entry[at..].split('\n').nth(1).is_some_and(|line| line.contains(value));
+        assert!(entry.match_indices(name).any(has), "{name} is not {value} in {entry:?}");
+    }
+    assert_eq!(std::fs::read_to_string(lab.path().join("stderr")).unwrap(), "");
+}
+
+#[expect(clippy::print_stderr, reason = "a test that is skipped says so")]
+fn skip(why: &str) {
+    eprintln!("SKIPPED: {why}");
 }

@@ -1,10 +1,14 @@
 //! Configuration of the agent.
 
-use super::{host::HostSettings, logs::MAX_LOG_BYTES, server::Settings};
+use super::{
+    host::{HostSettings, SupervisorChoice},
+    logs::MAX_LOG_BYTES,
+    server::Settings,
+};
 use crate::{
-    config::{ConfigError, Layers},
+    config::{ConfigError, Given, Layers},
     telemetry::{LogFormat, chain},
-    tls::Identity,
+    tls::IdentityPaths,
 };
 use serde::{Deserialize, Serialize};
 use std::{
@@ -15,7 +19,11 @@ use std::{
 
 /// Carries out the coordinator's steps on a database host.
 #[derive(Debug, Default, clap::Parser, Serialize)]
-#[command(name = "oblet-agent", version)]
+#[command(
+    name = "oblet-agent",
+    version,
+    after_help = "oblet-agent enroll asks a coordinator for this host's certificate."
+)]
 pub struct Flags {
     /// TOML file with settings of these names, '_' instead of '-'.
     #[arg(long, env = "OBLET_AGENT_CONFIG")]
@@ -37,6 +45,9 @@ pub struct Flags {
     /// Manage what is below this directory instead of the whole machine [default: /].
     #[arg(long, env = "OBLET_AGENT_ROOT_DIR")]
     pub root_dir: Option<PathBuf>,
+    /// Who starts processes: "systemd", "direct", or "auto" for systemd where it can [default: auto].
+    #[arg(long, env = "OBLET_AGENT_SUPERVISOR")]
+    pub supervisor: Option<String>,
     /// IP address of this host that instances listen on [default: all].
     #[arg(long, env = "OBLET_AGENT_ADDRESS")]
     pub address: Option<IpAddr>,
@@ -58,7 +69,7 @@ pub struct Flags {
     /// What is logged, such as "info" or "oblet=debug,info" [default: info].
     #[arg(long, env = "OBLET_AGENT_LOG_FILTER")]
     pub log_filter: Option<String>,
-    /// How log lines look [default: text].
+    /// Where log lines go: auto, text or json on stderr, or journal [default: auto, the journal if it reads stderr].
     #[arg(long, env = "OBLET_AGENT_LOG_FORMAT")]
     pub log_format: Option<String>,
     /// Offer gRPC reflection [default: false].
@@ -89,8 +100,11 @@ pub struct Config {
     pub service: Settings,
     pub metrics_listen: Option<SocketAddr>,
     pub host: HostSettings,
+    pub supervisor: SupervisorChoice,
     pub log_filter: String,
     pub log_format: LogFormat,
+    /// What was given, to be compared with what is given later.
+    pub given: Given,
 }
 
 const LISTEN_PORT: u16 = 62898;
@@ -130,6 +144,10 @@ impl Config {
         let state_dir = absolute(&mut layers, "state_dir", "/var/lib/oblet-agent");
         let root_dir = absolute(&mut layers, "root_dir", "/");
         let whole_machine = root_dir == Path::new("/");
+        let supervisor = layers.or("supervisor", SupervisorChoice::Auto);
+        if supervisor == SupervisorChoice::Systemd && !whole_machine {
+            layers.mistake("supervisor", "is systemd, which manages the whole machine, and root_dir is not /");
+        }
         let host = HostSettings {
             root_dir: root_dir.clone(),
             state_dir: state_dir.clone(),
@@ -159,8 +177,9 @@ impl Config {
             layers.mistake("log_limit_bytes", format!("is below {MAX_LOG_BYTES}, the limit of one log"));
         }
         let grace_seconds: u32 = layers.or("grace_seconds", 10);
-        let identity = identity(&mut layers);
-        layers.finish()?;
+        let identity_paths = identity_paths(&mut layers);
+        let identity = identity_paths.read().map_err(|error| layers.mistake("tls", chain(&error))).ok();
+        let given = layers.finish()?;
         // An identity that could not be read is a mistake, and mistakes have ended this function.
         let identity = identity.ok_or_else(|| ConfigError(Vec::new()))?;
         let service = Settings {
@@ -169,12 +188,13 @@ impl Config {
             state_dir,
             root_dir,
             identity,
+            identity_paths: Some(identity_paths),
             reflection,
             retention: DAY * retention_days,
             log_limit_bytes,
             grace: Duration::from_secs(grace_seconds.into()),
         };
-        Ok(Self { service, metrics_listen, host, log_filter, log_format })
+        Ok(Self { service, metrics_listen, host, supervisor, log_filter, log_format, given })
     }
 }
 
@@ -186,11 +206,13 @@ fn absolute(layers: &mut Layers, name: &'static str, default: &str) -> PathBuf {
     path
 }
 
-fn identity(layers: &mut Layers) -> Option<Identity> {
-    let ca = absolute(layers, "tls_ca", "/etc/oblet-agent/ca.pem");
-    let certificate = absolute(layers, "tls_certificate", "/etc/oblet-agent/agent.pem");
-    let key = absolute(layers, "tls_key", "/etc/oblet-agent/agent.key");
-    Identity::read(&ca, &certificate, &key).map_err(|error| layers.mistake("tls", chain(&error))).ok()
+/// Where the agent's certificates are, also before there are any.
+pub(super) fn identity_paths(layers: &mut Layers) -> IdentityPaths {
+    IdentityPaths {
+        ca: absolute(layers, "tls_ca", "/etc/oblet-agent/ca.pem"),
+        certificate: absolute(layers, "tls_certificate", "/etc/oblet-agent/agent.pem"),
+        key: absolute(layers, "tls_key", "/etc/oblet-agent/agent.key"),
+    }
 }
 
 #[cfg(test)]
@@ -231,6 +253,20 @@ mod tests {
         let config = Config::load(&flags).unwrap();
         assert_eq!((config.host.rpm_scriptlets, config.host.rpm_dependencies), (false, true));
         assert_eq!((config.metrics_listen, config.service.metrics_port), (None, 0));
+    }
+
+    #[test]
+    fn systemd_manages_no_part_of_a_machine() {
+        let directory = tempfile::tempdir().unwrap();
+        let supervisor = |name: &str, root: &str| {
+            let flags =
+                Flags { supervisor: Some(name.into()), root_dir: Some(root.into()), ..certificates(directory.path()) };
+            Config::load(&flags).map(|config| config.supervisor).map_err(|mistakes| mistakes.to_string())
+        };
+        assert_eq!(supervisor("systemd", "/").unwrap(), SupervisorChoice::Systemd);
+        assert_eq!(supervisor("direct", "/srv/host1").unwrap(), SupervisorChoice::Direct);
+        assert!(supervisor("systemd", "/srv/host1").unwrap_err().contains("root_dir is not /"));
+        assert!(supervisor("upstart", "/").unwrap_err().contains("supervisor"));
     }
 
     #[test]

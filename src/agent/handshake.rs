@@ -3,6 +3,7 @@
 //! tonic does the same by itself, but says nothing of a failure and waits for a silent client for ever. Who cannot get
 //! in is the first thing an operator asks after certificates were exchanged.
 
+use crate::tls::AgentTls;
 use std::{
     fmt, io,
     net::SocketAddr,
@@ -11,10 +12,10 @@ use std::{
 };
 use tokio::{
     net::TcpStream,
-    sync::{Semaphore, mpsc},
+    sync::{Semaphore, mpsc, oneshot},
     time::Instant,
 };
-use tokio_rustls::{TlsAcceptor, rustls::ServerConfig, server::TlsStream};
+use tokio_rustls::{TlsAcceptor, server::TlsStream};
 use tokio_stream::{Stream, StreamExt as _, wrappers::ReceiverStream};
 
 const DEADLINE: Duration = Duration::from_secs(10);
@@ -23,20 +24,25 @@ const AT_ONCE: usize = 256;
 /// A scanner or a coordinator with an old certificate tries for days.
 const TELL_EVERY: Duration = Duration::from_secs(10);
 
-/// Connections that have proved who they are.
+/// Questions whether connections are still accepted.
+pub(super) type Beats = mpsc::Receiver<oneshot::Sender<()>>;
+
+/// Connections that have proved who they are, each to the `tls` of its moment.
 pub(super) fn over_tls(
     incoming: impl Stream<Item = io::Result<TcpStream>> + Send + 'static,
-    config: ServerConfig,
+    tls: AgentTls,
+    beats: Beats,
 ) -> ReceiverStream<io::Result<TlsStream<TcpStream>>> {
     let (ready, connections) = mpsc::channel(1);
-    tokio::spawn(accept(incoming, TlsAcceptor::from(Arc::new(config)), ready));
+    tokio::spawn(accept(incoming, tls, beats, ready));
     ReceiverStream::new(connections)
 }
 
 /// Ends when nobody takes connections any more.
 async fn accept(
     incoming: impl Stream<Item = io::Result<TcpStream>>,
-    acceptor: TlsAcceptor,
+    tls: AgentTls,
+    mut beats: Beats,
     ready: mpsc::Sender<io::Result<TlsStream<TcpStream>>>,
 ) {
     let places = Arc::new(Semaphore::new(AT_ONCE));
@@ -49,11 +55,16 @@ async fn accept(
             Some((place, incoming.next().await?))
         };
         let next = tokio::select! {
+            Some(beat) = beats.recv() => {
+                // Who asked may have lost patience.
+                let _ = beat.send(());
+                continue;
+            }
             next = next => next,
             () = ready.closed() => None,
         };
         let Some((place, connection)) = next else { return };
-        let (acceptor, failures, ready) = (acceptor.clone(), Arc::clone(&failures), ready.clone());
+        let (acceptor, failures, ready) = (TlsAcceptor::from(tls.current()), Arc::clone(&failures), ready.clone());
         tokio::spawn(async move {
             let connection = match connection {
                 Ok(connection) => shake_hands(connection, &acceptor, &failures).await,

@@ -1,6 +1,7 @@
 //! The agent from its socket to its end.
 
 use super::{
+    certificates::Certificates,
     describe::HostView,
     handshake,
     journal::{Journal, JournalError, JournalFailure, OpenError, private_directory},
@@ -12,6 +13,7 @@ use super::{
 };
 use crate::{
     rpc::{self, v1::agent_service_server::AgentServiceServer},
+    service_manager::Heartbeats,
     telemetry::chain,
     tls,
 };
@@ -19,12 +21,13 @@ use std::{
     io,
     net::SocketAddr,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, Weak},
     time::Duration,
 };
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpSocket},
+    sync::{mpsc, oneshot, watch},
     task::JoinHandle,
 };
 use tokio_stream::Stream;
@@ -44,6 +47,8 @@ pub struct Settings {
     /// Of the host that is managed; its room on disk is told with that of the state directory.
     pub root_dir: PathBuf,
     pub identity: tls::Identity,
+    /// Where the identity is on disk; without them it cannot be renewed.
+    pub identity_paths: Option<tls::IdentityPaths>,
     pub reflection: bool,
     /// How long acknowledged operations are kept.
     pub retention: Duration,
@@ -51,6 +56,20 @@ pub struct Settings {
     pub log_limit_bytes: u64,
     /// How long calls may take to end when the agent stops.
     pub grace: Duration,
+}
+
+/// The part of the settings that changes while the agent runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    pub retention: Duration,
+    pub log_limit_bytes: u64,
+    pub grace: Duration,
+}
+
+impl Settings {
+    pub fn limits(&self) -> Limits {
+        Limits { retention: self.retention, log_limit_bytes: self.log_limit_bytes, grace: self.grace }
+    }
 }
 
 /// Why the agent cannot start or had to stop.
@@ -82,7 +101,18 @@ pub enum AgentError {
 #[derive(Debug)]
 pub struct Agent {
     address: SocketAddr,
-    serving: JoinHandle<Result<(), AgentError>>,
+    tls: tls::AgentTls,
+    beats: mpsc::Sender<oneshot::Sender<()>>,
+    started: Started,
+}
+
+/// The agent behind its listener.
+#[derive(Debug)]
+pub(crate) struct Started {
+    pub(crate) serving: JoinHandle<Result<(), AgentError>>,
+    limits: watch::Sender<Limits>,
+    /// Whoever keeps a runner keeps the journal open.
+    runner: Weak<Runner>,
 }
 
 impl Agent {
@@ -91,9 +121,51 @@ impl Agent {
         self.address
     }
 
+    /// What it shows to callers, to be replaced when it was renewed.
+    pub fn tls(&self) -> &tls::AgentTls {
+        &self.tls
+    }
+
+    /// What to keep for how long, and how to stop, to be replaced while it runs.
+    pub fn limits(&self) -> &watch::Sender<Limits> {
+        &self.started.limits
+    }
+
+    /// How many operations run or wait for their turn, as a function that outlives the agent.
+    pub fn running(&self) -> impl Fn() -> usize + Send + use<> {
+        let runner = Weak::clone(&self.started.runner);
+        move || runner.upgrade().map_or(0, |runner| runner.running())
+    }
+
+    /// The parts that have to go on for ever.
+    pub fn heartbeats(&self) -> Heartbeats {
+        let mut heartbeats = Heartbeats::default();
+        let beats = self.beats.clone();
+        heartbeats.add("the listener", move || {
+            let beats = beats.clone();
+            async move {
+                let (beat, heard) = oneshot::channel();
+                // A listener that is gone is no longer asked: the agent stops.
+                if beats.send(beat).await.is_ok() {
+                    let _ = heard.await;
+                }
+            }
+        });
+        let runner = Weak::clone(&self.started.runner);
+        heartbeats.add("the runner and its journal", move || {
+            let runner = runner.upgrade();
+            async move {
+                if let Some(runner) = runner {
+                    runner.beat().await;
+                }
+            }
+        });
+        heartbeats
+    }
+
     /// Ends after the shutdown, or with what made the agent stop.
     pub async fn wait(self) -> Result<(), AgentError> {
-        self.serving.await.unwrap_or(Err(AgentError::Ended("the server task")))
+        self.started.serving.await.unwrap_or(Err(AgentError::Ended("the server task")))
     }
 }
 
@@ -120,20 +192,23 @@ pub async fn start(
     let listener = listen(settings.listen)?;
     let address = listener.local_addr().map_err(|source| AgentError::Listen { address: settings.listen, source })?;
     let incoming = TcpIncoming::from(listener).with_nodelay(Some(true)).with_keepalive(Some(KEEPALIVE));
-    let incoming = handshake::over_tls(incoming, settings.identity.server()?);
-    let serving = start_on(settings, incoming, carrier, view, shutdown).await?;
+    let tls = tls::AgentTls::new(&settings.identity)?;
+    let (beats, asked) = mpsc::channel(1);
+    let incoming = handshake::over_tls(incoming, tls.clone(), asked);
+    let started = start_on(settings, Some(tls.clone()), incoming, carrier, view, shutdown).await?;
     tracing::info!(%address, "the agent is ready");
-    Ok(Agent { address, serving })
+    Ok(Agent { address, tls, beats, started })
 }
 
-/// Starts the agent on connections of any kind.
+/// Starts the agent on connections of any kind; `tls` is what they are made with, if it can be exchanged.
 pub(crate) async fn start_on<I: AsyncRead + AsyncWrite + Connected + Unpin + Send + 'static>(
     settings: Settings,
+    tls: Option<tls::AgentTls>,
     incoming: impl Stream<Item = io::Result<I>> + Send + 'static,
     carrier: Arc<dyn Carrier>,
     view: Arc<dyn HostView>,
     shutdown: CancellationToken,
-) -> Result<JoinHandle<Result<(), AgentError>>, AgentError> {
+) -> Result<Started, AgentError> {
     for name in ["logs", "packages"] {
         private_directory(&settings.state_dir.join(name))?;
     }
@@ -147,8 +222,13 @@ pub(crate) async fn start_on<I: AsyncRead + AsyncWrite + Connected + Unpin + Sen
         view,
         disks: disks(&settings.root_dir, &settings.state_dir),
         metrics_port: settings.metrics_port,
+        certificates: settings.identity_paths.clone().zip(tls).map(|(paths, tls)| Certificates::new(paths, tls)),
     };
-    Ok(tokio::spawn(serve(settings, incoming, api, writer, shutdown)))
+    let (limits, limited) = watch::channel(settings.limits());
+    let weak = Arc::downgrade(&runner);
+    drop(runner);
+    let serving = tokio::spawn(serve(settings.reflection, limited, incoming, api, writer, shutdown));
+    Ok(Started { serving, limits, runner: weak })
 }
 
 fn disks(root_dir: &Path, state_dir: &Path) -> Vec<PathBuf> {
@@ -168,7 +248,8 @@ pub fn listen(address: SocketAddr) -> Result<TcpListener, AgentError> {
 
 /// Serves until the shutdown or until the journal fails, whichever comes first.
 async fn serve<I: AsyncRead + AsyncWrite + Connected + Unpin + Send + 'static>(
-    settings: Settings,
+    reflection: bool,
+    limits: watch::Receiver<Limits>,
     incoming: impl Stream<Item = io::Result<I>>,
     api: AgentApi,
     mut writer: JoinHandle<Result<(), JournalFailure>>,
@@ -181,8 +262,7 @@ async fn serve<I: AsyncRead + AsyncWrite + Connected + Unpin + Send + 'static>(
         .max_encoding_message_size(MAX_MESSAGE_BYTES);
     let (health, health_service) = tonic_health::server::health_reporter();
     health.set_serving::<AgentServiceServer<AgentApi>>().await;
-    let reflection = settings
-        .reflection
+    let reflection = reflection
         .then(|| {
             tonic_reflection::server::Builder::configure()
                 .register_encoded_file_descriptor_set(rpc::DESCRIPTOR)
@@ -199,7 +279,7 @@ async fn serve<I: AsyncRead + AsyncWrite + Connected + Unpin + Send + 'static>(
         .add_service(service)
         .serve_with_incoming_shutdown(incoming, stopping.clone().cancelled_owned());
     let mut server = Box::pin(server);
-    let mut collector = Box::pin(collect(&runner, &packages, settings.retention, settings.log_limit_bytes));
+    let mut collector = Box::pin(collect(&runner, &packages, limits.clone()));
     let ended = tokio::select! {
         biased;
         () = shutdown.cancelled() => Ok(()),
@@ -210,11 +290,12 @@ async fn serve<I: AsyncRead + AsyncWrite + Connected + Unpin + Send + 'static>(
         }
         () = &mut collector => Err(AgentError::Ended("the collector")),
     };
-    tracing::info!(grace_seconds = settings.grace.as_secs(), "the agent stops");
+    let grace = limits.borrow().grace;
+    tracing::info!(grace_seconds = grace.as_secs(), "the agent stops");
     health.set_not_serving::<AgentServiceServer<AgentApi>>().await;
     runner.draining().cancel();
     stopping.cancel();
-    if ended.is_ok() && tokio::time::timeout(settings.grace, &mut server).await.is_err() {
+    if ended.is_ok() && tokio::time::timeout(grace, &mut server).await.is_err() {
         tracing::warn!("calls were cut off: they did not end in the grace time");
     }
     runner.abandon();
@@ -234,10 +315,15 @@ fn journal_ended(ended: Result<Result<(), JournalFailure>, tokio::task::JoinErro
     }
 }
 
-async fn collect(runner: &Runner, packages: &PackageStore, retention: Duration, log_limit_bytes: u64) {
+async fn collect(runner: &Runner, packages: &PackageStore, mut limits: watch::Receiver<Limits>) {
     let mut hours = tokio::time::interval(COLLECT_EVERY);
     loop {
-        hours.tick().await;
+        tokio::select! {
+            _ = hours.tick() => {}
+            // Whoever lowers a limit may be short of room.
+            Ok(()) = limits.changed() => {}
+        }
+        let Limits { retention, log_limit_bytes, .. } = *limits.borrow_and_update();
         match runner.collect(retention, log_limit_bytes).await {
             Ok(0) => {}
             Ok(count) => tracing::info!(count, "acknowledged operations were forgotten"),

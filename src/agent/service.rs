@@ -1,6 +1,7 @@
 //! The contract's service over the runner: parse, ask, answer.
 
 use super::{
+    certificates::{Certificates, not_renewable},
     describe::HostView,
     operation::Record,
     packages::PackageStore,
@@ -18,6 +19,8 @@ pub(super) struct AgentApi {
     pub(super) view: Arc<dyn HostView>,
     pub(super) disks: Vec<PathBuf>,
     pub(super) metrics_port: u16,
+    /// None if the agent's identity cannot be exchanged.
+    pub(super) certificates: Option<Arc<Certificates>>,
 }
 
 const DEFAULT_PAGE: u32 = 100;
@@ -109,5 +112,22 @@ impl v1::agent_service_server::AgentService for AgentApi {
             return Err(Refused::Draining.into());
         }
         Ok(Response::new(self.packages.put(request.into_inner()).await?))
+    }
+
+    async fn create_signing_request(
+        &self,
+        _request: Request<v1::CreateSigningRequestRequest>,
+    ) -> Result<Response<v1::CreateSigningRequestResponse>, Status> {
+        let request_pem = self.certificates.as_ref().ok_or_else(not_renewable)?.request().await?;
+        Ok(Response::new(v1::CreateSigningRequestResponse { request_pem }))
+    }
+
+    async fn install_certificate(
+        &self,
+        request: Request<v1::InstallCertificateRequest>,
+    ) -> Result<Response<v1::InstallCertificateResponse>, Status> {
+        let certificates = self.certificates.as_ref().ok_or_else(not_renewable)?;
+        certificates.install(request.into_inner().certificate_pem).await?;
+        Ok(Response::new(v1::InstallCertificateResponse {}))
     }
 }

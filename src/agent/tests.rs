@@ -7,11 +7,12 @@ use super::{
     start,
 };
 use crate::{
+    coordinator::agents::{AgentAddress, AgentPool},
     rpc::{
         fault_reason,
         v1::{self, agent_service_client::AgentServiceClient, watch_response::Item},
     },
-    tls::{CertificateAuthority, Identity, Role, install_crypto_provider},
+    tls::{CallerTls, CertificateAuthority, Identity, Role, install_crypto_provider},
 };
 use std::{
     net::{Ipv4Addr, SocketAddr},
@@ -81,6 +82,7 @@ impl Lab {
             state_dir: self.directory.path().join("state"),
             root_dir: "/".into(),
             identity: issue(self.directory.path(), Role::Agent),
+            identity_paths: None,
             reflection: true,
             retention: Duration::from_secs(3600),
             log_limit_bytes: 1 << 30,
@@ -320,5 +322,35 @@ async fn strangers_do_not_get_in() {
             assert!(ask(channel).await.is_err(), "a stranger got in");
         }
     }
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn replaced_certificates_are_shown_to_whoever_comes_and_cut_off_nobody() {
+    let lab = Lab::new(Behaviour::Succeed);
+    let mut running = lab.start().await;
+    let address = running.agent.address();
+    let elsewhere = tempfile::tempdir().unwrap();
+    let (agent, caller) = (issue(elsewhere.path(), Role::Agent), issue(elsewhere.path(), Role::Coordinator));
+    assert!(connect(address, &caller).await.is_err(), "the agent is not known to another authority yet");
+
+    running.agent.tls().replace(&agent).unwrap();
+    let channel = connect(address, &caller).await.unwrap();
+    Client::new(channel).describe_host(v1::DescribeHostRequest {}).await.unwrap();
+    running.client.describe_host(v1::DescribeHostRequest {}).await.unwrap();
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn a_pool_calls_with_the_identity_of_the_moment() {
+    let lab = Lab::new(Behaviour::Succeed);
+    let running = lab.start().await;
+    let elsewhere = tempfile::tempdir().unwrap();
+    let tls = CallerTls::new(&issue(elsewhere.path(), Role::Coordinator)).unwrap();
+    let pool = AgentPool::over(tls.clone());
+    let agent = pool.agent(AgentAddress(running.agent.address())).unwrap();
+    agent.describe_host().await.unwrap_err();
+    tls.replace(&issue(lab.directory.path(), Role::Coordinator)).unwrap();
+    agent.describe_host().await.unwrap();
     running.stop().await;
 }

@@ -66,6 +66,15 @@ impl Gate {
         self.memory.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Whether so many failures were counted that nothing is looked at any more.
+    pub(super) fn is_locked(&self, who: &(String, IpAddr)) -> bool {
+        self.memory().is_locked(who)
+    }
+
+    pub(super) fn count_failure(&self, who: (String, IpAddr)) {
+        self.memory().count_failure(who);
+    }
+
     fn fingerprint(&self, name: &str, password: &SecretString, hash: &str) -> Option<Vec<u8>> {
         let mut context = hmac::Context::with_key(self.key.as_ref()?);
         for part in [name, password.expose_secret(), hash] {
@@ -131,7 +140,7 @@ async fn check(state: &ApiState, headers: &HeaderMap, peer: IpAddr) -> Result<Ca
             .advise("send HTTP Basic credentials")
     })?;
     let who = (name, peer);
-    if state.gate.memory().is_locked(&who) {
+    if state.gate.is_locked(&who) {
         let text = format_args!("{} failed {MAX_FAILURES} times from {peer} and is locked there", who.0);
         return Err(ApiError::new(StatusCode::TOO_MANY_REQUESTS, "IAM10003", text)
             .advise(format!("wait {} minutes", FAILURE_WINDOW.as_secs() / 60)));

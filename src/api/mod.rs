@@ -3,6 +3,8 @@
 mod audit;
 mod auth;
 mod config_service;
+mod enroll;
+mod enrolment_tokens;
 mod envelope;
 mod error;
 mod extract;
@@ -10,13 +12,16 @@ mod frame;
 mod host_agent;
 mod host_agent_commands;
 mod host_creation;
+mod host_trust;
 mod hosts;
 mod install;
 mod linger;
+pub mod live;
 mod log_stream;
 mod obproxy;
 mod obproxy_view;
 mod once;
+mod own_certificates;
 mod packages;
 mod query;
 mod requester;
@@ -57,7 +62,7 @@ pub fn router(state: ApiState) -> Router {
     let guarded = guarded_router()
         .route_layer(from_fn_with_state(query::planners(&openapi()), query::refuse_unknown))
         .route_layer(from_fn_with_state(state.clone(), auth::authenticate));
-    let (router, _) = guarded.merge(system::public_router()).split_for_parts();
+    let (router, _) = guarded.merge(public_router()).split_for_parts();
     router
         .fallback(|| async {
             ApiError::new(StatusCode::NOT_FOUND, code::NOT_IMPLEMENTED, "there is nothing under this path")
@@ -74,8 +79,13 @@ pub fn router(state: ApiState) -> Router {
 
 /// The description of all routes.
 pub fn openapi() -> OpenApi {
-    let (_, described) = guarded_router().merge(system::public_router()).split_for_parts();
+    let (_, described) = guarded_router().merge(public_router()).split_for_parts();
     described
+}
+
+/// What needs no user.
+fn public_router() -> OpenApiRouter<ApiState> {
+    system::public_router().merge(enroll::router())
 }
 
 fn guarded_router() -> OpenApiRouter<ApiState> {
@@ -83,6 +93,8 @@ fn guarded_router() -> OpenApiRouter<ApiState> {
         .merge(hosts::router())
         .merge(host_creation::router())
         .merge(host_agent::router())
+        .merge(enrolment_tokens::router())
+        .merge(host_trust::router())
         .merge(host_agent_commands::router())
         .merge(packages::router())
         .merge(obproxy::router())

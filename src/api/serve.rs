@@ -1,22 +1,27 @@
 //! Puts the coordinator together and serves it.
 
-use super::{ApiSettings, ApiState, TaskEngine, clean_uploads, config_service_router, router};
+use super::{
+    ApiSettings, ApiState, TaskEngine, clean_uploads, config_service_router, own_certificates::OwnCertificates, router,
+};
 use crate::{
     agent::step::BoxFuture,
     config::StateDirectory,
     coordinator::{
         agents::{AgentAddress, AgentPool, CallError},
-        config::Config,
+        config::{Config, LogRetention},
         engine::{CommandError, Engine, EngineMetrics, EngineParts, SqlLocalSteps, SqlTaskStore, Wait},
+        enrolment::Enrolment,
         host_watch,
+        renewal::{CertificateMetrics, Renewal},
         secrets::{SecretError, Vault},
         store::{Store, StoreError, tasks::TaskId, users},
+        trust::SqlGate,
     },
     graph::{Command, NodeIndex},
     rpc::v1,
-    tls::{CertificateAuthority, Identity, Role, TlsError},
+    telemetry::stderr_is_journal,
+    tls::{CertificateAuthority, TlsError},
 };
-use axum_server::tls_rustls::RustlsConfig;
 use secrecy::SecretString;
 use std::{
     collections::HashMap,
@@ -70,12 +75,14 @@ pub struct Coordinator {
     pub address: SocketAddr,
     /// Cancelled when the store failed for good: the process has to end and recover.
     pub fatal: CancellationToken,
+    pub(super) own: Arc<OwnCertificates>,
+    pub(super) log_retention: watch::Sender<LogRetention>,
+    pub(super) grace: std::time::Duration,
     engine: Engine,
     store: Store,
     handle: axum_server::Handle<SocketAddr>,
     servers: JoinSet<(&'static str, io::Result<()>)>,
     shutdown: CancellationToken,
-    grace: std::time::Duration,
     _lock: StateDirectory,
 }
 
@@ -84,24 +91,28 @@ pub async fn start(config: &Config) -> Result<Coordinator, StartError> {
     let lock = StateDirectory::lock(&config.state_dir)?;
     let packages_dir = private_directory(&config.state_dir, "packages")?;
     let tls_dir = private_directory(&config.state_dir, "tls")?;
-    let authority = authority(&config.state_dir)?;
-    let identity = own_identity(&authority, &tls_dir)?;
+    let authority = Arc::new(authority(&config.state_dir)?);
+    let own = Arc::new(OwnCertificates::issue(Arc::clone(&authority), &tls_dir, &config.advertise_addresses)?);
     let vault = Arc::new(Vault::load_or_create(&config.state_dir.join("secrets.key"))?);
     let store = Store::open(&config.state_dir.join("coordinator.db")).await?;
-    create_first_user(&store, &vault, config.initial_password_file.as_deref()).await?;
+    create_first_user(&store, &vault, password_file(config).as_deref()).await?;
     clean_uploads(&packages_dir).map_err(|source| StartError::File { path: packages_dir.clone(), source })?;
 
     let (shutdown, fatal) = (CancellationToken::new(), CancellationToken::new());
     let registry = prometheus::Registry::new();
     registry.register(Box::new(prometheus::process_collector::ProcessCollector::for_self()))?;
-    let agents = Arc::new(AgentPool::new(&identity)?);
+    let gate = Arc::new(SqlGate { store: store.clone() });
+    let agents = Arc::new(AgentPool::guarded(own.calls(), gate));
+    let enrolment = Arc::new(Enrolment::new(store.clone(), authority, config.agent_certificate_life)?);
+    let renewal = Renewal::new(Arc::clone(&enrolment), Arc::clone(&agents), CertificateMetrics::register(&registry)?);
     let (vault_of_tasks, dir) = (Arc::clone(&vault), packages_dir.clone());
+    let (log_retention, retention) = watch::channel(config.log_retention);
     let engine = Engine::start(EngineParts {
         tasks: Arc::new(SqlTaskStore {
             store: store.clone(),
             vault: vault_of_tasks,
             packages_dir: dir.clone(),
-            log_retention: config.log_retention,
+            log_retention: retention,
         }),
         local: Arc::new(SqlLocalSteps { store: store.clone(), agents: Arc::clone(&agents), packages_dir: dir }),
         agents,
@@ -110,28 +121,26 @@ pub async fn start(config: &Config) -> Result<Coordinator, StartError> {
         fatal: fatal.clone(),
     })
     .await?;
-    let address = config.advertise_addresses.first().map(ToString::to_string).unwrap_or_default();
+    let rest_listener = listen(config.listen)?;
+    let listen_error = |source| StartError::Listen { address: config.listen, source };
+    let rest_address = rest_listener.local_addr().map_err(listen_error)?;
+    let advertised = config.advertise_addresses.first().copied().unwrap_or(rest_address.ip());
     let state = ApiState::new(ApiSettings {
         store: store.clone(),
         vault,
         packages_dir,
         max_package_bytes: ApiSettings::DEFAULT_MAX_PACKAGE_BYTES,
-        address,
+        address: advertised.to_string(),
         config_url_base: config.config_url_base.clone(),
+        rest_url: format!("https://{}", SocketAddr::new(advertised, rest_address.port())),
+        enrolment,
         engine: Arc::new(Ready { engine: engine.clone(), fatal: fatal.clone() }),
         registry,
         shutdown: shutdown.clone(),
     })?;
-    let rest_listener = listen(config.listen)?;
     let config_listener = listen(config.config_service_listen)?;
-    let listen_error = |source| StartError::Listen { address: config.listen, source };
-    let address = rest_listener.local_addr().map_err(listen_error)?;
-    let rest = authority.issue(Role::Rest, "oblet-coordinator", &config.advertise_addresses)?;
-    let tls = RustlsConfig::from_pem(rest.certificate_pem.into_bytes(), rest.key_pem.as_bytes().to_vec());
     let handle = axum_server::Handle::new();
-    let https = axum_server::from_tcp_rustls(rest_listener, tls.await.map_err(listen_error)?)
-        .map_err(listen_error)?
-        .handle(handle.clone());
+    let https = axum_server::from_tcp_rustls(rest_listener, own.rest()).map_err(listen_error)?.handle(handle.clone());
     let http = axum_server::from_tcp(config_listener).map_err(listen_error)?.handle(handle.clone());
     let mut servers = JoinSet::new();
     let watch = host_watch::watch(store.clone(), Arc::clone(engine.agents()), shutdown.clone());
@@ -143,7 +152,23 @@ pub async fn start(config: &Config) -> Result<Coordinator, StartError> {
     servers.spawn(async move { ("the HTTPS server", https.serve(rest_service).await) });
     let config_service = config_service_router(state).into_make_service();
     servers.spawn(async move { ("the config service", http.serve(config_service).await) });
-    Ok(Coordinator { address, fatal, engine, store, handle, servers, shutdown, grace: config.grace, _lock: lock })
+    let own_renewal = shutdown.clone().run_until_cancelled_owned(Arc::clone(&own).keep());
+    servers.spawn(async move { ("the renewal of certificates", own_renewal.await.map_or(Ok(()), Ok)) });
+    let renewal = shutdown.clone().run_until_cancelled_owned(renewal.keep());
+    servers.spawn(async move { ("the renewal of agents' certificates", renewal.await.map_or(Ok(()), Ok)) });
+    Ok(Coordinator {
+        address: rest_address,
+        fatal,
+        own,
+        log_retention,
+        grace: config.grace,
+        engine,
+        store,
+        handle,
+        servers,
+        shutdown,
+        _lock: lock,
+    })
 }
 
 impl Coordinator {
@@ -187,11 +212,10 @@ fn listen(address: SocketAddr) -> Result<std::net::TcpListener, StartError> {
     bind().map_err(|source| StartError::Listen { address, source })
 }
 
-/// Fresh at every start, so it never expires in a process that is restarted once a year.
-fn own_identity(authority: &CertificateAuthority, tls_dir: &Path) -> Result<Identity, TlsError> {
-    let issued = authority.issue(Role::Coordinator, "oblet-coordinator", &[])?;
-    let (certificate, key) = issued.write(tls_dir, "coordinator")?;
-    Identity::read(&tls_dir.join("ca.pem"), &certificate, &key)
+/// Where the journal reads stderr, others may read the journal.
+fn password_file(config: &Config) -> Option<PathBuf> {
+    let beside_the_store = || stderr_is_journal().then(|| config.state_dir.join("initial-password"));
+    config.initial_password_file.clone().or_else(beside_the_store)
 }
 
 /// The password is told once: in a file for its owner's eyes, or on stderr where there is none.
@@ -204,6 +228,7 @@ async fn create_first_user(store: &Store, vault: &Vault, file: Option<&Path>) ->
     match file {
         Some(path) => {
             write_password(path, &password).map_err(|source| StartError::File { path: path.into(), source })?;
+            tracing::info!(path = %path.display(), "the password of the user {FIRST_USER} is in a file");
         }
         // Not through the log, which others may read.
         None => writeln!(io::stderr(), "the password of user {FIRST_USER} is {}", password.as_str())
@@ -256,6 +281,10 @@ impl TaskEngine for Ready {
         let agent = self.engine.agents().agent(AgentAddress::new(address, agent_port));
         let describe = async move { agent?.describe_host().await };
         Box::pin(async move { describe.await.map_err(|error: CallError| error.to_string()) })
+    }
+
+    fn cut_off(&self, host: IpAddr) {
+        self.engine.agents().cut(host);
     }
 
     fn is_ready(&self) -> bool {

@@ -5,6 +5,7 @@ pub use crate::agent::step::BoxFuture;
 use crate::{
     coordinator::{
         engine::{CommandError, Wait},
+        enrolment::Enrolment,
         secrets::Vault,
         store::{Store, tasks::TaskId},
     },
@@ -40,6 +41,9 @@ pub trait TaskEngine: Send + Sync {
         agent_port: u16,
     ) -> BoxFuture<'a, Result<DescribeHostResponse, String>>;
 
+    /// Ends every connection to the agent of a host that is not trusted any more.
+    fn cut_off(&self, host: IpAddr);
+
     /// Unfinished tasks have been taken up again.
     fn is_ready(&self) -> bool;
 }
@@ -54,6 +58,9 @@ pub struct ApiSettings {
     pub address: String,
     /// What config URLs begin with, such as `http://192.0.2.1:8080`.
     pub config_url_base: String,
+    /// Where hosts that are to be enrolled find this coordinator, such as `https://192.0.2.1:8443`.
+    pub rest_url: String,
+    pub enrolment: Arc<Enrolment>,
     pub engine: Arc<dyn TaskEngine>,
     pub registry: Registry,
     /// Ends the streams of events and logs, which else last as long as their clients like.

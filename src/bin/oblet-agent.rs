@@ -4,20 +4,24 @@ use anyhow::Context as _;
 use clap::Parser as _;
 use oblet::{
     agent::{
-        self,
+        self, Reload,
         config::{Config, Flags},
         host::{Host, metrics},
     },
     config::{EXIT_CONFIG, EXIT_USAGE, StateDirectory},
-    telemetry,
+    service_manager::ServiceManager,
+    telemetry::{self, LogFilter},
 };
 use std::{io::Write as _, process::ExitCode, sync::Arc};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 fn main() -> ExitCode {
-    if std::env::args_os().nth(1).is_some_and(|first| first == "shim") {
-        return agent::host::shim::main();
+    let service = ServiceManager::take_from_environment();
+    match std::env::args_os().nth(1) {
+        Some(first) if first == "shim" => return agent::host::shim::main(),
+        Some(first) if first == "enroll" => return agent::enroll::main(),
+        Some(_) | None => {}
     }
     let flags = match Flags::try_parse() {
         Ok(flags) => flags,
@@ -34,10 +38,11 @@ fn main() -> ExitCode {
     if flags.check_config {
         return ExitCode::SUCCESS;
     }
-    if let Err(error) = telemetry::init(&config.log_filter, config.log_format) {
-        return complain(error.as_ref(), EXIT_CONFIG);
-    }
-    match run(config) {
+    let filter = match telemetry::init("oblet-agent", &config.log_filter, config.log_format) {
+        Ok(filter) => filter,
+        Err(error) => return complain(&error, EXIT_CONFIG),
+    };
+    match run(config, flags, filter, &service) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!("the agent stops: {}", telemetry::chain(error.as_ref()));
@@ -51,24 +56,34 @@ fn complain(problem: &dyn std::error::Error, code: u8) -> ExitCode {
     code.into()
 }
 
-fn run(config: Config) -> anyhow::Result<()> {
+fn run(config: Config, flags: Flags, filter: LogFilter, service: &ServiceManager) -> anyhow::Result<()> {
     let _state = StateDirectory::lock(&config.service.state_dir)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("no runtime")?;
-    let ended = runtime.block_on(serve(config));
+    let ended = runtime.block_on(serve(config, flags, filter, service));
     // Operations under way are left to recovery; a blocked thread must not hold up the exit.
     runtime.shutdown_background();
     ended
 }
 
-async fn serve(mut config: Config) -> anyhow::Result<()> {
+async fn serve(mut config: Config, flags: Flags, filter: LogFilter, service: &ServiceManager) -> anyhow::Result<()> {
     let shutdown = CancellationToken::new();
-    tokio::spawn(stop_on_signal(shutdown.clone())?);
+    tokio::spawn(stop_on_signal(shutdown.clone(), service.clone())?);
+    let hangup = signal(SignalKind::hangup())?;
     let metrics = config.metrics_listen.map(agent::listen).transpose()?;
     if let Some(listener) = &metrics {
         config.service.metrics_port = listener.local_addr()?.port();
     }
-    let host = Arc::new(Host::open(config.host)?);
-    let agent = agent::start(config.service, host.clone(), host.clone(), shutdown.clone()).await?;
+    let supervisor = config.supervisor.open(&config.host.root_dir).context("no supervisor")?;
+    let host = Arc::new(Host::open(config.host, supervisor)?);
+    let start = agent::start(config.service, host.clone(), host.clone(), shutdown.clone());
+    let agent = service.while_starting(start).await?;
+    service.ready();
+    let reload = reload_on(hangup, Reload::new(&agent, flags, config.given, filter), service);
+    let running = agent.running();
+    let managed = Arc::clone(&host);
+    let attended = service.attend(agent.heartbeats(), move || {
+        format!("{} operations running, {} instances", running(), managed.instance_count())
+    });
     let exporter = async {
         if let Some(listener) = metrics {
             agent::serve_metrics(listener, metrics::router(host), shutdown).await.context("the exporter failed")?;
@@ -79,22 +94,40 @@ async fn serve(mut config: Config) -> anyhow::Result<()> {
     tokio::select! {
         ended = agent.wait() => ended.map_err(Into::into),
         failed = exporter => failed,
+        () = reload => unreachable_end("the answer to SIGHUP"),
+        () = attended => unreachable_end("the service manager's attendant"),
     }
 }
 
-/// SIGTERM and SIGINT stop the agent; a SIGHUP is answered in the log, because settings are read at the start only.
-fn stop_on_signal(shutdown: CancellationToken) -> std::io::Result<impl Future<Output = ()>> {
+/// Neither ends before the agent does.
+fn unreachable_end(what: &str) -> anyhow::Result<()> {
+    anyhow::bail!("{what} ended unexpectedly")
+}
+
+/// SIGTERM and SIGINT stop the agent.
+fn stop_on_signal(
+    shutdown: CancellationToken,
+    service: ServiceManager,
+) -> std::io::Result<impl Future<Output = ()> + use<>> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut hangup = signal(SignalKind::hangup())?;
     Ok(async move {
-        loop {
-            tokio::select! {
-                _ = terminate.recv() => break,
-                _ = interrupt.recv() => break,
-                _ = hangup.recv() => tracing::info!("SIGHUP changes nothing: restart the agent to read its settings"),
-            }
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
         }
+        service.stopping();
         shutdown.cancel();
     })
+}
+
+async fn reload_on(mut hangup: Signal, reload: Reload, service: &ServiceManager) {
+    while hangup.recv().await.is_some() {
+        service.reloading();
+        match reload.reload() {
+            Ok(needs_restart) => telemetry::reloaded(&needs_restart),
+            Err(error) => telemetry::not_reloaded(&error),
+        }
+        service.ready();
+    }
 }

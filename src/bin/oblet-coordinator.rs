@@ -2,15 +2,21 @@
 
 use clap::Parser as _;
 use oblet::{
-    api::serve::{self, StartError},
+    api::{
+        live,
+        serve::{self, Coordinator},
+    },
     config::{EXIT_CONFIG, EXIT_USAGE},
-    coordinator::config::{Config, Flags, Subcommand},
-    telemetry, tls,
+    coordinator::config::{Config, Flags, SettingFlags, Subcommand},
+    service_manager::ServiceManager,
+    telemetry::{self, LogFilter},
+    tls,
 };
-use std::{fs, io::Write as _, net::IpAddr, path::Path, process::ExitCode};
+use std::{fs, io::Write as _, net::IpAddr, path::Path, pin::pin, process::ExitCode};
 use tokio::signal::unix::{SignalKind, signal};
 
 fn main() -> ExitCode {
+    let service = ServiceManager::take_from_environment();
     let flags = match Flags::try_parse() {
         Ok(flags) => flags,
         Err(error) => {
@@ -25,13 +31,14 @@ fn main() -> ExitCode {
     if flags.check_config {
         return ExitCode::SUCCESS;
     }
-    if let Err(error) = telemetry::init(&config.log_filter, config.log_format) {
-        return fail(&*error, EXIT_CONFIG);
-    }
+    let filter = match telemetry::init("oblet-coordinator", &config.log_filter, config.log_format) {
+        Ok(filter) => filter,
+        Err(error) => return fail(&error, EXIT_CONFIG),
+    };
     tls::install_crypto_provider();
     let result = match &flags.command {
         Some(Subcommand::Certificate { role, name, addresses, out }) => issue(&config, *role, name, addresses, out),
-        None => run(&config),
+        None => run(config, &flags.settings, &filter, &service),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -58,21 +65,51 @@ fn issue(config: &Config, role: tls::Role, name: &str, addresses: &[IpAddr], out
 }
 
 #[tokio::main]
-async fn run(config: &Config) -> anyhow::Result<()> {
+async fn run(config: Config, flags: &SettingFlags, filter: &LogFilter, service: &ServiceManager) -> anyhow::Result<()> {
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-    let mut coordinator = serve::start(config).await.map_err(|error: StartError| error)?;
+    let mut hangup = signal(SignalKind::hangup())?;
+    let mut coordinator = service.while_starting(serve::start(&config)).await?;
     tracing::info!(address = %coordinator.address, version = env!("CARGO_PKG_VERSION"), "serving");
+    service.ready();
+    let engine = coordinator.engine().clone();
+    let mut attended =
+        pin!(service.attend(coordinator.heartbeats(), move || format!("{} tasks are driven", engine.driven())));
     let fatal = coordinator.fatal.clone();
-    let failure = tokio::select! {
-        _ = terminate.recv() => None,
-        _ = interrupt.recv() => None,
-        () = fatal.cancelled() => Some("the store failed; a restart recovers".to_owned()),
-        ended = coordinator.served() => Some(ended),
+    let failure = loop {
+        tokio::select! {
+            _ = terminate.recv() => break None,
+            _ = interrupt.recv() => break None,
+            _ = hangup.recv() => {
+                service.reloading();
+                match reload(&mut coordinator, &config, flags, filter) {
+                    Ok(needs_restart) => telemetry::reloaded(&needs_restart),
+                    Err(error) => telemetry::not_reloaded(error.as_ref()),
+                }
+                service.ready();
+            }
+            () = &mut attended => break Some("the service manager's attendant ended".to_owned()),
+            () = fatal.cancelled() => break Some("the store failed; a restart recovers".to_owned()),
+            ended = coordinator.served() => break Some(ended),
+        }
     };
     tracing::info!("stopping");
+    service.stopping();
     coordinator.stop().await;
     match failure {
         Some(why) => Err(anyhow::anyhow!(why)),
         None => Ok(()),
     }
+}
+
+/// All or nothing; answers the names of settings that wait for a restart.
+fn reload(
+    coordinator: &mut Coordinator,
+    started_with: &Config,
+    flags: &SettingFlags,
+    filter: &LogFilter,
+) -> anyhow::Result<Vec<String>> {
+    let config = Config::load(flags)?;
+    coordinator.reload(&config)?;
+    filter.replace(&config.log_filter)?;
+    Ok(config.given.needs_restart(&started_with.given, &live::LIVE))
 }

@@ -2,6 +2,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::{net::IpAddr, path::PathBuf, time::Duration};
 
 use super::{
+    enrolment::{HostName, ttl},
     obproxy::{AddArgs, CreateArgs},
     output::Format,
 };
@@ -88,7 +89,7 @@ pub(crate) enum Command {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Host {
-    /// Take hosts under control; their agents must be running
+    /// Take hosts under control, whose agents must be running; with --token, let them in first
     Add(HostAdd),
     /// List the hosts
     List,
@@ -96,6 +97,13 @@ pub(crate) enum Host {
     Show { id: u64 },
     /// Let go of a host that runs nothing
     Remove(Removal),
+    /// Trust a host no more, at once; what runs on it goes on
+    Revoke(HostRevoke),
+    /// Tokens with which hosts ask for their first certificate
+    #[command(subcommand)]
+    Token(Token),
+    /// List the certificates that hosts were given
+    Certificates,
     /// Show the agent of a host
     Agent { id: u64 },
     /// Restart the agents of hosts; what they have started goes on
@@ -117,6 +125,27 @@ pub(crate) enum Host {
     },
 }
 
+#[derive(Debug, Subcommand)]
+pub(crate) enum Token {
+    /// List the tokens, newest first; the tokens themselves are not kept
+    List,
+    /// Make a token worthless that was not used
+    Revoke { id: u64 },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct HostRevoke {
+    /// Id or address of the host
+    #[arg(value_name = "HOST")]
+    pub(crate) host: HostName,
+    /// Do not ask
+    #[arg(short, long)]
+    pub(crate) yes: bool,
+    /// Check that it can be revoked without revoking it
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+}
+
 #[derive(Debug, Args)]
 pub(crate) struct HostAdd {
     /// Addresses of the hosts; one request takes up to 50
@@ -134,6 +163,18 @@ pub(crate) struct HostAdd {
     pub(crate) description: Option<String>,
     #[command(flatten)]
     pub(crate) creation: Creation,
+    /// Print for each host the line that enrols it; the host is added after that
+    #[arg(long, conflicts_with_all = ["agent_port", "metrics_port", "alias", "description"])]
+    pub(crate) token: bool,
+    /// How long the line works, such as 30m or 2h
+    #[arg(long, value_parser = ttl, default_value = "1h", requires = "token", value_name = "TIME")]
+    pub(crate) ttl: Duration,
+    /// The host is behind a gateway and comes from another address than its own
+    #[arg(long, requires = "token")]
+    pub(crate) any_source: bool,
+    /// Address under which the host reaches the coordinator, if not under the one that it advertises
+    #[arg(long, requires = "token", value_name = "URL")]
+    pub(crate) coordinator: Option<String>,
 }
 
 #[derive(Debug, Subcommand)]

@@ -3,6 +3,7 @@ use serde_json::{Value, json};
 use super::{
     Context,
     args::{Host as Command, HostAdd},
+    enrolment,
     error::CliError,
     follow,
     output::Column,
@@ -57,6 +58,10 @@ const PROCESSES: &[Column] = &[
 
 pub(crate) async fn run(context: &Context<'_>, command: &Command) -> Result<(), CliError> {
     match command {
+        Command::Add(args) if args.token => enrolment::invite(context, args).await,
+        Command::Revoke(args) => enrolment::revoke(context, args).await,
+        Command::Token(command) => enrolment::token(context, command).await,
+        Command::Certificates => enrolment::certificates(context).await,
         Command::Add(args) => {
             let path = format!("{HOSTS}/batchCreate");
             follow::start(context, &args.creation, "add the hosts", &path, &creation(args)).await

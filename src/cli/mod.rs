@@ -5,6 +5,7 @@
 
 mod args;
 mod client;
+mod enrolment;
 mod error;
 mod event_stream;
 mod follow;
@@ -41,6 +42,11 @@ struct Context<'a> {
     output: &'a Output,
 }
 
+/// The commands and options, for manual pages and completions.
+pub fn command() -> clap::Command {
+    Cli::command()
+}
+
 /// Carries out the command line of this process.
 pub fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
@@ -64,7 +70,7 @@ pub fn main() -> ExitCode {
 fn run(cli: &Cli, output: &Output) -> Result<(), CliError> {
     if let Command::Completion { shell } = cli.command {
         let mut script = Vec::new();
-        clap_complete::generate(shell, &mut Cli::command(), "oblet", &mut script);
+        clap_complete::generate(shell, &mut command(), "oblet", &mut script);
         return output.text(&String::from_utf8_lossy(&script));
     }
     let client = Client::new(Settings::new(&cli.global)?)?;
@@ -97,7 +103,7 @@ impl Context<'_> {
     }
 
     /// Has the operator repeat the id of what is about to be changed, unless `yes`. `doing` completes "cannot ...".
-    fn confirm(&self, yes: bool, id: u64, doing: &str) -> Result<(), CliError> {
+    fn confirm(&self, yes: bool, id: impl std::fmt::Display, doing: &str) -> Result<(), CliError> {
         if yes {
             return Ok(());
         }

@@ -95,11 +95,33 @@ impl Layers {
         self.mistakes.push(format!("{name}: {problem}"));
     }
 
-    /// Ends the reading: names that nobody asked for are mistakes too.
-    pub fn finish(mut self) -> Result<(), ConfigError> {
+    /// Ends the reading of a part of the settings; who reads the rest says what is wrong with it.
+    pub fn finish_part(self) -> Result<(), ConfigError> {
+        if self.mistakes.is_empty() { Ok(()) } else { Err(ConfigError(self.mistakes)) }
+    }
+
+    /// Ends the reading: names that nobody asked for are mistakes too. Answers what was given.
+    pub fn finish(mut self) -> Result<Given, ConfigError> {
         let unknown = self.file.keys().filter(|key| !self.known.contains(key.as_str()));
         self.mistakes.extend(unknown.map(|key| format!("{key} ({}): is not a setting", self.file_name)));
-        if self.mistakes.is_empty() { Ok(()) } else { Err(ConfigError(self.mistakes)) }
+        if !self.mistakes.is_empty() {
+            return Err(ConfigError(self.mistakes));
+        }
+        self.file.extend(self.flags);
+        Ok(Given(self.file))
+    }
+}
+
+/// The settings that flags, environment or file gave, before defaults.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Given(Table);
+
+impl Given {
+    /// Names of the settings that differ from those of the start, without those that are `live`; in alphabetical order.
+    pub fn needs_restart(&self, started_with: &Self, live: &[&str]) -> Vec<String> {
+        let names: BTreeSet<&String> = self.0.keys().chain(started_with.0.keys()).collect();
+        let fixed = names.into_iter().filter(|name| !live.contains(&name.as_str()));
+        fixed.filter(|name| self.0.get(*name) != started_with.0.get(*name)).cloned().collect()
     }
 }
 
@@ -123,6 +145,15 @@ mod tests {
         assert_eq!(layers.or("name", String::new()), "file");
         assert_eq!(layers.or("other", 7), 7);
         layers.finish().unwrap();
+    }
+
+    #[test]
+    fn a_fixed_setting_that_was_changed_added_or_removed_needs_a_restart() {
+        let given = |text: &str| Given(text.parse().unwrap());
+        let old = given("port = 1\nname = 'x'\ngone = true\nlive = 1");
+        assert!(old.needs_restart(&old, &[]).is_empty());
+        let changed = given("port = 2\nname = 'x'\nadded = 1\nlive = 2");
+        assert_eq!(changed.needs_restart(&old, &["live"]), ["added", "gone", "port"]);
     }
 
     #[test]

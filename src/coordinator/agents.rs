@@ -1,26 +1,23 @@
 //! Connections to agents: opened on demand, shared, bounded, and an answer of "unknown" kept apart from "no".
 
+use super::connection::{DialError, Distrust, Gate, OpenGate, Scissors, dial};
 #[cfg(test)]
 use crate::simulation;
 use crate::{
     rpc::{fault_reason, v1, v1::agent_service_client::AgentServiceClient},
-    tls::{Identity, TlsError},
+    tls::{CallerTls, Identity, TlsError},
 };
 use hyper_util::rt::TokioIo;
-use rustls::pki_types::ServerName;
 use std::{
     collections::HashMap,
+    error::Error as _,
     fmt, io,
     net::{IpAddr, SocketAddr},
     path::Path,
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
-use tokio::{
-    io::{AsyncReadExt as _, AsyncSeekExt as _},
-    net::TcpStream,
-};
-use tokio_rustls::{TlsConnector, client::TlsStream};
+use tokio::io::{AsyncReadExt as _, AsyncSeekExt as _};
 use tonic::{
     Code, Request, Status,
     transport::{Channel, Endpoint, Uri},
@@ -65,12 +62,18 @@ pub enum CallError {
     /// The agent does not know what is asked for.
     #[error("agent {agent} does not know it: {message}")]
     NotFound { agent: AgentAddress, message: String },
+    /// The agent is not spoken to, and will not be until its host is enrolled again.
+    #[error("agent {agent} is not trusted: {source}")]
+    Distrusted { agent: AgentAddress, source: Distrust },
     #[error("agent {agent} refused ({reason}): {message}")]
     Refused { agent: AgentAddress, reason: String, message: String },
 }
 
 impl CallError {
     fn of(agent: AgentAddress, status: &Status) -> Self {
+        if let Some(source) = distrust(status) {
+            return Self::Distrusted { agent, source };
+        }
         let message = match status.code() {
             // tonic hides the reason of a failed connection at the end of layers that only pass it on.
             Code::Unavailable | Code::Unknown | Code::Cancelled => crate::telemetry::causes(status).pop(),
@@ -94,6 +97,14 @@ impl CallError {
     }
 }
 
+fn distrust(status: &Status) -> Option<Distrust> {
+    let causes = std::iter::successors(status.source(), |cause| (*cause).source());
+    causes.filter_map(|cause| cause.downcast_ref::<DialError>()).find_map(|error| match error {
+        DialError::Distrust(distrust) => Some(distrust.clone()),
+        DialError::Io(_) | DialError::Certificate(_) | DialError::Undecided(_) => None,
+    })
+}
+
 struct Kept {
     channel: Channel,
     used: Instant,
@@ -105,28 +116,44 @@ type Connect = dyn Fn(AgentAddress) -> Result<Channel, CallError> + Send + Sync;
 pub struct AgentPool {
     connect: Box<Connect>,
     channels: Mutex<HashMap<AgentAddress, Kept>>,
+    scissors: Arc<Scissors>,
 }
 
 impl AgentPool {
-    /// One TLS configuration serves all connections: what rustls keeps for each would cost more than the connection.
+    /// A pool that shows one identity for good.
     pub fn new(identity: &Identity) -> Result<Self, TlsError> {
-        let tls = TlsConnector::from(Arc::new(identity.client()?));
-        Ok(Self::connecting(move |address| {
-            let tls = tls.clone();
-            let connect = move |_: Uri| {
-                let tls = tls.clone();
-                async move { dial(address, tls).await.map(TokioIo::new) }
-            };
-            // The connection is encrypted below; to tonic it is plain.
-            Ok(patient(endpoint(address)?).connect_with_connector_lazy(tower::service_fn(connect)))
-        }))
+        CallerTls::new(identity).map(Self::over)
+    }
+
+    /// A pool that speaks to whoever the authority has signed.
+    pub fn over(tls: CallerTls) -> Self {
+        Self::guarded(tls, Arc::new(OpenGate))
+    }
+
+    /// One TLS configuration serves all connections that are made while it is current: what rustls keeps for each
+    /// would cost more than the connection.
+    pub fn guarded(tls: CallerTls, gate: Arc<dyn Gate>) -> Self {
+        let scissors = Arc::<Scissors>::default();
+        let pool = Self::connecting({
+            let scissors = Arc::clone(&scissors);
+            move |address| {
+                let (tls, gate, scissors) = (tls.clone(), Arc::clone(&gate), Arc::clone(&scissors));
+                let connect = move |_: Uri| {
+                    let dialed = dial(address, tls.clone(), Arc::clone(&gate), Arc::clone(&scissors));
+                    async move { dialed.await.map(TokioIo::new) }
+                };
+                // The connection is encrypted below; to tonic it is plain.
+                Ok(patient(endpoint(address)?).connect_with_connector_lazy(tower::service_fn(connect)))
+            }
+        });
+        Self { scissors, ..pool }
     }
 
     /// A pool whose channels are made by `connect`.
     pub(crate) fn connecting(
         connect: impl Fn(AgentAddress) -> Result<Channel, CallError> + Send + Sync + 'static,
     ) -> Self {
-        Self { connect: Box::new(connect), channels: Mutex::default() }
+        Self { connect: Box::new(connect), channels: Mutex::default(), scissors: Arc::default() }
     }
 
     /// A client for the agent. Connecting happens with the first call, and again after a loss.
@@ -153,12 +180,11 @@ impl AgentPool {
         let channel = kept.map_or_else(|| (self.connect)(address), Ok)?;
         Ok(Agent { address, channel })
     }
-}
 
-async fn dial(address: AgentAddress, tls: TlsConnector) -> io::Result<TlsStream<TcpStream>> {
-    let stream = TcpStream::connect(address.0).await?;
-    stream.set_nodelay(true)?;
-    tls.connect(ServerName::IpAddress(address.0.ip().into()), stream).await
+    /// Ends every connection to the host, whoever holds it. The next call connects again, if it may.
+    pub fn cut(&self, host: IpAddr) {
+        self.scissors.cut(host);
+    }
 }
 
 fn endpoint(address: AgentAddress) -> Result<Endpoint, CallError> {
@@ -239,6 +265,19 @@ impl Agent {
     fn lost(&self) -> impl Fn(simulation::Lost) -> CallError + use<> {
         let agent = self.address;
         move |simulation::Lost| CallError::Unknown { agent, message: "the call got lost".into() }
+    }
+
+    /// Asks for a signing request for a key that the agent has made for itself.
+    pub async fn create_signing_request(&self) -> Result<String, CallError> {
+        let request = Self::request(v1::CreateSigningRequestRequest {});
+        let answer = self.client().create_signing_request(request).await;
+        answer.map(|answer| answer.into_inner().request_pem).map_err(self.error())
+    }
+
+    /// Brings the agent the certificate for that key; it shows it from here on.
+    pub async fn install_certificate(&self, certificate_pem: String) -> Result<(), CallError> {
+        let request = Self::request(v1::InstallCertificateRequest { certificate_pem });
+        self.client().install_certificate(request).await.map(|_| ()).map_err(self.error())
     }
 
     pub async fn describe_host(&self) -> Result<v1::DescribeHostResponse, CallError> {

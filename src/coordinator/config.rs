@@ -1,9 +1,9 @@
 //! Configuration of the coordinator.
 
 use crate::{
-    config::{ConfigError, Layers},
+    config::{ConfigError, Given, Layers},
     telemetry::LogFormat,
-    tls::Role,
+    tls::{CERTIFICATE_LIFE, Role},
 };
 use serde::Serialize;
 use std::{
@@ -44,7 +44,8 @@ pub struct SettingFlags {
     /// address of listen, or 127.0.0.1].
     #[arg(long, env = "OBLET_COORDINATOR_ADVERTISE_ADDRESSES", value_delimiter = ',')]
     pub advertise_addresses: Option<Vec<IpAddr>>,
-    /// Where the password of the first user is written, readable by this user only [default: it is printed once].
+    /// Where the password of the first user is written, readable by this user only [default: it is printed
+    /// once, or written to initial-password in the state directory if the journal reads stderr].
     #[arg(long, env = "OBLET_COORDINATOR_INITIAL_PASSWORD_FILE")]
     pub initial_password_file: Option<PathBuf>,
     /// Address of the config service for proxies, which speak plain HTTP only [default: 0.0.0.0:8080].
@@ -56,7 +57,7 @@ pub struct SettingFlags {
     /// What is logged, such as "info" or "oblet=debug,info" [default: info].
     #[arg(long, env = "OBLET_COORDINATOR_LOG_FILTER", global = true)]
     pub log_filter: Option<String>,
-    /// How log lines look [default: text].
+    /// Where log lines go: auto, text or json on stderr, or journal [default: auto, the journal if it reads stderr].
     #[arg(long, env = "OBLET_COORDINATOR_LOG_FORMAT", global = true)]
     pub log_format: Option<String>,
     /// Days that logs of subtasks are kept after their task came to rest [default: 90].
@@ -65,6 +66,9 @@ pub struct SettingFlags {
     /// Bytes that all logs of subtasks may have; above it those of the oldest tasks go first [default: 4 GiB].
     #[arg(long, env = "OBLET_COORDINATOR_LOG_LIMIT_BYTES")]
     pub log_limit_bytes: Option<u64>,
+    /// Seconds that certificates of agents are good for; they are renewed by two thirds of that [default: 31536000].
+    #[arg(long, env = "OBLET_COORDINATOR_AGENT_CERTIFICATE_SECONDS")]
+    pub agent_certificate_seconds: Option<u64>,
     /// Seconds that requests may take to end when the coordinator stops [default: 10].
     #[arg(long, env = "OBLET_COORDINATOR_GRACE_SECONDS")]
     pub grace_seconds: Option<u32>,
@@ -101,7 +105,11 @@ pub struct Config {
     pub log_filter: String,
     pub log_format: LogFormat,
     pub log_retention: LogRetention,
+    /// How long certificates of agents are good for.
+    pub agent_certificate_life: Duration,
     pub grace: Duration,
+    /// What was given, to be compared with what is given later.
+    pub given: Given,
 }
 
 /// How long logs of subtasks are kept.
@@ -113,6 +121,11 @@ pub struct LogRetention {
 }
 
 const DAY: Duration = Duration::from_secs(86_400);
+
+/// For trials: a renewal takes a second, and is tried more than once before the certificate runs out.
+const SHORTEST_LIFE_SECONDS: u64 = 10;
+/// Half the life of the authority.
+const LONGEST_LIFE_SECONDS: u64 = 5 * 365 * 86_400;
 
 const LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 8443);
 /// OCP's own port.
@@ -151,20 +164,29 @@ impl Config {
             layers.mistake("log_retention_days", "is 0");
         }
         let limit_bytes = layers.or("log_limit_bytes", 4_u64 << 30);
-        let config = Self {
+        let initial_password_file = layers.optional("initial_password_file");
+        let log_format = layers.or("log_format", LogFormat::default());
+        let grace_seconds: u32 = layers.or("grace_seconds", 10);
+        let life = layers.or("agent_certificate_seconds", CERTIFICATE_LIFE.as_secs());
+        if !(SHORTEST_LIFE_SECONDS..=LONGEST_LIFE_SECONDS).contains(&life) {
+            let limits = format!("is not from {SHORTEST_LIFE_SECONDS} to {LONGEST_LIFE_SECONDS}");
+            layers.mistake("agent_certificate_seconds", limits);
+        }
+        let given = layers.finish()?;
+        Ok(Self {
             listen,
             state_dir,
             advertise_addresses,
-            initial_password_file: layers.optional("initial_password_file"),
+            initial_password_file,
             config_service_listen,
             config_url_base,
             log_filter,
-            log_format: layers.or("log_format", LogFormat::default()),
+            log_format,
             log_retention: LogRetention { age: DAY * log_retention_days, limit_bytes },
-            grace: Duration::from_secs(layers.or("grace_seconds", 10_u32).into()),
-        };
-        layers.finish()?;
-        Ok(config)
+            agent_certificate_life: Duration::from_secs(life),
+            grace: Duration::from_secs(grace_seconds.into()),
+            given,
+        })
     }
 }
 
@@ -187,10 +209,13 @@ mod tests {
             config_url_base: Some("ftp://x/".into()),
             log_format: Some("xml".into()),
             log_retention_days: Some(0),
+            agent_certificate_seconds: Some(9),
             ..SettingFlags::default()
         };
         let told = Config::load(&flags).unwrap_err().to_string();
-        for name in ["listen", "state_dir", "config_url_base", "log_format", "log_retention_days"] {
+        for name in
+            ["listen", "state_dir", "config_url_base", "log_format", "log_retention_days", "agent_certificate_seconds"]
+        {
             assert!(told.contains(name), "{name} is not in {told}");
         }
     }

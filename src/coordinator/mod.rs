@@ -2,7 +2,11 @@
 
 pub mod agents;
 pub mod config;
+pub mod connection;
 pub mod engine;
+pub mod enrolment;
 pub mod host_watch;
+pub mod renewal;
 pub mod secrets;
 pub mod store;
+pub mod trust;

@@ -1,4 +1,4 @@
-use super::TlsError;
+use super::{HTTP2, Identity, TlsError, certificate::first};
 use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair,
     KeyUsagePurpose, SanType,
@@ -38,6 +38,25 @@ impl Issued {
         replace(&certificate, self.certificate_pem.as_bytes(), 0o644)?;
         Ok((certificate, key))
     }
+
+    /// Trusts who comes from `authority`.
+    pub fn identity(&self, authority: &CertificateAuthority) -> Identity {
+        Identity {
+            ca_pem: authority.certificate_pem.clone().into(),
+            certificate_pem: self.certificate_pem.clone().into(),
+            key_pem: self.key_pem.as_bytes().to_vec().into(),
+        }
+    }
+
+    /// For a server that asks nobody for a certificate. It sends the authority's along, because an agent that is to be
+    /// enrolled knows nothing but that one's fingerprint.
+    pub fn public_server(&self, authority: &CertificateAuthority) -> Result<rustls::ServerConfig, TlsError> {
+        let (_, mut own, key) = self.identity(authority).parse()?;
+        own.push(first(authority.certificate_pem.as_bytes())?);
+        let mut config = rustls::ServerConfig::builder().with_no_client_auth().with_single_cert(own, key)?;
+        config.alpn_protocols = vec![HTTP2.to_vec(), b"http/1.1".to_vec()];
+        Ok(config)
+    }
 }
 
 /// The authority that the coordinator makes on its first start.
@@ -46,8 +65,12 @@ pub struct CertificateAuthority {
     certificate_pem: String,
 }
 
-const AUTHORITY_DAYS: i64 = 3650;
-const CERTIFICATE_DAYS: i64 = 365;
+const AUTHORITY_LIFE: std::time::Duration = std::time::Duration::from_secs(3650 * 24 * 3600);
+/// How long a certificate is good for after it was issued.
+pub const CERTIFICATE_LIFE: std::time::Duration = std::time::Duration::from_secs(CERTIFICATE_DAYS * 24 * 3600);
+/// When it is renewed. Half of its life is well before two thirds, so that what is in the way has months to be noticed.
+pub const RENEW_AFTER: std::time::Duration = std::time::Duration::from_secs(CERTIFICATE_DAYS * 12 * 3600);
+const CERTIFICATE_DAYS: u64 = 365;
 
 impl CertificateAuthority {
     /// Reads `ca.pem` and `ca.key` of `directory`; makes them if neither is there.
@@ -84,6 +107,10 @@ impl CertificateAuthority {
         &self.certificate_pem
     }
 
+    pub(super) fn issuer(&self) -> &CertifiedIssuer<'static, KeyPair> {
+        &self.issuer
+    }
+
     /// A certificate for `name`, valid at `addresses`.
     pub fn issue(&self, role: Role, name: &str, addresses: &[IpAddr]) -> Result<Issued, TlsError> {
         let mut params = CertificateParams::new(vec![name.to_owned()]).map_err(TlsError::Issue)?;
@@ -94,7 +121,7 @@ impl CertificateAuthority {
             Role::Coordinator => ExtendedKeyUsagePurpose::ClientAuth,
         }];
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-        (params.not_before, params.not_after) = validity(CERTIFICATE_DAYS);
+        (params.not_before, params.not_after) = validity(CERTIFICATE_LIFE);
         let key = KeyPair::generate().map_err(TlsError::Issue)?;
         let certificate = params.signed_by(&key, &self.issuer).map_err(TlsError::Issue)?;
         Ok(Issued { certificate_pem: certificate.pem(), key_pem: Zeroizing::new(key.serialize_pem()) })
@@ -106,25 +133,29 @@ fn authority_params() -> CertificateParams {
     params.distinguished_name.push(DnType::CommonName, "oblet authority");
     params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-    (params.not_before, params.not_after) = validity(AUTHORITY_DAYS);
+    (params.not_before, params.not_after) = validity(AUTHORITY_LIFE);
     params
 }
 
 /// From an hour ago, so that a clock that is a little late does not refuse a fresh certificate.
-fn validity(days: i64) -> (OffsetDateTime, OffsetDateTime) {
+pub(super) fn validity(life: std::time::Duration) -> (OffsetDateTime, OffsetDateTime) {
     let now = OffsetDateTime::from(std::time::SystemTime::now());
-    (now - Duration::hours(1), now + Duration::days(days))
+    (now - Duration::hours(1), now + life)
 }
 
 /// Writes a file so that a reader sees the old or the new content and the mode is right from the first byte.
-fn replace(path: &Path, content: &[u8], mode: u32) -> Result<(), TlsError> {
+pub(super) fn replace(path: &Path, content: &[u8], mode: u32) -> Result<(), TlsError> {
+    let temporary = path.with_extension("tmp");
     let write = || -> io::Result<()> {
-        let temporary = path.with_extension("tmp");
         let _ = fs::remove_file(&temporary);
         let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(mode).open(&temporary)?;
         file.write_all(content)?;
         file.sync_all()?;
         fs::rename(&temporary, path)
     };
-    write().map_err(|source| TlsError::File { path: path.into(), source })
+    write().map_err(|source| {
+        // A full disk needs the room more than anyone needs half a file.
+        let _ = fs::remove_file(&temporary);
+        TlsError::File { path: path.into(), source }
+    })
 }

@@ -4,8 +4,18 @@
 //! coordinator's certificate calls agents, so one agent cannot command another.
 
 mod authority;
+mod certificate;
+mod exchange;
+mod pin;
+mod reloadable;
+mod signing;
 
-pub use authority::{CertificateAuthority, Issued, Role};
+pub use authority::{CERTIFICATE_LIFE, CertificateAuthority, Issued, RENEW_AFTER, Role};
+pub use certificate::{CertificateFacts, Fingerprint, NoFingerprint, is_about_time, verify};
+pub use exchange::{Expected, IdentityPaths, UnfitCertificate};
+pub use pin::{PinFailure, PinnedAuthority};
+pub use reloadable::{AgentTls, CallerTls, Reloadable, Side};
+pub use signing::{Requested, Signed, SigningError};
 
 use rustls::{
     pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _},
@@ -43,6 +53,10 @@ pub enum TlsError {
     Verifier(#[from] rustls::server::VerifierBuilderError),
     #[error("a certificate cannot be made")]
     Issue(#[source] rcgen::Error),
+    #[error("what should be a certificate is none")]
+    Malformed,
+    #[error("the system gave no random bytes")]
+    Random,
 }
 
 /// Chooses ring for the whole process. Every `main` and every test that uses TLS calls it first; calling it again is harmless.

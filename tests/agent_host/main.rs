@@ -12,5 +12,4 @@ mod installation;
 mod packages;
 mod place;
 mod proxies;
-mod runs;
 mod stopping;

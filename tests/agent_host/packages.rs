@@ -2,10 +2,7 @@
 
 use crate::place::{PACKAGE, Place, launch, rpm_is_missing, supervisor};
 use oblet::{
-    agent::{
-        host::Supervisor as _,
-        step::{Carrier as _, Undoes},
-    },
+    agent::step::{Carrier as _, Undoes},
     graph::Effect,
 };
 use std::fs;

@@ -2,7 +2,9 @@
 
 use oblet::{
     agent::{
-        host::{DirectSupervisor, Host, HostSettings, Launch, RunState, Supervisor as _},
+        host::{
+            DirectSupervisor, Host, HostSettings, Kind, Launch, ProcessId, RunState, Supervisor, SystemdSupervisor,
+        },
         step::{BoxFuture, Carrier as _, Done, IdentityStore, Secrets, StepContext, StepError, StepLog, Undoes},
     },
     graph::Effect,
@@ -13,7 +15,7 @@ use oblet::{
 };
 use sha2::{Digest as _, Sha256};
 use std::{
-    fs,
+    env, fs,
     io::Write as _,
     net::TcpListener,
     os::unix::fs::PermissionsExt as _,
@@ -67,11 +69,18 @@ pub(crate) struct Place {
 /// A test that fails leaves no process behind.
 impl Drop for Place {
     fn drop(&mut self) {
-        for run in fs::read_dir(self.dir.path().join("state/runs")).into_iter().flatten() {
-            if let Ok(RunState::Running(process)) = supervisor().find(&run.unwrap().path()) {
-                let pid = nix::unistd::Pid::from_raw(process.pid);
-                let _ = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL);
-            }
+        let runs = fs::read_dir(self.dir.path().join("state/runs")).into_iter().flatten();
+        let runs: Vec<PathBuf> = runs.map(|run| run.unwrap().path()).collect();
+        let stopped = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(async {
+                for run in runs {
+                    supervisor().stop(&run, Duration::ZERO).await.unwrap();
+                }
+            });
+        });
+        if stopped.join().is_err() {
+            eprintln!("processes below {} could not be stopped", self.dir.path().display());
         }
     }
 }
@@ -86,8 +95,14 @@ fn me() -> String {
     nix::unistd::User::from_uid(nix::unistd::geteuid()).unwrap().unwrap().name
 }
 
-pub(crate) fn supervisor() -> DirectSupervisor {
-    DirectSupervisor::with_agent(env!("CARGO_BIN_EXE_oblet-agent").into())
+/// The supervisor that the promises of `tests/supervisor` are tried with, chosen in the same way.
+pub(crate) fn supervisor() -> Box<dyn Supervisor> {
+    let agent = env::var_os("OBLET_TEST_AGENT").unwrap_or(env!("CARGO_BIN_EXE_oblet-agent").into());
+    match env::var("OBLET_TEST_SUPERVISOR").as_deref() {
+        Ok("systemd") => Box::new(SystemdSupervisor::with_agent(agent.into())),
+        Ok("direct") | Err(_) => Box::new(DirectSupervisor::with_agent(agent.into())),
+        Ok(other) => panic!("OBLET_TEST_SUPERVISOR is {other:?}, neither direct nor systemd"),
+    }
 }
 
 impl Place {
@@ -133,7 +148,7 @@ impl Place {
         };
         fs::create_dir_all(&settings.root_dir).unwrap();
         fs::set_permissions(&settings.root_dir, fs::Permissions::from_mode(0o755)).unwrap();
-        Host::with_supervisor(settings, Box::new(supervisor())).unwrap()
+        Host::open(settings, supervisor()).unwrap()
     }
 
     pub(crate) fn context(&self, run_id: &str, identity: Option<String>) -> (StepContext, Arc<Identities>) {
@@ -228,11 +243,19 @@ pub(crate) async fn until(what: &str, condition: impl Fn() -> bool) {
     }
 }
 
+/// The program of a run that has to be there.
+pub(crate) async fn running(run: &Path) -> ProcessId {
+    let RunState::Running(process) = supervisor().find(run).await.unwrap() else { panic!("it does not run") };
+    process
+}
+
 pub(crate) fn launch(dir: &Path, script: &str) -> Launch {
     Launch {
+        kind: Kind::Job,
+        description: "a script".into(),
         program: "/bin/sh".into(),
         arguments: vec!["-c".into(), script.into()],
-        environment: vec![("PATH".into(), "/usr/bin:/bin".into()), ("SECRET".into(), "not-to-be-seen".into())],
+        environment: vec![("PATH".into(), "/usr/bin:/bin".into())],
         directory: dir.into(),
         user: None,
         log: dir.join("log"),

@@ -1,9 +1,9 @@
 //! Proxies that die, stay, and are in the way.
 
-use crate::place::{PACKAGE, Place, rpm_is_missing, start_step, supervisor, until};
+use crate::place::{PACKAGE, Place, rpm_is_missing, running, start_step, until};
 use oblet::{
     agent::{
-        host::{ProcessId, RunState, Supervisor as _},
+        host::ProcessId,
         step::{Carrier as _, Undoes},
     },
     graph::Effect,
@@ -51,7 +51,7 @@ async fn left_alone(place: &mut Place) -> (StartObproxy, Option<String>, Process
     let named: serde_json::Value = serde_json::from_str(identity.as_deref().unwrap()).unwrap();
     let run = place.dir.path().join("state/runs").join(named["run"].as_str().unwrap());
     place.host = Place::open(place.dir.path());
-    let RunState::Running(before) = supervisor().find(&run).unwrap() else { panic!("it does not run") };
+    let before = running(&run).await;
     (start, identity, before)
 }
 

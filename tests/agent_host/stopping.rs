@@ -2,10 +2,7 @@
 
 use crate::place::{PACKAGE, Place, launch, rpm_is_missing, start_step, supervisor, until};
 use oblet::{
-    agent::{
-        host::Supervisor as _,
-        step::{Carrier as _, StepContext},
-    },
+    agent::step::{Carrier as _, StepContext},
     graph::Effect,
     steps::AgentStep,
 };
@@ -116,7 +113,7 @@ async fn files_of_runs_that_ended_are_let_go_and_those_of_a_living_one_stay() {
     let runs = place.dir.path().join("state/runs");
     assert!(place.host.runs().is_empty());
     supervisor().start(&runs.join("ended"), &launch(place.dir.path(), "exit 0")).await.unwrap();
-    until("the outcome", || supervisor().outcome(&runs.join("ended")).unwrap().is_some()).await;
+    until("the outcome", || runs.join("ended/outcome").exists()).await;
     supervisor().start(&runs.join("living"), &launch(place.dir.path(), "exec sleep 600")).await.unwrap();
     fs::create_dir(runs.join("never-begun")).unwrap();
     let mut names = place.host.runs();

@@ -5,7 +5,8 @@ use serde_json::{Value, json};
 use sqlx::Row as _;
 use std::collections::BTreeMap;
 
-/// Every operation that changes something, by its id; an upload cannot be tried without being sent.
+/// Every operation that changes something, by its id; an upload cannot be tried without being sent, and a host that
+/// enrols has no use for a trial.
 fn operations() -> Vec<String> {
     let described = serde_json::to_value(oblet::api::openapi()).unwrap();
     let mut found = Vec::new();
@@ -15,7 +16,7 @@ fn operations() -> Vec<String> {
                 list.iter().any(|parameter| parameter["name"] == "dryRun" && parameter["in"] == "query")
             });
             let id = operation["operationId"].as_str().unwrap();
-            assert_eq!(takes, method != "get" && id != "uploadPackage", "{method} {path}");
+            assert_eq!(takes, method != "get" && id != "uploadPackage" && id != "enrollHost", "{method} {path}");
             if takes {
                 found.push(id.to_owned());
             }
@@ -30,6 +31,8 @@ async fn lab() -> (Lab, BTreeMap<&'static str, (&'static str, String, Value)>) {
     let lab = Lab::furnished().await;
     lab.have_hosts(&["192.0.2.3"]).await;
     lab.upload("obproxy-1.9.2.0-1.el7.x86_64.rpm", &package("obproxy", "1.9.2.0", "1.el7", "x86_64")).await.data();
+    let tokens = json!({"innerIpAddressList": ["192.0.2.3"]});
+    lab.post("/api/v2/compute/hosts/enrolmentTokens", tokens).await.data();
     let failed = lab.failed_task(failure()).await;
     let proxies = |host: i64| json!({"hostIds": [host], "sqlPort": 2883, "exporterPort": 2884, "version": OBPROXY});
     let batch_add = "/api/v2/obproxy/clusters/1/obproxies/batchAdd";
@@ -43,6 +46,14 @@ async fn lab() -> (Lab, BTreeMap<&'static str, (&'static str, String, Value)>) {
         ("addObproxies", ("POST", batch_add.to_owned(), proxies(1))),
         ("cancelSubtask", ("POST", subtask(&running, 0, "cancel"), nothing())),
         ("cancelTask", ("POST", task(&running, "cancel"), nothing())),
+        (
+            "createEnrolmentTokens",
+            (
+                "POST",
+                "/api/v2/compute/hosts/enrolmentTokens".into(),
+                json!({"innerIpAddressList": ["192.0.2.1"], "anySource": true}),
+            ),
+        ),
         (
             "createHosts",
             (
@@ -61,6 +72,8 @@ async fn lab() -> (Lab, BTreeMap<&'static str, (&'static str, String, Value)>) {
         ("restartHostAgents", ("POST", "/compute/hosts/batchRestartAgents".into(), json!({"hostIds": [1, 2]}))),
         ("retrySubtask", ("POST", subtask(&failed, 1, "retry"), nothing())),
         ("retryTask", ("POST", task(&failed, "retry"), nothing())),
+        ("revokeEnrolmentToken", ("DELETE", "/api/v2/compute/hosts/enrolmentTokens/1".into(), nothing())),
+        ("revokeHost", ("POST", "/api/v2/compute/hosts/revoke".into(), json!({"hostId": 3}))),
         ("rollBackTask", ("POST", task(&failed, "rollback"), nothing())),
         ("skipSubtask", ("POST", subtask(&failed, 1, "skip"), nothing())),
         ("stopHostAgent", ("POST", "/api/v2/compute/hosts/1/agent/stop".into(), nothing())),

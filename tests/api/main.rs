@@ -7,6 +7,8 @@ mod decisions;
 #[cfg(test)]
 mod dry_run;
 #[cfg(test)]
+mod enrolment;
+#[cfg(test)]
 mod host_agents;
 #[cfg(test)]
 mod host_preparation;

@@ -9,6 +9,7 @@ use oblet::{
     api::{ApiSettings, ApiState, BoxFuture, TaskEngine},
     coordinator::{
         engine::{CommandError, Wait},
+        enrolment::Enrolment,
         secrets::Vault,
         store::{
             Store,
@@ -20,6 +21,7 @@ use oblet::{
     },
     graph::{Command, Direction, Effect, Event, Failure, NodeIndex},
     rpc::v1::{AgentProcess, DescribeHostResponse},
+    tls::CertificateAuthority,
 };
 use rpm::{BuildConfig, CompressionType, FileOptions, PackageBuilder};
 use serde_json::{Value, json};
@@ -28,6 +30,7 @@ use std::{
     net::IpAddr,
     path::PathBuf,
     sync::{Arc, Mutex},
+    time::Duration,
 };
 use tempfile::TempDir;
 use tokio::sync::watch;
@@ -44,6 +47,7 @@ pub(crate) struct NotingEngine {
     pub(crate) woken: Mutex<Vec<i64>>,
     pub(crate) commits: watch::Sender<u64>,
     pub(crate) waits: Mutex<HashMap<NodeIndex, Wait>>,
+    pub(crate) cut_off: Mutex<Vec<IpAddr>>,
 }
 
 impl TaskEngine for NotingEngine {
@@ -101,6 +105,10 @@ impl TaskEngine for NotingEngine {
             })
         };
         Box::pin(async move { answer })
+    }
+
+    fn cut_off(&self, host: IpAddr) {
+        self.cut_off.lock().unwrap().push(host);
     }
 
     fn is_ready(&self) -> bool {
@@ -179,9 +187,14 @@ impl Lab {
             woken: Mutex::default(),
             commits: watch::Sender::new(0),
             waits: Mutex::default(),
+            cut_off: Mutex::default(),
         });
+        let authority = Arc::new(CertificateAuthority::load_or_create(directory.path()).unwrap());
+        let life = Duration::from_secs(3600);
         let state = ApiState::new(ApiSettings {
             store: store.clone(),
+            rest_url: "https://192.0.2.250:8443".into(),
+            enrolment: Arc::new(Enrolment::new(store.clone(), authority, life).unwrap()),
             vault: Arc::new(Vault::load_or_create(&directory.path().join("key")).unwrap()),
             packages_dir,
             max_package_bytes: MAX_PACKAGE_BYTES,

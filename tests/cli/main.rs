@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a panic is fine where it fails a test")]
 
+mod enrolment;
 mod errors;
 mod fake;
 mod objects;

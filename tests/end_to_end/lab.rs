@@ -242,11 +242,15 @@ impl Lab {
 
     /// Waits until coordinator and agents answer.
     pub(crate) async fn connect(&mut self) {
-        let path = self.directory.path().to_owned();
-        wait_for("the coordinator", || TcpStream::connect(self.listen).is_ok()).await;
+        self.connect_coordinator().await;
         for host in &self.hosts {
             wait_for("an agent", || TcpStream::connect((host.address, AGENT_PORT)).is_ok()).await;
         }
+    }
+
+    pub(crate) async fn connect_coordinator(&mut self) {
+        let path = self.directory.path().to_owned();
+        wait_for("the coordinator", || TcpStream::connect(self.listen).is_ok()).await;
         let ca = fs::read(path.join("coordinator/state/tls/ca.pem")).unwrap();
         let password = fs::read_to_string(path.join("password")).unwrap();
         self.rest = Some(Rest::new(self.listen, &ca, password.trim()));

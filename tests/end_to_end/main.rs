@@ -13,10 +13,12 @@ mod cancel;
 mod chaos;
 mod crashes;
 mod disk;
+mod enrolment;
 mod install;
 mod lab;
 mod network;
 mod preparation;
+#[path = "../support/rest.rs"]
 mod rest;
 mod rollback;
 mod upgrade;

@@ -56,6 +56,7 @@ async fn run(carrier: SimulatedHost, state_dir: PathBuf) -> anyhow::Result<()> {
         state_dir,
         // The simulated network is plain.
         identity: Identity { ca_pem: Vec::new(), certificate_pem: Vec::new(), key_pem: Vec::new().into() },
+        identity_paths: None,
         reflection: false,
         retention: Duration::from_secs(86_400),
         log_limit_bytes: u64::MAX,
@@ -63,6 +64,6 @@ async fn run(carrier: SimulatedHost, state_dir: PathBuf) -> anyhow::Result<()> {
     };
     let incoming = network::listen().await?;
     let carrier = Arc::new(carrier);
-    let serving = start_on(settings, incoming, carrier.clone(), carrier, CancellationToken::new()).await?;
-    Ok(serving.await??)
+    let started = start_on(settings, None, incoming, carrier.clone(), carrier, CancellationToken::new()).await?;
+    Ok(started.serving.await??)
 }

@@ -63,9 +63,9 @@ pub(super) async fn execute(host: &Host, step: &InstallPackage, context: &StepCo
     let mut ours = false;
     if let Some(earlier) = read_identity(context.identity.as_deref()) {
         let run_dir = runs::dir(&host.settings, &earlier.run);
-        let state = host.find(&earlier.run)?;
-        if let RunState::Running(process) = &state {
-            context.log.line(&format!("rpm still runs as pid {}, waiting for it", process.pid));
+        let state = host.find(&earlier.run).await?;
+        if state.lives() {
+            context.log.line("rpm still runs, waiting for it");
             if let Err(error) = runs::wait(&*host.supervisor, &run_dir, RPM_GRACE, context, "rpm").await {
                 return Err(error.leaving(left(&database, step).await));
             }
@@ -118,7 +118,7 @@ async fn left(database: &RpmDatabase<'_>, step: &InstallPackage) -> Effect {
 /// A run that was named and never began has installed nothing: what is there is somebody else's.
 fn has_begun(state: &RunState) -> bool {
     match state {
-        RunState::Running(_) | RunState::Ended(_) => true,
+        RunState::Running(_) | RunState::Between | RunState::Ended(_) => true,
         RunState::Nothing => false,
     }
 }
@@ -185,8 +185,8 @@ pub(super) async fn undo(
 
 /// Waits for the end of a run; answers whether it ever began.
 async fn settle(host: &Host, identity: &Identity, context: &StepContext) -> Result<bool, StepError> {
-    let state = host.find(&identity.run)?;
-    if let RunState::Running(_) = state {
+    let state = host.find(&identity.run).await?;
+    if state.lives() {
         let run_dir = runs::dir(&host.settings, &identity.run);
         runs::wait(&*host.supervisor, &run_dir, RPM_GRACE, context, "rpm").await?;
     }

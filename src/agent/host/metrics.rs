@@ -201,7 +201,7 @@ mod tests {
     #[tokio::test]
     async fn the_page_is_valid_and_names_the_instances() {
         let root = tempfile::tempdir().unwrap();
-        let host = Host::open(settings(root.path())).unwrap();
+        let host = Host::open(settings(root.path()), Box::new(super::super::DirectSupervisor::new())).unwrap();
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let port = i64::from(listener.local_addr().unwrap().port()).try_into().unwrap();
         let instance = Instance {

@@ -1,6 +1,7 @@
 //! What a step really does on a host. One file per concern; the shim and the supervisor keep processes beyond the agent.
 
 mod check_host;
+mod choice;
 mod commands;
 mod direct;
 mod durable;
@@ -23,16 +24,20 @@ mod runs;
 mod scrape;
 pub mod settings;
 pub mod shim;
+mod shimmed;
 mod sockets;
 mod start_obproxy;
 mod supervisor;
+mod systemd;
 #[cfg(test)]
 mod testing;
 
+pub use choice::SupervisorChoice;
 pub use direct::DirectSupervisor;
 pub use process::ProcessId;
 pub use settings::HostSettings;
-pub use supervisor::{Launch, RunOutcome, RunState, Supervisor};
+pub use supervisor::{Kind, Launch, RunOutcome, RunState, ServiceName, Supervisor};
+pub use systemd::SystemdSupervisor;
 
 use super::{
     HostView,
@@ -65,12 +70,8 @@ pub struct Host {
 }
 
 impl Host {
-    /// Opens the managed state, creating the state directory if it is missing. Processes are started directly.
-    pub fn open(settings: HostSettings) -> Result<Self, HostError> {
-        Self::with_supervisor(settings, Box::new(DirectSupervisor::new()))
-    }
-
-    pub fn with_supervisor(settings: HostSettings, supervisor: Box<dyn Supervisor>) -> Result<Self, HostError> {
+    /// Opens the managed state, creating the state directory if it is missing.
+    pub fn open(settings: HostSettings, supervisor: Box<dyn Supervisor>) -> Result<Self, HostError> {
         DirBuilder::new().recursive(true).mode(0o700).create(&settings.state_dir)?;
         let managed = Managed::open(&settings.state_dir)?;
         Ok(Self { settings: Arc::new(settings), supervisor, managed, scraper: Scraper::new()? })
@@ -92,8 +93,14 @@ impl Host {
         }
     }
 
-    fn find(&self, run: &str) -> Result<RunState, StepError> {
-        self.supervisor.find(&runs::dir(&self.settings, run)).map_err(supervisor::failed("looking for the process"))
+    /// How many instances the agent looks after.
+    pub fn instance_count(&self) -> usize {
+        self.managed.all(List::Instances).len()
+    }
+
+    async fn find(&self, run: &str) -> Result<RunState, StepError> {
+        let found = self.supervisor.find(&runs::dir(&self.settings, run)).await;
+        found.map_err(supervisor::failed("looking for the process"))
     }
 }
 

@@ -4,18 +4,20 @@ use super::{
     durable::{read_json, write_json},
     proxy_config::proxy_hash,
     settings::HostSettings,
-    supervisor::Launch,
+    supervisor::{Kind, Launch, ServiceName},
 };
 use crate::{
     agent::step::StepError,
-    steps::{StartObproxy, WorkMode},
+    steps::{InstanceKind, StartObproxy, WorkMode, values::Port},
 };
 use serde::{Deserialize, Serialize};
 use std::{
-    fs, io,
-    os::unix::fs::PermissionsExt as _,
+    fs::{self, DirBuilder},
+    io,
+    os::unix::fs::{DirBuilderExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
 };
+use zeroize::Zeroizing;
 
 /// Directories that obproxy expects below its root.
 const DIRECTORIES: [&str; 5] = ["etc", "log", ".conf", "control-config", "sharding-config"];
@@ -152,6 +154,21 @@ pub(super) fn arguments(settings: &HostSettings, step: &StartObproxy) -> Result<
     Ok(arguments)
 }
 
+fn service_name(port: Port) -> ServiceName {
+    ServiceName::new(InstanceKind::Obproxy, port)
+}
+
+/// Where the proxy's own words before its log begins are found.
+pub(super) fn log(settings: &HostSettings, port: Port) -> PathBuf {
+    settings.instance_log(service_name(port))
+}
+
+/// Makes the directory of [`log`].
+pub(super) fn make_log_directory(log: &Path) -> io::Result<()> {
+    let dir = log.parent().ok_or_else(|| io::Error::other("the log has no directory"))?;
+    DirBuilder::new().recursive(true).mode(0o755).create(dir)
+}
+
 /// `program` is `<home>/bin/obproxy`; its path is absolute because a hot restart executes it again.
 pub(super) fn launch(
     settings: &HostSettings,
@@ -164,18 +181,27 @@ pub(super) fn launch(
     let text = |path: &Path| path.to_string_lossy().into_owned();
     let library = super::install_package::home(&program).unwrap_or(Path::new("/")).join("lib");
     let search = std::env::join_paths(&settings.search_path).unwrap_or_default();
-    let mut environment = vec![
+    let environment = vec![
         ("PATH".into(), search.to_string_lossy().into_owned()),
         ("HOME".into(), text(&directory)),
         ("OBPROXY_ROOT".into(), text(&directory)),
         ("LD_LIBRARY_PATH".into(), text(&library)),
     ];
-    if let Some(password) = observer_password {
-        // The environment is the one way in that does not show in the process list; there it is taken as a hash.
-        environment.push((crate::steps::OBSERVER_SYS_PASSWORD.into(), proxy_hash(password)));
-    }
-    let log = directory.join("log/obproxy.out");
-    Ok(Launch { program, arguments: arguments(settings, step)?, environment, directory, user, log })
+    // The environment is the one way in that does not show in the process list; there it is taken as a hash.
+    let secret = |password| (crate::steps::OBSERVER_SYS_PASSWORD.to_owned(), Zeroizing::new(proxy_hash(password)));
+    Ok(Launch {
+        kind: Kind::Service {
+            name: service_name(step.sql_port),
+            secrets: observer_password.map(secret).into_iter().collect(),
+        },
+        description: format!("OBProxy {} on port {}, started by oblet", step.app_name, step.sql_port),
+        program,
+        arguments: arguments(settings, step)?,
+        environment,
+        directory,
+        user,
+        log: log(settings, step.sql_port),
+    })
 }
 
 #[cfg(test)]
@@ -222,7 +248,10 @@ mod tests {
         let url = || WorkMode::ConfigUrl { url: "http://c/?".into() };
         let launch = launch(&settings, &step(url(), &[]), "/h/bin/obproxy".into(), None, Some("123456")).unwrap();
         let environment: std::collections::BTreeMap<_, _> = launch.environment.iter().cloned().collect();
-        assert_eq!(environment["observer_sys_password"], "7c4a8d09ca3762af61e59520943dc26494f8941b");
+        let Kind::Service { secrets, .. } = &launch.kind else { panic!("a proxy is a service") };
+        assert_eq!(secrets[0].0, "observer_sys_password");
+        assert_eq!(secrets[0].1.as_str(), "7c4a8d09ca3762af61e59520943dc26494f8941b");
+        assert!(!environment.contains_key("observer_sys_password"));
         assert_eq!(environment["LD_LIBRARY_PATH"], "/h/lib");
         assert_eq!(environment["OBPROXY_ROOT"], "/r/run/obproxy/2883");
         assert!(!launch.arguments.concat().contains("7c4a"));

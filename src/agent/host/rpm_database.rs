@@ -5,7 +5,7 @@ use super::{
     package_file::CheckedPackage,
     runs,
     settings::HostSettings,
-    supervisor::{Launch, RunOutcome, Supervisor},
+    supervisor::{Kind, Launch, RunOutcome, Supervisor},
 };
 use crate::{
     agent::step::{StepContext, StepError},
@@ -168,8 +168,11 @@ impl<'a> RpmDatabase<'a> {
     ) -> Result<RunOutcome, StepError> {
         let run_dir = runs::dir(self.settings, run);
         let log = context.log.path().unwrap_or_else(|| run_dir.join("log"));
-        context.log.line(&format!("rpm {}", arguments.join(" ")));
+        let command = format!("rpm {}", arguments.join(" "));
+        context.log.line(&command);
         let launch = Launch {
+            kind: Kind::Job,
+            description: format!("oblet: {command}"),
             program: self.rpm.clone(),
             arguments,
             environment: self.environment(),

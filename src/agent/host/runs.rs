@@ -93,10 +93,10 @@ pub(super) async fn wait(
     let end = deadline(context);
     let mut poll = FIRST_POLL;
     loop {
-        match supervisor.find(run_dir).map_err(failed(what))? {
+        match supervisor.find(run_dir).await.map_err(failed(what))? {
             RunState::Ended(outcome) => return Ok(outcome),
             RunState::Nothing => return Ok(RunOutcome::NotStarted("it was given up before it began".into())),
-            RunState::Running(_) => {}
+            RunState::Running(_) | RunState::Between => {}
         }
         let late = Instant::now() >= end;
         if late || context.cancel.is_cancelled() {
@@ -128,8 +128,8 @@ pub(super) fn forget(settings: &HostSettings, run: &str) -> io::Result<()> {
 
 /// Forgets the files of a run that nobody asks for any more, unless it still runs: a proxy is found by them.
 pub(super) async fn collect(supervisor: &dyn Supervisor, settings: &HostSettings, run: &str) {
-    match supervisor.find(&dir(settings, run)) {
-        Ok(RunState::Running(_)) => {}
+    match supervisor.find(&dir(settings, run)).await {
+        Ok(RunState::Running(_) | RunState::Between) => {}
         Ok(RunState::Ended(_) | RunState::Nothing) => {
             let (settings, name) = (settings.clone(), run.to_owned());
             let forgotten = blocking::run(move || forget(&settings, &name)).await;

@@ -1,4 +1,5 @@
 use std::{
+    fmt::Display,
     net::{IpAddr, Ipv4Addr},
     path::{Path, PathBuf},
 };
@@ -43,6 +44,12 @@ impl HostSettings {
 
     pub(super) fn instance_dir(&self, port: impl ToString) -> PathBuf {
         self.below_root(&self.run_path).join(port.to_string())
+    }
+
+    /// What an instance writes to its standard output and standard error. The directory is root's own: the run user
+    /// could put a link into one of his, and systemd would follow it as root.
+    pub(super) fn instance_log(&self, instance: impl Display) -> PathBuf {
+        self.below_root(Path::new("/var/log/oblet")).join(format!("{instance}.out"))
     }
 
     /// Where the agent reaches the instances.

@@ -8,7 +8,7 @@
 //!  4. `outcome`: how it ended.
 //!
 //! The shim leads a session of its own; everything it starts is found by that session, even if the shim is killed.
-//! The environment of the program is the shim's own and stands in no file.
+//! Secrets of the program reach the shim in its own environment and stand in no file.
 
 use super::{
     durable::{claim_json, read_json, write_json},
@@ -22,23 +22,28 @@ use std::{
     fs::OpenOptions,
     io::{self, Write as _},
     os::unix::{
-        fs::{OpenOptionsExt as _, fchown},
+        fs::OpenOptionsExt as _,
         process::{CommandExt as _, ExitStatusExt as _},
     },
     path::{Path, PathBuf},
     process::{Command, ExitCode, ExitStatus, Stdio},
 };
+use tokio::signal::unix::{SignalKind, signal};
 
 pub(super) const LAUNCH: &str = "launch";
 pub(super) const CLAIM: &str = "claim";
 pub(super) const PROGRAM: &str = "program";
 pub(super) const OUTCOME: &str = "outcome";
+/// What the shim itself has to say.
+pub(super) const SHIM_LOG: &str = "shim.log";
 
-/// The launch as a file: without the environment.
+/// The launch as a file: of secrets it has the names only.
 #[derive(Serialize, Deserialize)]
 pub(super) struct LaunchFile {
     program: PathBuf,
     arguments: Vec<String>,
+    environment: Vec<(String, String)>,
+    secrets: Vec<String>,
     directory: PathBuf,
     user: Option<(u32, u32)>,
     log: PathBuf,
@@ -49,6 +54,8 @@ impl From<&Launch> for LaunchFile {
         Self {
             program: launch.program.clone(),
             arguments: launch.arguments.clone(),
+            environment: launch.environment.clone(),
+            secrets: launch.secrets().iter().map(|(name, _)| name.clone()).collect(),
             directory: launch.directory.clone(),
             user: launch.user,
             log: launch.log.clone(),
@@ -61,6 +68,8 @@ impl From<&Launch> for LaunchFile {
 #[serde(rename_all = "snake_case")]
 pub(super) enum Claim {
     Shim(ProcessId),
+    /// systemd, by the unit of this name.
+    Unit(String),
     Recovery,
 }
 
@@ -80,10 +89,15 @@ pub fn main() -> ExitCode {
 }
 
 fn run(run_dir: &Path) -> io::Result<()> {
-    nix::unistd::setsid()?;
+    let mine = nix::unistd::getpid();
+    // systemd has made its main process the leader of a session already.
+    if nix::unistd::getsid(None)? != mine {
+        nix::unistd::setsid()?;
+    }
+    let _runtime = survive_terminate()?;
     // The agent keeps its files private; rpm and the database programs expect the usual mask.
     nix::sys::stat::umask(Mode::from_bits_truncate(0o022));
-    let me = ProcessId::of(nix::unistd::getpid().as_raw())?;
+    let me = ProcessId::of(mine.as_raw())?;
     if !claim_json(&run_dir.join(CLAIM), &Claim::Shim(me))? {
         return Err(io::Error::other("the run belongs to somebody else, nothing was started"));
     }
@@ -98,17 +112,27 @@ fn run(run_dir: &Path) -> io::Result<()> {
     write_json(&run_dir.join(OUTCOME), &outcome)
 }
 
+/// systemd tells everything in a unit to end, and whoever is to write the outcome must not be the first to go. A
+/// handler, unlike an ignored signal, is not inherited by the program.
+fn survive_terminate() -> io::Result<tokio::runtime::Runtime> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
+    let entered = runtime.enter();
+    // The handler stays when nobody listens.
+    let _ = signal(SignalKind::terminate())?;
+    drop(entered);
+    Ok(runtime)
+}
+
 fn carry(run_dir: &Path) -> io::Result<ExitStatus> {
     let launch: LaunchFile =
         read_json(&run_dir.join(LAUNCH))?.ok_or_else(|| io::Error::other("the launch file is missing"))?;
-    // The run user owns the directory of the log and could have planted a link there.
+    // Whoever may write to the directory of the log could have planted a link there.
     let no_follow = nix::fcntl::OFlag::O_NOFOLLOW.bits();
     let log = OpenOptions::new().create(true).append(true).custom_flags(no_follow).open(&launch.log)?;
-    if let Some((uid, gid)) = launch.user {
-        fchown(&log, Some(uid), Some(gid))?;
-    }
     let mut command = Command::new(&launch.program);
     command.args(&launch.arguments).current_dir(&launch.directory);
+    command.env_clear().envs(launch.environment);
+    command.envs(launch.secrets.into_iter().filter_map(|name| env::var_os(&name).map(|value| (name, value))));
     command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
     if let Some((uid, gid)) = launch.user {
         // Supplementary groups are dropped by the standard library when a root process changes its uid.

@@ -4,9 +4,9 @@
 //! the instance's directory leads from a port to the run that serves it, also for later tasks.
 
 use super::{
-    Host,
+    Host, durable,
     install_package::find_program,
-    obproxy_launch::{Marker, is_bare, launch, make_directory, run_user},
+    obproxy_launch::{Marker, is_bare, launch, log, make_directory, make_log_directory, run_user},
     proxy_config::passwords,
     proxy_sql::{Login, Passwords, ProxySql, SqlError},
     rpm_database::RpmDatabase,
@@ -57,28 +57,29 @@ pub(super) async fn execute(host: &Host, step: &StartObproxy, context: &StepCont
     let passwords = passwords(host, context)?;
     let earlier = read_identity(context.identity.as_deref());
     if let Some(earlier) = &earlier {
-        match host.find(&earlier.run)? {
-            RunState::Running(process) => {
-                context.log.line(&format!("obproxy runs as pid {} since before the agent's restart", process.pid));
+        match host.find(&earlier.run).await? {
+            state @ (RunState::Running(_) | RunState::Between) => {
+                context.log.line(&format!("obproxy runs{} since before the agent's restart", as_pid(&state)));
                 return serve(host, step, &earlier.run, &passwords, context).await.map(|()| Done::made());
             }
-            RunState::Ended(outcome) => return Err(dead(&dir, &outcome)),
+            RunState::Ended(outcome) => return Err(dead(host, step, &outcome)),
             RunState::Nothing => context.log.line("obproxy was not started before the agent's restart"),
         }
     }
     let marker = Marker::read(&dir).map_err(directory_failed(&dir))?;
-    if let Some(marker) = &marker
-        && let RunState::Running(process) = host.find(&marker.run)?
-    {
-        if marker.step != *step {
-            let owner = &marker.step.app_name;
+    if let Some(marker) = &marker {
+        let state = host.find(&marker.run).await?;
+        if state.lives() && marker.step != *step {
+            let (owner, port) = (&marker.step.app_name, step.sql_port);
             return Err(port_taken(format!(
-                "port {} is held by pid {}, an obproxy of {owner} with other settings",
-                step.sql_port, process.pid
+                "port {port} is held by an obproxy of {owner} with other settings{}",
+                as_pid(&state)
             )));
         }
-        context.log.line(&format!("obproxy runs already as pid {}", process.pid));
-        return serve(host, step, &marker.run, &passwords, context).await.map(|()| Done::already());
+        if state.lives() {
+            context.log.line(&format!("obproxy runs already{}", as_pid(&state)));
+            return serve(host, step, &marker.run, &passwords, context).await.map(|()| Done::already());
+        }
     }
     let held = held_ports(host.settings.listen(), &[step.sql_port.get(), step.exporter_port.get()]);
     if !held.is_empty() {
@@ -100,7 +101,8 @@ pub(super) async fn execute(host: &Host, step: &StartObproxy, context: &StepCont
     let run = runs::fresh(&host.settings, &context.run_id);
     let identity = serde_json::to_string(&Identity { run: run.clone(), directory_existed });
     context.choose_identity(identity.map_err(io::Error::from).map_err(directory_failed(&dir))?).await?;
-    let made = make_directory(&dir, user).and_then(|()| Marker::of(&run, step).write(&dir));
+    let made = make_log_directory(&launch.log).and_then(|()| make_directory(&dir, user));
+    let made = made.and_then(|()| Marker::of(&run, step).write(&dir));
     made.map_err(directory_failed(&dir)).map_err(|error| error.leaving(Effect::Unknown))?;
     context.log.line(&format!("{} {}", launch.program.display(), launch.arguments.join(" ")));
     let run_dir = runs::dir(&host.settings, &run);
@@ -108,6 +110,13 @@ pub(super) async fn execute(host: &Host, step: &StartObproxy, context: &StepCont
     started.map_err(|error| error.leaving(Effect::Unknown))?;
     context.confirm_identity().await?;
     serve(host, step, &run, &passwords, context).await.map(|()| Done::made())
+}
+
+fn as_pid(state: &RunState) -> String {
+    match state {
+        RunState::Running(process) => format!(" as pid {}", process.pid),
+        RunState::Between | RunState::Ended(_) | RunState::Nothing => String::new(),
+    }
 }
 
 fn port_taken(message: String) -> StepError {
@@ -132,13 +141,14 @@ async fn serve(
     passwords: &Passwords,
     context: &StepContext,
 ) -> Result<(), StepError> {
-    let dir = host.settings.instance_dir(step.sql_port);
     let run_dir = runs::dir(&host.settings, run);
     let end = runs::deadline(context);
     let mut told = String::new();
     loop {
-        if let RunState::Ended(outcome) = host.find(run)? {
-            return Err(dead(&dir, &outcome));
+        match host.find(run).await? {
+            RunState::Running(_) | RunState::Between => {}
+            RunState::Ended(outcome) => return Err(dead(host, step, &outcome)),
+            RunState::Nothing => return Err(dead(host, step, &RunOutcome::Lost)),
         }
         let late = Instant::now() >= end;
         if late || context.cancel.is_cancelled() {
@@ -154,7 +164,9 @@ async fn serve(
             answer = missing(host, step, passwords, context) => answer,
             () = context.cancel.cancelled() => continue,
         };
-        let Some(waits_for) = waits_for else { return Ok(()) };
+        let Some(waits_for) = waits_for else {
+            return host.supervisor.keep(&run_dir).await.map_err(failed("making obproxy start again by itself"));
+        };
         if waits_for != told {
             context.log.line(&format!("waiting: {waits_for}"));
             told = waits_for;
@@ -202,14 +214,20 @@ fn chain(error: &dyn std::error::Error) -> String {
     text
 }
 
-fn dead(dir: &Path, outcome: &RunOutcome) -> StepError {
-    let lines = tail(&dir.join("log/obproxy.out")).unwrap_or_default();
-    let said = if lines.is_empty() { "it wrote nothing".into() } else { lines.join(" | ") };
+fn dead(host: &Host, step: &StartObproxy, outcome: &RunOutcome) -> StepError {
+    let said = log(&host.settings, step.sql_port);
+    let dir = host.settings.instance_dir(step.sql_port);
+    let lines = tail(&said).unwrap_or_default();
+    let words = if lines.is_empty() { "it wrote nothing".into() } else { lines.join(" | ") };
     outcome.mark(
         StepError::new(
             "DEAD_ON_ARRIVAL",
-            format!("obproxy ended before it served, {outcome}: {said}"),
-            format!("read {}, remove the cause, then retry the subtask", dir.join("log").display()),
+            format!("obproxy ended before it served, {outcome}: {words}"),
+            format!(
+                "read {} and {}, remove the cause, then retry the subtask",
+                said.display(),
+                dir.join("log").display()
+            ),
         )
         .leaving(Effect::Done),
     )
@@ -245,8 +263,9 @@ pub(super) async fn undo(
     let forgotten = marker.as_ref().filter(|marker| started && marker.step == *step).map(|marker| marker.run.as_str());
     for run in identities.iter().map(|identity| identity.run.as_str()).chain(forgotten) {
         let run_dir = runs::dir(&host.settings, run);
-        if let RunState::Running(process) = host.find(run)? {
-            context.log.line(&format!("stopping obproxy, pid {}", process.pid));
+        let state = host.find(run).await?;
+        if state.lives() {
+            context.log.line(&format!("stopping obproxy, which runs{}", as_pid(&state)));
             done.effect = Effect::Done;
         }
         host.supervisor.stop(&run_dir, GRACE).await.map_err(failed("the stop of obproxy"))?;
@@ -261,6 +280,7 @@ pub(super) async fn undo(
         // Its logs may be many gigabytes, and the agent has one thread for everything else.
         let gone = dir.clone();
         super::blocking(move || std::fs::remove_dir_all(&gone).map_err(directory_failed(&gone))).await?;
+        durable::remove(&log(&host.settings, step.sql_port)).map_err(directory_failed(&dir))?;
         done.effect = Effect::Done;
     }
     for identity in &identities {

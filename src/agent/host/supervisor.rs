@@ -6,25 +6,67 @@
 //!  3. The program never holds a pipe to the agent; it appends to its log file.
 
 use super::process::ProcessId;
-use crate::agent::step::{BoxFuture, StepError};
+use crate::{
+    agent::step::{BoxFuture, StepError},
+    steps::{InstanceKind, values::Port},
+};
 use serde::{Deserialize, Serialize};
 use std::{
     fmt, io,
     path::{Path, PathBuf},
     time::Duration,
 };
+use zeroize::Zeroizing;
 
-/// What is started. The environment is kept out of every file: it carries secrets.
+/// How long a run is meant to live.
+#[derive(Clone)]
+pub enum Kind {
+    /// Short work whose outcome is wanted. It has no secrets: what starts it writes its environment down.
+    Job,
+    /// A database process. The secrets are variables of its environment and get into no file that outlives a boot.
+    Service { name: ServiceName, secrets: Vec<(String, Zeroizing<String>)> },
+}
+
+/// Names a service on its host: at most one process of this name runs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServiceName(String);
+
+impl ServiceName {
+    pub fn new(kind: InstanceKind, port: Port) -> Self {
+        Self(format!("{}@{port}", kind.as_str()))
+    }
+}
+
+impl fmt::Display for ServiceName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// What is started.
 #[derive(Clone)]
 pub struct Launch {
+    pub kind: Kind,
+    /// One line for the administrator of the host.
+    pub description: String,
     pub program: PathBuf,
     pub arguments: Vec<String>,
+    /// The whole environment but for the secrets; everyone may read it.
     pub environment: Vec<(String, String)>,
     pub directory: PathBuf,
     /// uid and gid; none keeps the agent's.
     pub user: Option<(u32, u32)>,
     /// Standard output and standard error are appended to it.
     pub log: PathBuf,
+}
+
+impl Launch {
+    pub(super) fn secrets(&self) -> &[(String, Zeroizing<String>)] {
+        match &self.kind {
+            Kind::Job => &[],
+            Kind::Service { secrets, .. } => secrets,
+        }
+    }
 }
 
 /// How a run ended.
@@ -66,24 +108,41 @@ impl RunOutcome {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum RunState {
     Running(ProcessId),
+    /// It lives, but has no process at this moment: it is about to start (again) or to end.
+    Between,
     Ended(RunOutcome),
     /// It never began and never will.
     Nothing,
 }
 
+impl RunState {
+    pub fn lives(&self) -> bool {
+        match self {
+            Self::Running(_) | Self::Between => true,
+            Self::Ended(_) | Self::Nothing => false,
+        }
+    }
+}
+
 pub trait Supervisor: Send + Sync {
     /// Returns once the program runs or has failed to; the caller has made `run_dir` durable as its identity.
     fn start<'a>(&'a self, run_dir: &'a Path, launch: &'a Launch) -> BoxFuture<'a, io::Result<()>>;
-    fn find(&self, run_dir: &Path) -> io::Result<RunState>;
-    /// The process of a run, for onlookers: a run that is just being started is left in peace.
+    /// An error means that nothing is known, never that the run has ended.
+    fn find<'a>(&'a self, run_dir: &'a Path) -> BoxFuture<'a, io::Result<RunState>>;
+    /// The process of a run, for onlookers: a run that is just being started is left in peace. It costs a few reads of
+    /// small files, because every scrape of the metrics asks.
     fn peek(&self, run_dir: &Path) -> io::Result<Option<ProcessId>>;
+    /// The service serves: whoever can start it again after a failure shall do so. Until then an end is final.
+    fn keep<'a>(&'a self, run_dir: &'a Path) -> BoxFuture<'a, io::Result<()>>;
     /// Asks everything of the run to end, insists after `grace`, and returns when nothing of it lives.
     fn stop<'a>(&'a self, run_dir: &'a Path, grace: Duration) -> BoxFuture<'a, io::Result<()>>;
     /// How the run ended; none while it lives or if it never began.
-    fn outcome(&self, run_dir: &Path) -> io::Result<Option<RunOutcome>> {
-        Ok(match self.find(run_dir)? {
-            RunState::Ended(outcome) => Some(outcome),
-            RunState::Running(_) | RunState::Nothing => None,
+    fn outcome<'a>(&'a self, run_dir: &'a Path) -> BoxFuture<'a, io::Result<Option<RunOutcome>>> {
+        Box::pin(async move {
+            Ok(match self.find(run_dir).await? {
+                RunState::Ended(outcome) => Some(outcome),
+                RunState::Running(_) | RunState::Between | RunState::Nothing => None,
+            })
         })
     }
 }

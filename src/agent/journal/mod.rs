@@ -156,6 +156,11 @@ impl Journal {
         commits
     }
 
+    /// Comes back when the writer has done all that was asked before, without a commit of its own.
+    pub async fn beat(&self) -> Result<(), JournalError> {
+        self.read(|_connection| Box::pin(async { Ok(()) })).await
+    }
+
     async fn write<T: Send + 'static>(
         &self,
         work: impl for<'c> FnOnce(&'c mut SqliteConnection) -> BoxFuture<'c, sqlx::Result<T>> + Send + 'static,

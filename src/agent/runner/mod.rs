@@ -113,6 +113,18 @@ impl Runner {
         &self.logs
     }
 
+    /// Operations that run at the moment or wait for their turn.
+    pub fn running(&self) -> usize {
+        self.runs().len()
+    }
+
+    /// Comes back when the runner takes orders and its journal has caught up. A journal that failed ends the agent by
+    /// itself.
+    pub async fn beat(&self) {
+        drop(self.runs());
+        let _ = self.journal.beat().await;
+    }
+
     /// Cancelled once no more operations are taken.
     pub fn draining(&self) -> &CancellationToken {
         &self.draining

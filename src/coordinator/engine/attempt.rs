@@ -12,6 +12,7 @@ use super::{log::AttemptLog, waits::WaitPlace};
 use crate::{
     coordinator::{
         agents::{Agent, CallError, PutError},
+        connection::Distrust,
         store::now_micros,
     },
     graph::{Direction, Effect, Failure},
@@ -252,6 +253,10 @@ impl AgentAttempt {
                 Progress::Again(error.to_string())
             }
             CallError::Fenced { .. } => Progress::Over(Outcome::Failed(fenced(error))),
+            CallError::Distrusted { source, .. } => {
+                let effect = if self.is_pure() { Effect::None } else { Effect::Unknown };
+                Progress::Over(Outcome::Failed(distrusted(source, effect)))
+            }
             CallError::Refused { reason, .. } => Progress::Over(Outcome::Failed(Failure {
                 reason: reason.clone(),
                 message: error.to_string(),
@@ -350,6 +355,20 @@ fn fenced(error: &CallError) -> Failure {
         signal: None,
         log_tail: Vec::new(),
         effect: Effect::Unknown,
+    }
+}
+
+/// Waiting would not help, and nothing that the host says would be believed.
+fn distrusted(distrust: &Distrust, effect: Effect) -> Failure {
+    Failure {
+        reason: "HOST_NOT_TRUSTED".into(),
+        message: distrust.to_string(),
+        causes: Vec::new(),
+        next_move: "enrol the host again with a fresh token (oblet host add --token), then retry the subtask".into(),
+        exit_code: None,
+        signal: None,
+        log_tail: Vec::new(),
+        effect,
     }
 }
 

@@ -16,9 +16,10 @@ use tokio_util::sync::CancellationToken;
 const QUEUE: usize = 1024;
 const GROUP: usize = 256;
 
-struct Request {
-    write: Write,
-    reply: oneshot::Sender<Written>,
+enum Request {
+    Write(Write, oneshot::Sender<Written>),
+    /// Answered after everything that was asked before.
+    Beat(oneshot::Sender<()>),
 }
 
 /// The journal's writer has ended, because the program does.
@@ -66,7 +67,14 @@ impl Journal {
     /// Returns once it is synced to disk.
     pub(super) async fn write(&self, write: Write) -> Result<Written, Closed> {
         let (reply, answer) = oneshot::channel();
-        self.requests.send(Request { write, reply }).await.map_err(|_| Closed)?;
+        self.requests.send(Request::Write(write, reply)).await.map_err(|_| Closed)?;
+        answer.await.map_err(|_| Closed)
+    }
+
+    /// Comes back when the writer has done all that was asked before, without a commit of its own.
+    pub(super) async fn beat(&self) -> Result<(), Closed> {
+        let (beat, answer) = oneshot::channel();
+        self.requests.send(Request::Beat(beat)).await.map_err(|_| Closed)?;
         answer.await.map_err(|_| Closed)
     }
 }
@@ -86,26 +94,52 @@ async fn write_all(
 ) -> Result<(), StoreError> {
     let mut group = Vec::with_capacity(GROUP);
     while requests.recv_many(&mut group, GROUP).await > 0 {
-        let (writes, replies): (Vec<_>, Vec<_>) = group.drain(..).map(|request| (request.write, request.reply)).unzip();
-        match store.commit(&writes).await {
-            Ok(results) => {
-                committed.count(&writes);
-                replies.into_iter().zip(results).for_each(|(reply, result)| tell(reply, result));
+        let (mut writes, mut replies, mut beats) = (Vec::new(), Vec::new(), Vec::new());
+        for request in group.drain(..) {
+            match request {
+                Request::Write(write, reply) => {
+                    writes.push(write);
+                    replies.push(reply);
+                }
+                Request::Beat(beat) => beats.push(beat),
             }
-            Err(Unwritten::InDoubt(error)) => return Err(error),
-            // One bad request must not take its neighbours with it, so each is written by itself.
-            Err(Unwritten::Undone(_)) => {
-                for (write, reply) in writes.into_iter().zip(replies) {
-                    match store.commit(std::slice::from_ref(&write)).await {
-                        Ok(results) => {
-                            committed.count(std::slice::from_ref(&write));
-                            if let Some(result) = results.into_iter().next() {
-                                tell(reply, result);
-                            }
+        }
+        commit(store, writes, replies, committed).await?;
+        for beat in beats {
+            // Who asked may have lost patience.
+            let _ = beat.send(());
+        }
+    }
+    Ok(())
+}
+
+async fn commit(
+    store: &dyn TaskStore,
+    writes: Vec<Write>,
+    replies: Vec<oneshot::Sender<Written>>,
+    committed: &Committed,
+) -> Result<(), StoreError> {
+    if writes.is_empty() {
+        return Ok(());
+    }
+    match store.commit(&writes).await {
+        Ok(results) => {
+            committed.count(&writes);
+            replies.into_iter().zip(results).for_each(|(reply, result)| tell(reply, result));
+        }
+        Err(Unwritten::InDoubt(error)) => return Err(error),
+        // One bad request must not take its neighbours with it, so each is written by itself.
+        Err(Unwritten::Undone(_)) => {
+            for (write, reply) in writes.into_iter().zip(replies) {
+                match store.commit(std::slice::from_ref(&write)).await {
+                    Ok(results) => {
+                        committed.count(std::slice::from_ref(&write));
+                        if let Some(result) = results.into_iter().next() {
+                            tell(reply, result);
                         }
-                        Err(Unwritten::Undone(error)) => tell(reply, Err(error.into())),
-                        Err(Unwritten::InDoubt(error)) => return Err(error),
                     }
+                    Err(Unwritten::Undone(error)) => tell(reply, Err(error.into())),
+                    Err(Unwritten::InDoubt(error)) => return Err(error),
                 }
             }
         }

@@ -174,6 +174,18 @@ impl Engine {
         self.shared.waits.of(id)
     }
 
+    /// Tasks that are driven at the moment.
+    pub fn driven(&self) -> usize {
+        self.drivers().len()
+    }
+
+    /// Comes back when tasks can be woken and the journal's writer has caught up. A store that failed ends the program
+    /// by itself.
+    pub async fn beat(&self) {
+        drop(self.drivers());
+        let _ = self.shared.journal.beat().await;
+    }
+
     pub fn agents(&self) -> &Arc<AgentPool> {
         &self.shared.agents
     }

@@ -20,12 +20,14 @@ use crate::{
 use futures_util::future::BoxFuture;
 use sqlx::AnyConnection;
 use std::{path::PathBuf, sync::Arc, time::Duration};
+use tokio::sync::watch;
 
 pub struct SqlTaskStore {
     pub store: Store,
     pub vault: Arc<Vault>,
     pub packages_dir: PathBuf,
-    pub log_retention: LogRetention,
+    /// That of the moment.
+    pub log_retention: watch::Receiver<LogRetention>,
 }
 
 /// How long the key of a request is known.
@@ -118,8 +120,9 @@ impl TaskStore for SqlTaskStore {
             let mut transaction = self.store.begin().await?;
             requests::expire(&mut transaction, before(REQUEST_KEYS)).await?;
             transaction.commit().await?;
-            let limit = i64::try_from(self.log_retention.limit_bytes).unwrap_or(i64::MAX);
-            while task_logs::expire(&self.store, before(self.log_retention.age), limit).await? > 0 {}
+            let LogRetention { age, limit_bytes } = *self.log_retention.borrow();
+            let limit = i64::try_from(limit_bytes).unwrap_or(i64::MAX);
+            while task_logs::expire(&self.store, before(age), limit).await? > 0 {}
             Ok(())
         })
     }

@@ -4,8 +4,10 @@
 //! since 1970, text for JSON, ids from the table `sequences`, no upsert outside this file.
 //! SQLite has one writer, so all writing goes through one connection; readers have their own and never wait for it.
 
+pub mod agent_certificates;
 pub mod audit;
 pub mod clusters;
+pub mod enrolment_tokens;
 pub mod hosts;
 pub mod locks;
 pub mod packages;

@@ -97,6 +97,26 @@ const STATEMENTS: &[(&str, &str)] = &[
     ("ids of audit events", "INSERT INTO sequences (name, next_value) VALUES ('audit_event', 1)"),
     // Logs of a task that were written before this are gone.
     ("retention of logs", "ALTER TABLE tasks ADD COLUMN logs_removed_at BIGINT"),
+    (
+        "enrolment tokens",
+        "CREATE TABLE enrolment_tokens (id BIGINT PRIMARY KEY, token_hash VARCHAR(64) NOT NULL UNIQUE, \
+         address VARCHAR(64) NOT NULL, any_source BIGINT NOT NULL, creator VARCHAR(64) NOT NULL, \
+         status VARCHAR(16) NOT NULL, created_at BIGINT NOT NULL, expires_at BIGINT NOT NULL, used_at BIGINT, \
+         used_from VARCHAR(64), certificate_serial VARCHAR(64))",
+    ),
+    ("ids of enrolment tokens", "INSERT INTO sequences (name, next_value) VALUES ('enrolment_token', 1)"),
+    (
+        "agent certificates",
+        "CREATE TABLE agent_certificates (serial VARCHAR(64) PRIMARY KEY, address VARCHAR(64) NOT NULL, \
+         fingerprint VARCHAR(96) NOT NULL, status VARCHAR(16) NOT NULL, issued_at BIGINT NOT NULL, \
+         not_before BIGINT NOT NULL, not_after BIGINT NOT NULL)",
+    ),
+    ("agent certificates by address", "CREATE INDEX agent_certificates_by_address ON agent_certificates (address)"),
+    (
+        "revoked hosts",
+        "CREATE TABLE revoked_hosts (address VARCHAR(64) PRIMARY KEY, revoked_at BIGINT NOT NULL, \
+         revoked_by VARCHAR(64) NOT NULL)",
+    ),
 ];
 
 pub(super) fn migrator() -> Migrator {

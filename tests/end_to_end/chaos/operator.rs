@@ -27,7 +27,7 @@ impl Operator {
         let before = self.ids().await?;
         let deadline = Instant::now() + PATIENCE;
         let answered = loop {
-            let said = match self.rest.post_once(&batch_add_path(self.cluster), &self.batch, key).await {
+            let said = match self.post_once(&batch_add_path(self.cluster), &self.batch, key).await {
                 Ok((200, answer)) => break ids(&answer["data"]["contents"]),
                 Ok((status, answer)) => format!("{status}: {answer}"),
                 Err(error) => error.to_string(),
@@ -42,6 +42,12 @@ impl Operator {
             return Err(format!("batchAdd for two hosts answers {answered:?} and made {made:?}"));
         }
         Ok(made)
+    }
+
+    async fn post_once(&self, path: &str, body: &Value, key: &str) -> Result<(u16, Value), reqwest::Error> {
+        let request = self.rest.request(reqwest::Method::POST, path).header("Idempotency-Key", key);
+        let response = request.json(body).send().await?;
+        Ok((response.status().as_u16(), response.json().await?))
     }
 
     async fn ids(&self) -> Result<BTreeSet<i64>, Violation> {

@@ -73,6 +73,7 @@ impl Lab {
             state_dir: directory.path().join("agent"),
             root_dir: "/".into(),
             identity: issue(directory.path(), Role::Agent),
+            identity_paths: None,
             reflection: false,
             retention: Duration::from_secs(3600),
             log_limit_bytes: 1 << 30,
@@ -82,8 +83,12 @@ impl Lab {
         let pool = AgentPool::new(&issue(directory.path(), Role::Coordinator)).unwrap();
         let store = Store::open(&directory.path().join("coordinator.db")).await.unwrap();
         let vault = Arc::new(Vault::load_or_create(&directory.path().join("secret.key")).unwrap());
-        let tasks =
-            Arc::new(SqlTaskStore { store, vault, packages_dir: directory.path().into(), log_retention: RETENTION });
+        let tasks = Arc::new(SqlTaskStore {
+            store,
+            vault,
+            packages_dir: directory.path().into(),
+            log_retention: tokio::sync::watch::channel(RETENTION).1,
+        });
         let metrics = EngineMetrics::register(&prometheus::Registry::new()).unwrap();
         let fatal = CancellationToken::new();
         let (journal, _writer) = Journal::start(tasks, metrics, shutdown.clone(), fatal.clone());

@@ -83,7 +83,12 @@ async fn create(store: &Store, plan: &TaskPlan, dispatched: bool) -> TaskId {
 async fn start(directory: &Path, store: Store, pool: AgentPool, shutdown: CancellationToken) -> Engine {
     let vault = Arc::new(Vault::load_or_create(&directory.join("secret.key")).unwrap());
     let parts = EngineParts {
-        tasks: Arc::new(SqlTaskStore { store, vault, packages_dir: directory.into(), log_retention: RETENTION }),
+        tasks: Arc::new(SqlTaskStore {
+            store,
+            vault,
+            packages_dir: directory.into(),
+            log_retention: tokio::sync::watch::channel(RETENTION).1,
+        }),
         local: Arc::new(NothingToDo),
         agents: Arc::new(pool),
         metrics: EngineMetrics::register(&prometheus::Registry::new()).unwrap(),

@@ -16,7 +16,7 @@ impl Rest {
         Self { client, address, password: password.to_owned() }
     }
 
-    fn request(&self, method: reqwest::Method, path: &str) -> reqwest::RequestBuilder {
+    pub(crate) fn request(&self, method: reqwest::Method, path: &str) -> reqwest::RequestBuilder {
         let request = self.client.request(method, format!("https://{}{path}", self.address));
         request.basic_auth("admin", Some(&self.password))
     }
@@ -29,19 +29,6 @@ impl Rest {
     pub(crate) async fn post(&self, path: &str, body: &Value) -> Result<(u16, Value), reqwest::Error> {
         let response = self.request(reqwest::Method::POST, path).json(body).send().await?;
         Ok((response.status().as_u16(), response.json().await?))
-    }
-
-    /// A request that may be sent again.
-    pub(crate) async fn post_once(&self, path: &str, body: &Value, key: &str) -> Result<(u16, Value), reqwest::Error> {
-        let request = self.request(reqwest::Method::POST, path).header("Idempotency-Key", key);
-        let response = request.json(body).send().await?;
-        Ok((response.status().as_u16(), response.json().await?))
-    }
-
-    /// Whether a request with this header is answered as any other.
-    pub(crate) async fn takes_header(&self, value: &str) -> bool {
-        let request = self.request(reqwest::Method::GET, "/api/v2/info").header("x-noise", value);
-        request.send().await.is_ok_and(|answer| answer.status().is_success())
     }
 
     pub(crate) async fn upload(&self, package: &Path) {

@@ -1,0 +1,174 @@
+//! The three packages: which file goes where, with which rights.
+
+use crate::{
+    elf::{Glibc, Program},
+    manual,
+    package::{Build, Entry, Format, Kind, Package},
+    scriptlets::Service,
+};
+use clap::{Command, CommandFactory as _};
+use clap_complete::Shell;
+use std::path::Path;
+
+/// The agent's configuration as it is installed: every setting, commented out.
+pub const AGENT_EXAMPLE: &str = include_str!("../files/agent.toml");
+/// The coordinator's.
+pub const COORDINATOR_EXAMPLE: &str = include_str!("../files/coordinator.toml");
+
+pub(crate) const AGENT_SERVICE: Service = Service {
+    unit: "oblet-agent.service",
+    set_up: "",
+    left: include_str!("../scriptlets/agent-left.sh"),
+    purge: include_str!("../scriptlets/agent-purge.sh"),
+};
+pub(crate) const COORDINATOR_SERVICE: Service = Service {
+    unit: "oblet-coordinator.service",
+    set_up: include_str!("../scriptlets/coordinator-user.sh"),
+    left: include_str!("../scriptlets/coordinator-left.sh"),
+    purge: include_str!("../scriptlets/coordinator-purge.sh"),
+};
+
+const LICENSE: &str = include_str!("../../LICENSE");
+const CHANGELOG: &str = include_str!("../../CHANGELOG.md");
+
+/// The packages around the programs in `binaries`.
+pub(crate) fn packages(binaries: &Path, limit: Glibc, format: Format, build: &Build) -> anyhow::Result<[Package; 3]> {
+    let program = |name| Program::read(binaries, name, limit);
+    Ok([
+        agent(program("oblet-agent")?, format, build)?,
+        coordinator(program("oblet-coordinator")?, format, build)?,
+        cli(program("oblet")?, format, build)?,
+    ])
+}
+
+fn agent(program: Program, format: Format, build: &Build) -> anyhow::Result<Package> {
+    let mut entries = vec![
+        // Keys lie here, and only root has to come by.
+        directory("/etc/oblet-agent", 0o700),
+        configuration("/etc/oblet-agent/agent.toml", 0o600, AGENT_EXAMPLE),
+        directory("/usr/share/oblet-agent", 0o755),
+        file("/usr/share/oblet-agent/agent.toml.example", AGENT_EXAMPLE),
+        file("/usr/lib/systemd/system/oblet-agent.service", include_str!("../../systemd/oblet-agent.service")),
+        file("/usr/lib/systemd/system-preset/50-oblet-agent.preset", "disable oblet-agent.service\n"),
+        directory("/var/lib/oblet-agent", 0o700),
+    ];
+    entries.extend(common("oblet-agent", &program, format));
+    entries.extend(manual_pages(oblet::agent::config::Flags::command(), "8", build)?);
+    Ok(Package {
+        name: "oblet-agent",
+        summary: "Carries out the steps of oblet on a database host",
+        description: "\
+The agent installs, starts and watches OceanBase's programs on its host, as a
+coordinator of oblet asks it to. The database's processes are units of their
+own: they outlive the agent.",
+        programs: vec![program],
+        entries,
+        service: Some(AGENT_SERVICE),
+        debian_depends: &[],
+        // Database packages are RPMs.
+        debian_recommends: &["rpm"],
+    })
+}
+
+fn coordinator(program: Program, format: Format, build: &Build) -> anyhow::Result<Package> {
+    let mut entries = vec![
+        directory("/etc/oblet-coordinator", 0o755),
+        configuration("/etc/oblet-coordinator/coordinator.toml", 0o644, COORDINATOR_EXAMPLE),
+        directory("/usr/share/oblet-coordinator", 0o755),
+        file("/usr/share/oblet-coordinator/coordinator.toml.example", COORDINATOR_EXAMPLE),
+        file(
+            "/usr/lib/systemd/system/oblet-coordinator.service",
+            include_str!("../../systemd/oblet-coordinator.service"),
+        ),
+        file("/usr/lib/systemd/system-preset/50-oblet-coordinator.preset", "disable oblet-coordinator.service\n"),
+        file("/usr/lib/sysusers.d/oblet-coordinator.conf", include_str!("../files/oblet-coordinator.sysusers")),
+    ];
+    entries.extend(common("oblet-coordinator", &program, format));
+    entries.extend(manual_pages(oblet::coordinator::config::Flags::command(), "8", build)?);
+    Ok(Package {
+        name: "oblet-coordinator",
+        summary: "Brings OceanBase hosts under control, with OCP's REST API",
+        description: "\
+The coordinator turns an operator's request into a graph of durable steps and
+drives the agents of the database hosts through it. It answers in the format
+of the OceanBase Cloud Platform's API.",
+        programs: vec![program],
+        entries,
+        service: Some(COORDINATOR_SERVICE),
+        debian_depends: &["passwd"],
+        debian_recommends: &[],
+    })
+}
+
+fn cli(program: Program, format: Format, build: &Build) -> anyhow::Result<Package> {
+    let zsh = match format {
+        Format::Rpm => "/usr/share/zsh/site-functions/_oblet",
+        Format::Deb => "/usr/share/zsh/vendor-completions/_oblet",
+    };
+    let mut entries: Vec<_> = [
+        (Shell::Bash, "/usr/share/bash-completion/completions/oblet"),
+        (Shell::Zsh, zsh),
+        (Shell::Fish, "/usr/share/fish/vendor_completions.d/oblet.fish"),
+    ]
+    .into_iter()
+    .map(|(shell, path)| file(path, manual::completion(shell, oblet::cli::command())))
+    .collect();
+    entries.extend(common("oblet", &program, format));
+    entries.extend(manual_pages(oblet::cli::command(), "1", build)?);
+    Ok(Package {
+        name: "oblet",
+        summary: "The operator's command line of oblet",
+        description: "\
+Commands for hosts, packages, OBProxy clusters and tasks, over the REST API of
+a coordinator.",
+        programs: vec![program],
+        entries,
+        service: None,
+        debian_depends: &[],
+        debian_recommends: &[],
+    })
+}
+
+/// The program, its licence and its changes.
+fn common(name: &str, program: &Program, format: Format) -> Vec<Entry> {
+    let documentation = format!("/usr/share/doc/{name}");
+    let license = Kind::License(LICENSE.into());
+    let license = match format {
+        Format::Rpm => {
+            let directory_path = format!("/usr/share/licenses/{name}");
+            vec![
+                Entry { path: format!("{directory_path}/LICENSE"), mode: 0o644, kind: license },
+                directory(directory_path, 0o755),
+            ]
+        }
+        Format::Deb => vec![Entry { path: format!("{documentation}/copyright"), mode: 0o644, kind: license }],
+    };
+    let changes = Kind::Documentation(CHANGELOG.into());
+    let mut entries = vec![
+        Entry { path: format!("/usr/bin/{}", program.name), mode: 0o755, kind: Kind::File(program.content.clone()) },
+        directory(documentation.clone(), 0o755),
+        Entry { path: format!("{documentation}/CHANGELOG.md"), mode: 0o644, kind: changes },
+    ];
+    entries.extend(license);
+    entries
+}
+
+fn manual_pages(command: Command, section: &str, build: &Build) -> anyhow::Result<Vec<Entry>> {
+    let page = |(name, text): (String, Vec<u8>)| -> anyhow::Result<Entry> {
+        let path = format!("/usr/share/man/man{section}/{name}.gz");
+        Ok(Entry { path, mode: 0o644, kind: Kind::Documentation(crate::gzip(&text)?) })
+    };
+    manual::pages(command, section, &build.version)?.into_iter().map(page).collect()
+}
+
+fn directory(path: impl Into<String>, mode: u16) -> Entry {
+    Entry { path: path.into(), mode, kind: Kind::Directory }
+}
+
+fn file(path: &str, content: impl Into<Vec<u8>>) -> Entry {
+    Entry { path: path.into(), mode: 0o644, kind: Kind::File(content.into()) }
+}
+
+fn configuration(path: &str, mode: u16, content: &str) -> Entry {
+    Entry { path: path.into(), mode, kind: Kind::Configuration(content.into()) }
+}

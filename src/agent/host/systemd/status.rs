@@ -1,0 +1,158 @@
+//! What systemd says of a unit, and what that means for a run.
+
+use super::super::{
+    process::ProcessId,
+    supervisor::{RunOutcome, RunState},
+};
+use std::collections::HashMap;
+use zbus::OwnedVariant;
+
+// Values of ExecMainCode, from waitid(2).
+const CLD_EXITED: i32 = 1;
+const CLD_KILLED: i32 = 2;
+const CLD_DUMPED: i32 = 3;
+
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct UnitStatus {
+    pub(super) load_state: String,
+    pub(super) active_state: String,
+    pub(super) result: String,
+    /// How the main process ended.
+    pub(super) code: i32,
+    /// Its exit code or its signal.
+    pub(super) status: i32,
+    pub(super) main_pid: u32,
+    /// In microseconds since boot; 0 if no process was ever started in this boot.
+    pub(super) started: u64,
+    /// Another one for each start of the unit; empty where systemd is older than 232.
+    pub(super) invocation: String,
+    pub(super) control_group: String,
+    pub(super) has_job: bool,
+    /// Its file has changed since systemd read it.
+    pub(super) needs_reload: bool,
+}
+
+fn get<T>(properties: &HashMap<String, OwnedVariant>, name: &str) -> T
+where
+    T: TryFrom<OwnedVariant> + Default,
+{
+    // A property that an older systemd does not know stands for itself with the value of an idle unit.
+    properties.get(name).and_then(|value| T::try_from(value.try_clone().ok()?).ok()).unwrap_or_default()
+}
+
+impl From<&HashMap<String, OwnedVariant>> for UnitStatus {
+    fn from(properties: &HashMap<String, OwnedVariant>) -> Self {
+        let invocation: Vec<u8> = get(properties, "InvocationID");
+        let job =
+            properties.get("Job").and_then(|job| <(u32, zbus::OwnedObjectPath)>::try_from(job.try_clone().ok()?).ok());
+        Self {
+            load_state: get(properties, "LoadState"),
+            active_state: get(properties, "ActiveState"),
+            result: get(properties, "Result"),
+            code: get(properties, "ExecMainCode"),
+            status: get(properties, "ExecMainStatus"),
+            main_pid: get(properties, "MainPID"),
+            started: get(properties, "ExecMainStartTimestampMonotonic"),
+            invocation: invocation.iter().map(|byte| format!("{byte:02x}")).collect(),
+            control_group: get(properties, "ControlGroup"),
+            needs_reload: get(properties, "NeedDaemonReload"),
+            has_job: job.is_some_and(|(id, _)| id != 0),
+        }
+    }
+}
+
+impl UnitStatus {
+    /// Something of the unit runs, or is about to.
+    pub(super) fn is_busy(&self) -> bool {
+        self.has_job || !matches!(self.active_state.as_str(), "" | "inactive" | "failed")
+    }
+
+    /// The unit is loaded from a file.
+    pub(super) fn is_known(&self) -> bool {
+        !matches!(self.load_state.as_str(), "" | "not-found")
+    }
+
+    /// What lives of it; none if it is at rest.
+    pub(super) fn life(&self) -> Option<RunState> {
+        if !self.is_busy() {
+            return None;
+        }
+        let main = i32::try_from(self.main_pid).ok().filter(|pid| *pid != 0);
+        // A process that has gone since the answer leaves the rest to the next look.
+        Some(main.and_then(|pid| ProcessId::of(pid).ok()).map_or(RunState::Between, RunState::Running))
+    }
+
+    /// How it ended; none if it has not begun in this boot and nothing kept it from that.
+    pub(super) fn outcome(&self) -> Option<RunOutcome> {
+        if self.started == 0 {
+            let failed = !matches!(self.result.as_str(), "" | "success");
+            return failed.then(|| RunOutcome::NotStarted(format!("systemd says {}", self.result)));
+        }
+        Some(match self.code {
+            CLD_EXITED => RunOutcome::ExitCode(self.status),
+            CLD_KILLED | CLD_DUMPED => RunOutcome::Signal(self.status),
+            _ => RunOutcome::Lost,
+        })
+    }
+
+    /// How it ended if its start failed: systemd uses exit codes of its own for what it could not do.
+    /// They are listed in systemd.exec(5), "Process Exit Codes".
+    pub(super) fn failed_start(&self) -> Option<RunOutcome> {
+        match self.outcome() {
+            Some(RunOutcome::ExitCode(code @ 200..=243)) => {
+                let what = match code {
+                    200 => "the working directory cannot be entered",
+                    203 => "the program cannot be executed (No such file, or no permission)",
+                    209 => "the log cannot be opened",
+                    216 | 217 => "the user cannot be taken on",
+                    _ => "systemd could not prepare the process",
+                };
+                Some(RunOutcome::NotStarted(format!("{what}, status {code}")))
+            }
+            outcome => outcome,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ended(code: i32, status: i32) -> UnitStatus {
+        let failed = UnitStatus { active_state: "failed".into(), started: 7, ..UnitStatus::default() };
+        UnitStatus { code, status, result: "exit-code".into(), ..failed }
+    }
+
+    #[test]
+    fn the_end_of_the_main_process_is_the_outcome() {
+        assert_eq!(ended(CLD_EXITED, 3).outcome(), Some(RunOutcome::ExitCode(3)));
+        assert_eq!(ended(CLD_KILLED, 9).outcome(), Some(RunOutcome::Signal(9)));
+        assert_eq!(ended(CLD_DUMPED, 11).outcome(), Some(RunOutcome::Signal(11)));
+        assert_eq!(ended(0, 0).outcome(), Some(RunOutcome::Lost));
+        assert_eq!(ended(CLD_EXITED, 3).life(), None);
+    }
+
+    #[test]
+    fn a_unit_that_has_not_begun_has_no_outcome_unless_something_kept_it_from_that() {
+        assert_eq!(UnitStatus::default().outcome(), None);
+        let kept = UnitStatus { result: "resources".into(), ..UnitStatus::default() };
+        assert!(matches!(kept.outcome(), Some(RunOutcome::NotStarted(why)) if why.contains("resources")));
+    }
+
+    #[test]
+    fn codes_of_systemd_itself_mean_that_the_program_did_not_start() {
+        let missing = ended(CLD_EXITED, 203);
+        assert!(matches!(missing.failed_start(), Some(RunOutcome::NotStarted(why)) if why.contains("No such")));
+        assert_eq!(ended(CLD_EXITED, 1).failed_start(), Some(RunOutcome::ExitCode(1)));
+    }
+
+    #[test]
+    fn a_unit_with_a_job_or_between_two_processes_lives() {
+        let waits = UnitStatus { active_state: "inactive".into(), has_job: true, ..UnitStatus::default() };
+        assert_eq!(waits.life(), Some(RunState::Between));
+        let restarts = UnitStatus { active_state: "activating".into(), ..UnitStatus::default() };
+        assert_eq!(restarts.life(), Some(RunState::Between));
+        let me = UnitStatus { active_state: "active".into(), main_pid: std::process::id(), ..UnitStatus::default() };
+        assert!(matches!(me.life(), Some(RunState::Running(process)) if process.is_alive()));
+    }
+}

@@ -1,0 +1,272 @@
+//! The unit file of a service: what it says, and whose it is.
+//!
+//! It is whole in itself and lies in `/etc/systemd/system`, so an instance comes back after a reboot although the agent
+//! may be gone. Everyone may read it: no secret stands in it.
+
+use super::{
+    super::{
+        durable::read_text,
+        supervisor::{Launch, ServiceName},
+    },
+    bus::Version,
+};
+use std::{
+    fmt::Write as _,
+    io,
+    path::{Path, PathBuf},
+};
+
+/// The first systemd that waits for the execution of the program, and that appends output to files.
+pub(super) const EXEC_AND_APPEND: Version = Version(240);
+const RUN_KEY: &str = "X-Oblet-Run=";
+// With the ends of the lines: a description may hold the same words.
+const ONCE: &str = "\nRestart=no\n";
+const AGAIN: &str = "\nRestart=on-failure\n";
+
+pub(super) const UNIT_DIRECTORY: &str = "/etc/systemd/system";
+
+/// Limits that OceanBase asks of its hosts.
+const LIMITS: &str = "\
+LimitNOFILE=655350
+LimitNPROC=655360
+LimitCORE=infinity
+LimitSTACK=20480K
+";
+
+pub(super) fn unit_name(service: &ServiceName) -> String {
+    format!("oblet-{service}.service")
+}
+
+pub(super) fn path(unit: &str) -> PathBuf {
+    Path::new(UNIT_DIRECTORY).join(unit)
+}
+
+/// A unit file as it lies there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct UnitFile {
+    text: String,
+}
+
+impl UnitFile {
+    pub(super) fn read(unit: &str) -> io::Result<Option<Self>> {
+        Ok(read_text(&path(unit))?.map(|text| Self { text }))
+    }
+
+    pub(super) fn text(&self) -> &str {
+        &self.text
+    }
+
+    /// The run that it was written for; none if it is not of this program.
+    pub(super) fn run(&self) -> Option<&str> {
+        self.text.lines().find_map(|line| line.strip_prefix(RUN_KEY))
+    }
+
+    /// The service is started again when it fails.
+    pub(super) fn is_kept(&self) -> bool {
+        self.text.contains(AGAIN)
+    }
+
+    pub(super) fn keep(&self) -> Self {
+        Self { text: self.text.replacen(ONCE, AGAIN, 1) }
+    }
+
+    /// Refuses what a unit file cannot carry.
+    pub(super) fn render(launch: &Launch, run: &str, environment_file: &Path, version: Version) -> io::Result<Self> {
+        let program = text(&launch.program)?;
+        // systemd replaces variables in the arguments only, and has no way to write this sign in the path.
+        if program.contains('$') || !program.starts_with('/') {
+            return Err(unfit("the path of the program"));
+        }
+        let mut command = quoted(program);
+        for argument in &launch.arguments {
+            command.push(' ');
+            command.push_str(&quoted(&argument.replace('$', "$$")));
+        }
+        let mut unit = String::new();
+        // The key is read by this program only: systemd ignores what begins with X-.
+        let _ = write!(
+            unit,
+            "# Written by oblet-agent, which replaces it when the instance is started again.\n\
+             [Unit]\n\
+             Description={}\n\
+             {RUN_KEY}{}\n\
+             Wants=network-online.target\n\
+             After=network-online.target\n\
+             StartLimitIntervalSec=300\n\
+             StartLimitBurst=10\n\
+             \n\
+             [Service]\n",
+            plain(&launch.description)?,
+            plain(run)?,
+        );
+        unit.push_str(if version >= EXEC_AND_APPEND { "Type=exec\n" } else { "Type=simple\n" });
+        // obproxy hands over to a child of its own in a hot restart, and the child must not go with its parent.
+        unit.push_str("ExitType=cgroup\n");
+        let _ = writeln!(unit, "ExecStart={command}");
+        if let Some((uid, gid)) = launch.user {
+            let _ = writeln!(unit, "User={uid}\nGroup={gid}");
+        }
+        let _ = writeln!(unit, "WorkingDirectory={}", plain(text(&launch.directory)?)?);
+        for (name, value) in &launch.environment {
+            let _ = writeln!(unit, "Environment={}", quoted(&format!("{name}={value}")));
+        }
+        let _ = writeln!(unit, "EnvironmentFile=-{}", plain(text(environment_file)?)?);
+        if version >= EXEC_AND_APPEND {
+            let log = plain(text(&launch.log)?)?;
+            let _ = writeln!(unit, "StandardOutput=append:{log}\nStandardError=append:{log}");
+        }
+        unit.push_str(LIMITS);
+        unit.push_str("UMask=0022\nOOMScoreAdjust=-500");
+        unit.push_str(ONCE);
+        unit.push_str(
+            "RestartSec=2\nKillMode=control-group\nTimeoutStopSec=30\n\n[Install]\nWantedBy=multi-user.target\n",
+        );
+        Ok(Self { text: unit })
+    }
+}
+
+/// The unit that was written for a run whose own files are gone.
+pub(super) fn of_run(run: &str) -> io::Result<Option<String>> {
+    let entries = match std::fs::read_dir(UNIT_DIRECTORY) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        entries => entries?,
+    };
+    for entry in entries {
+        let Ok(unit) = entry?.file_name().into_string() else { continue };
+        let ours = unit.starts_with("oblet-") && unit.contains('@') && unit.ends_with(".service");
+        if ours && UnitFile::read(&unit)?.is_some_and(|file| file.run() == Some(run)) {
+            return Ok(Some(unit));
+        }
+    }
+    Ok(None)
+}
+
+fn unfit(what: &str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidInput, format!("{what} cannot stand in a unit file"))
+}
+
+fn text(path: &Path) -> io::Result<&str> {
+    path.to_str().ok_or_else(|| unfit("a path that is not UTF-8"))
+}
+
+/// A value that reaches to the end of its line: only specifiers mean something there.
+fn plain(value: &str) -> io::Result<String> {
+    if value.chars().any(char::is_control) || value.ends_with('\\') || value.trim() != value || value.is_empty() {
+        return Err(unfit("a value with control characters or blanks at its ends"));
+    }
+    Ok(value.replace('%', "%%"))
+}
+
+/// One word, whatever is in it.
+fn quoted(word: &str) -> String {
+    let mut text = String::from("\"");
+    for character in word.chars() {
+        match character {
+            '%' => text.push_str("%%"),
+            '"' => text.push_str("\\\""),
+            '\\' => text.push_str("\\\\"),
+            '\n' => text.push_str("\\n"),
+            '\t' => text.push_str("\\t"),
+            '\r' => text.push_str("\\r"),
+            other => text.push(other),
+        }
+    }
+    text.push('"');
+    text
+}
+
+/// The text of an environment file, systemd.exec(5): quoted as in a shell.
+pub(super) fn environment_file<'a>(variables: impl Iterator<Item = (&'a str, &'a str)>) -> io::Result<String> {
+    let mut text = String::new();
+    for (name, value) in variables {
+        if value.chars().any(char::is_control) {
+            return Err(unfit("a secret with control characters"));
+        }
+        let _ = write!(text, "{name}=\"");
+        for character in value.chars() {
+            if matches!(character, '"' | '\\' | '`' | '$') {
+                text.push('\\');
+            }
+            text.push(character);
+        }
+        text.push_str("\"\n");
+    }
+    Ok(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{super::super::supervisor::Kind, *};
+    use crate::steps::InstanceKind;
+
+    fn launch() -> Launch {
+        let name = ServiceName::new(InstanceKind::Obproxy, 2883.try_into().unwrap());
+        let secrets = vec![("observer_sys_password".into(), "not-to-be-seen".to_owned().into())];
+        Launch {
+            kind: Kind::Service { name, secrets },
+            description: "OBProxy odp on port 2883, 100% managed by oblet".into(),
+            program: "/opt/my proxy/bin/obproxy".into(),
+            arguments: vec!["-o".into(), r#"a=%i,b="$HOME",c=\x"#.into(), String::new(), "two\nlines".into()],
+            environment: vec![("PATH".into(), "/bin:/a b".into()), ("PERCENT".into(), "%n$".into())],
+            directory: "/home/admin/ob proxy/2883".into(),
+            user: Some((500, 501)),
+            log: "/var/log/oblet/obproxy@2883.out".into(),
+        }
+    }
+
+    fn render(launch: &Launch, version: u32) -> io::Result<UnitFile> {
+        UnitFile::render(launch, "run-1", Path::new("/run/oblet-agent/secrets/x.env"), Version(version))
+    }
+
+    #[test]
+    fn everything_that_means_something_to_systemd_is_escaped() {
+        let file = render(&launch(), 252).unwrap();
+        let lines: Vec<&str> = file.text().lines().collect();
+        for line in [
+            "Description=OBProxy odp on port 2883, 100%% managed by oblet",
+            r#"ExecStart="/opt/my proxy/bin/obproxy" "-o" "a=%%i,b=\"$$HOME\",c=\\x" "" "two\nlines""#,
+            r#"Environment="PATH=/bin:/a b""#,
+            r#"Environment="PERCENT=%%n$""#,
+            "WorkingDirectory=/home/admin/ob proxy/2883",
+            "StandardOutput=append:/var/log/oblet/obproxy@2883.out",
+            "User=500",
+            "Group=501",
+        ] {
+            assert!(lines.contains(&line), "{line} is not in\n{}", file.text());
+        }
+        assert!(!file.text().contains("not-to-be-seen"));
+    }
+
+    #[test]
+    fn what_a_unit_file_cannot_carry_is_refused() {
+        for launch in [
+            Launch { program: "/opt/$HOME/obproxy".into(), ..launch() },
+            Launch { program: "obproxy".into(), ..launch() },
+            Launch { description: "two\nlines".into(), ..launch() },
+            Launch { directory: "/ends with a blank ".into(), ..launch() },
+        ] {
+            assert_eq!(render(&launch, 252).unwrap_err().kind(), io::ErrorKind::InvalidInput);
+        }
+        assert!(environment_file([("name", "a\nb")].into_iter()).is_err());
+    }
+
+    #[test]
+    fn an_old_systemd_is_asked_for_what_it_knows() {
+        let file = render(&launch(), 219).unwrap();
+        assert!(file.text().contains("Type=simple\n") && !file.text().contains("append:"));
+    }
+
+    #[test]
+    fn a_service_is_started_again_once_it_is_kept() {
+        let file = render(&launch(), 252).unwrap();
+        assert_eq!((file.run(), file.is_kept()), (Some("run-1"), false));
+        let kept = file.keep();
+        assert_eq!((kept.run(), kept.is_kept(), kept.keep()), (Some("run-1"), true, kept.clone()));
+    }
+
+    #[test]
+    fn secrets_are_quoted_as_in_a_shell() {
+        let text = environment_file([("name", r#"a"b\c$d`e f"#)].into_iter()).unwrap();
+        assert_eq!(text, "name=\"a\\\"b\\\\c\\$d\\`e f\"\n");
+    }
+}

@@ -1,0 +1,125 @@
+//! The program `oblet-coordinator` as systemd sees it: readiness, watchdog, reload, stop.
+
+#![expect(clippy::unwrap_used, reason = "helpers of tests fail the test")]
+
+use nix::{
+    sys::signal::{self, Signal},
+    unistd::Pid,
+};
+use std::{
+    io::{BufRead as _, BufReader, Read as _},
+    net::TcpStream,
+    os::unix::net::UnixDatagram,
+    path::PathBuf,
+    process::{Child, ChildStderr, Command, Stdio},
+    time::Duration,
+};
+
+struct Started {
+    directory: tempfile::TempDir,
+    manager: UnixDatagram,
+    child: Child,
+    log: BufReader<ChildStderr>,
+}
+
+impl Started {
+    fn new(config: &str) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let notify = directory.path().join("notify");
+        let manager = UnixDatagram::bind(&notify).unwrap();
+        manager.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+        let file = directory.path().join("coordinator.toml");
+        std::fs::write(&file, config).unwrap();
+        let mut child = Command::new(env!("CARGO_BIN_EXE_oblet-coordinator"))
+            .env_clear()
+            .env("NOTIFY_SOCKET", notify)
+            .env("WATCHDOG_USEC", "1000000")
+            .env("OBLET_COORDINATOR_STATE_DIR", directory.path().join("state"))
+            .env("OBLET_COORDINATOR_LISTEN", "127.0.0.1:0")
+            .env("OBLET_COORDINATOR_CONFIG_SERVICE_LISTEN", "127.0.0.2:0")
+            .arg("--config")
+            .arg(file)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let log = BufReader::new(child.stderr.take().unwrap());
+        Self { directory, manager, child, log }
+    }
+
+    fn config(&self) -> PathBuf {
+        self.directory.path().join("coordinator.toml")
+    }
+
+    /// The next news to the service manager that contain `words`.
+    fn news(&self, words: &str) -> String {
+        loop {
+            let mut buffer = [0; 4096];
+            let length = self.manager.recv(&mut buffer).unwrap();
+            let news = String::from_utf8_lossy(buffer.get(..length).unwrap()).into_owned();
+            if news.contains(words) {
+                return news;
+            }
+        }
+    }
+
+    /// The next line of the log that contains `words`.
+    fn log_until(&mut self, words: &str) -> String {
+        let mut line = String::new();
+        while !line.contains(words) {
+            line.clear();
+            assert!(self.log.read_line(&mut line).unwrap() > 0, "the coordinator ended and did not say: {words}");
+        }
+        line
+    }
+
+    fn signal(&self, which: Signal) {
+        signal::kill(Pid::from_raw(self.child.id().cast_signed()), which).unwrap();
+    }
+}
+
+#[test]
+fn the_service_manager_hears_of_every_turn() {
+    let mut started = Started::new("");
+    let line = started.log_until("serving");
+    let address = line.split_once("address=").unwrap().1.split_whitespace().next().unwrap().to_owned();
+    started.news("READY=1");
+    TcpStream::connect(address).unwrap();
+    // Fed again and again while nothing is to be done.
+    for _ in 0..3 {
+        started.news("WATCHDOG=1");
+    }
+    started.signal(Signal::SIGTERM);
+    started.news("STOPPING=1");
+    let mut rest = String::new();
+    started.log.read_to_string(&mut rest).unwrap();
+    assert_eq!(started.child.wait().unwrap().code(), Some(0), "{rest}");
+}
+
+#[test]
+fn a_reload_renews_certificates_and_a_wrong_file_changes_nothing() {
+    let mut started = Started::new("grace_seconds = 10");
+    started.news("READY=1");
+    let certificate = started.directory.path().join("state/tls/coordinator.pem");
+    let first = std::fs::read(&certificate).unwrap();
+
+    std::fs::write(started.config(), "grace_seconds = 5\nconfig_url_base = 'http://10.1.1.1'").unwrap();
+    started.signal(Signal::SIGHUP);
+    assert!(started.news("RELOADING=1").contains("MONOTONIC_USEC="));
+    started.news("READY=1");
+    let line = started.log_until("needs a restart");
+    assert!(line.contains("config_url_base") && !line.contains("grace_seconds"), "{line}");
+    let second = std::fs::read(&certificate).unwrap();
+    assert_ne!(first, second);
+
+    std::fs::write(started.config(), "log_filter = 'warn'\nlog_retention_days = 0").unwrap();
+    started.signal(Signal::SIGHUP);
+    let line = started.log_until("nothing is reloaded");
+    assert!(line.contains("log_retention_days"), "{line}");
+    assert_eq!(second, std::fs::read(&certificate).unwrap());
+    started.signal(Signal::SIGTERM);
+    // At level info, so the filter of the refused file is not in force.
+    started.log_until("stopping");
+    assert_eq!(started.child.wait().unwrap().code(), Some(0));
+}

@@ -1,0 +1,149 @@
+//! A directory with runs, and which supervisor starts them.
+
+use oblet::{
+    agent::host::{
+        DirectSupervisor, Kind, Launch, ProcessId, RunOutcome, RunState, ServiceName, Supervisor, SystemdSupervisor,
+    },
+    steps::InstanceKind,
+};
+use std::{
+    env, fs,
+    os::unix::fs::PermissionsExt as _,
+    path::{Path, PathBuf},
+    sync::atomic::{AtomicU16, Ordering},
+    time::{Duration, Instant},
+};
+
+pub(crate) const SECRET: &str = "not-to-be-seen";
+
+static PORTS: AtomicU16 = AtomicU16::new(20_000);
+
+pub(crate) fn is_systemd() -> bool {
+    match env::var("OBLET_TEST_SUPERVISOR").as_deref() {
+        Ok("systemd") => true,
+        Ok("direct") | Err(_) => false,
+        Ok(other) => panic!("OBLET_TEST_SUPERVISOR is {other:?}, neither direct nor systemd"),
+    }
+}
+
+pub(crate) fn without_systemd() -> bool {
+    if !is_systemd() {
+        eprintln!("SKIPPED: this test needs a host with systemd and OBLET_TEST_SUPERVISOR=systemd");
+    }
+    !is_systemd()
+}
+
+pub(crate) struct Place {
+    dir: tempfile::TempDir,
+    pub(crate) supervisor: Box<dyn Supervisor>,
+    service: ServiceName,
+    pub(crate) unit: String,
+}
+
+/// A supervisor as after a start of the agent.
+pub(crate) fn supervisor() -> Box<dyn Supervisor> {
+    let agent = env::var_os("OBLET_TEST_AGENT").unwrap_or(env!("CARGO_BIN_EXE_oblet-agent").into());
+    if is_systemd() {
+        Box::new(SystemdSupervisor::with_agent(agent.into()))
+    } else {
+        Box::new(DirectSupervisor::with_agent(agent.into()))
+    }
+}
+
+impl Place {
+    pub(crate) fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
+        let port = i64::from(PORTS.fetch_add(1, Ordering::Relaxed)).try_into().unwrap();
+        let service = ServiceName::new(InstanceKind::Obproxy, port);
+        let unit = format!("oblet-{service}.service");
+        Self { dir, supervisor: supervisor(), service, unit }
+    }
+
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    pub(crate) fn read(&self, name: &str) -> String {
+        fs::read_to_string(self.path(name)).unwrap_or_default()
+    }
+
+    /// The directory of a run. Names of runs are part of names of units, so each place has its own.
+    pub(crate) fn run(&self, name: &str) -> PathBuf {
+        let place = self.dir.path().file_name().unwrap().to_string_lossy().replace('.', "");
+        self.path("runs").join(format!("{place}-{name}"))
+    }
+
+    pub(crate) fn job(&self, script: &str) -> Launch {
+        Launch {
+            kind: Kind::Job,
+            description: format!("a script below {}", self.dir.path().display()),
+            program: "/bin/sh".into(),
+            arguments: vec!["-c".into(), script.into()],
+            environment: vec![("PATH".into(), "/usr/sbin:/usr/bin:/sbin:/bin".into())],
+            directory: self.dir.path().into(),
+            user: None,
+            log: self.path("log"),
+        }
+    }
+
+    pub(crate) fn service(&self, script: &str) -> Launch {
+        let secrets = vec![("SECRET".to_owned(), SECRET.to_owned().into())];
+        Launch { kind: Kind::Service { name: self.service.clone(), secrets }, ..self.job(script) }
+    }
+
+    /// A job and a service, each in a run of its own.
+    pub(crate) fn both(&self, script: &str) -> [(PathBuf, Launch); 2] {
+        [(self.run("job"), self.job(script)), (self.run("service"), self.service(script))]
+    }
+
+    pub(crate) async fn start(&self, run: &Path, launch: &Launch) {
+        fs::create_dir_all(self.path("runs")).unwrap();
+        self.supervisor.start(run, launch).await.unwrap();
+    }
+
+    pub(crate) async fn running(&self, run: &Path) -> ProcessId {
+        match self.supervisor.find(run).await.unwrap() {
+            RunState::Running(process) => process,
+            other => panic!("it does not run: {other:?}; its log: {}", self.read("log")),
+        }
+    }
+
+    pub(crate) async fn outcome(&self, run: &Path) -> RunOutcome {
+        let end = Instant::now() + Duration::from_secs(30);
+        loop {
+            if let Some(outcome) = self.supervisor.outcome(run).await.unwrap() {
+                return outcome;
+            }
+            assert!(Instant::now() < end, "the outcome did not come");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+}
+
+/// A test that fails leaves nothing behind.
+impl Drop for Place {
+    fn drop(&mut self) {
+        let runs: Vec<PathBuf> =
+            fs::read_dir(self.path("runs")).into_iter().flatten().map(|run| run.unwrap().path()).collect();
+        let stopped = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(async {
+                for run in runs {
+                    supervisor().stop(&run, Duration::ZERO).await.unwrap();
+                }
+            });
+        });
+        if stopped.join().is_err() {
+            eprintln!("processes below {} could not be stopped", self.dir.path().display());
+        }
+    }
+}
+
+pub(crate) async fn until(what: &str, condition: impl Fn() -> bool) {
+    let end = Instant::now() + Duration::from_secs(30);
+    while !condition() {
+        assert!(Instant::now() < end, "{what} did not come");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}

@@ -74,6 +74,13 @@ struct HostBasicData {
     serial_number: Option<String>,
 }
 
+impl HostBasicData {
+    /// One host has one address, however it is written.
+    fn address(&self) -> IpAddr {
+        self.inner_ip_address.to_canonical()
+    }
+}
+
 /// A host that is to be known: where its agent answers, and what the operator says of it.
 pub(super) struct NewHost {
     pub(super) inner_ip: IpAddr,
@@ -92,7 +99,7 @@ impl BatchCreate {
         if self.mgragent_port == Some(0) || self.monagent_port == Some(0) {
             return Err(ApiError::invalid("mgragentPort, monagentPort", "a port lies between 1 and 65535"));
         }
-        let mut addresses = self.host_basic_data_list.iter().map(|host| host.inner_ip_address);
+        let mut addresses = self.host_basic_data_list.iter().map(HostBasicData::address);
         match addresses.find(|ip| ip.is_unspecified() || ip.is_multicast()) {
             Some(ip) => Err(ApiError::invalid("innerIpAddress", format_args!("{ip} is no address of a host"))),
             None => Ok(()),
@@ -103,7 +110,7 @@ impl BatchCreate {
     async fn check_unknown(&self, connection: &mut AnyConnection) -> Result<(), ApiError> {
         let mut seen = HashSet::new();
         let mut taken = Vec::new();
-        for ip in self.host_basic_data_list.iter().map(|host| host.inner_ip_address) {
+        for ip in self.host_basic_data_list.iter().map(HostBasicData::address) {
             let why = match hosts::by_ip(connection, ip).await? {
                 Some(host) => format!("the host {ip} is known already, as host {} ({})", host.id, host.status),
                 None if !seen.insert(ip) => format!("the host {ip} is named twice"),
@@ -119,7 +126,7 @@ impl BatchCreate {
 
     fn host(&self, host: &HostBasicData) -> NewHost {
         NewHost {
-            inner_ip: host.inner_ip_address,
+            inner_ip: host.address(),
             agent_port: self.mgragent_port.unwrap_or(DEFAULT_AGENT_PORT),
             metrics_port: self.monagent_port,
             details: HostDetails {

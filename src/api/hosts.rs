@@ -11,7 +11,7 @@ use super::{
 use crate::{
     coordinator::store::{
         StoreError, clusters,
-        hosts::{self, Host, HostFilter},
+        hosts::{self, Host, HostFilter, HostStatus},
         locks,
     },
     operations::{ObjectKind, ObjectLock},
@@ -46,7 +46,12 @@ struct HostView {
     #[serde(skip_serializing_if = "Option::is_none")]
     ssh_port: Option<u16>,
     services: Vec<ServiceView>,
+    /// The same as `id`, because a host has one agent.
+    host_agent_id: i64,
     host_agent_version: String,
+    /// AVAILABLE or OFFLINE; absent until the host is prepared.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    host_agent_status: Option<&'static str>,
     /// Port of the agent's gRPC service.
     mgragent_port: u16,
     /// Port of the agent's metrics.
@@ -90,12 +95,23 @@ async fn view(connection: &mut AnyConnection, host: Host) -> Result<HostView, St
         kind: details.kind,
         ssh_port: details.ssh_port,
         services,
+        host_agent_id: host.id,
         host_agent_version: details.agent_version,
+        host_agent_status: agent_status(host.status),
         mgragent_port: host.agent_port,
         monagent_port: host.metrics_port,
         create_time: ocp_time(host.created_at),
         update_time: ocp_time(host.updated_at),
     })
+}
+
+/// As the hosts were last seen; how an agent is at this moment tells `agent` below its host.
+fn agent_status(host: HostStatus) -> Option<&'static str> {
+    match host {
+        HostStatus::New => None,
+        HostStatus::Available | HostStatus::Online | HostStatus::Deleting => Some("AVAILABLE"),
+        HostStatus::Offline => Some("OFFLINE"),
+    }
 }
 
 pub(super) fn absent(id: i64) -> ApiError {

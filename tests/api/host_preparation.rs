@@ -39,6 +39,7 @@ async fn each_host_gets_a_task_that_checks_it() {
     let host = lab.get("/api/v2/compute/hosts/2").await.data();
     let shown = json!([host["status"], host["innerIpAddress"], host["alias"], host["monagentPort"]]);
     assert_eq!(shown, json!(["NEW", "192.0.2.2", "db", 9999]));
+    assert!(host.get("hostAgentStatus").is_none());
 }
 
 #[tokio::test]

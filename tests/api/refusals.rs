@@ -179,6 +179,7 @@ async fn hosts_are_added_all_or_none() {
     let lab = Lab::furnished().await;
     assert_refused(&lab.add_hosts(&["192.0.2.7", "192.0.2.7"]).await, 409, "CMP07001");
     assert_refused(&lab.add_hosts(&["192.0.2.7", "192.0.2.1"]).await, 409, "CMP07001");
+    assert_refused(&lab.add_hosts(&["::ffff:192.0.2.1"]).await, 409, "CMP07001");
     assert_refused(&lab.add_hosts(&["192.0.2.7", "no address"]).await, 400, "COM10001");
     assert_refused(&lab.add_hosts(&["0.0.0.0"]).await, 400, "COM10001");
     assert_refused(&lab.add_hosts(&[]).await, 400, "COM10001");

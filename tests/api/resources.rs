@@ -25,6 +25,7 @@ async fn hosts_are_described_by_their_agents() {
     assert_eq!(host["mgragentPort"], 62898);
     assert_eq!(host["monagentPort"], 9100);
     assert_eq!((&host["status"], &host["hostId"]), (&json!("AVAILABLE"), &json!(2)));
+    assert_eq!((&host["hostAgentStatus"], &host["hostAgentId"]), (&json!("AVAILABLE"), &json!(2)));
     assert_eq!(lab.get("/api/v2/compute/hosts/2").await.data()["name"], "host-192.0.2.2");
     assert_eq!(lab.delete("/api/v2/compute/hosts/2").await.status, 200);
     assert_eq!(lab.delete("/api/v2/compute/hosts/2").await.status, 404);

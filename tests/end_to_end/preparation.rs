@@ -96,3 +96,20 @@ async fn an_agent_that_is_no_service_is_neither_restarted_nor_stopped() {
     let told = (&agent["data"]["status"], &agent["data"]["processes"][0]["ports"]);
     assert_eq!(told, (&json!("STARTED"), &json!([62898, 62899])), "{agent:#}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_host_that_is_not_trusted_is_told_at_once() {
+    if !possible() {
+        return;
+    }
+    let lab = Lab::start(1).await;
+    let added = lab.add_host_under(None).await;
+    assert_eq!(lab.finished(added).await["status"], "SUCCESSFUL");
+    let (status, answer) = lab.post(&format!("{HOSTS}/revoke"), &json!({"hostId": 1})).await;
+    assert_eq!(status, 200, "{answer}");
+    let (_, answer) = lab.post(&format!("{HOSTS}/1/agent/restart"), &Value::Null).await;
+    let task = lab.finished(answer["data"]["id"].as_i64().unwrap()).await;
+    let failure = &task["subtasks"][0]["failure"];
+    assert_eq!((&task["status"], &failure["reason"]), (&json!("FAILED"), &json!("HOST_NOT_TRUSTED")), "{task:#}");
+    assert!(failure["causes"][0].as_str().unwrap().contains("is revoked since"), "{failure:#}");
+}

@@ -7,6 +7,7 @@ use super::{attempt::Outcome, journal::Closed, log::AttemptLog, waits::WaitPlace
 use crate::{
     coordinator::{
         agents::{AgentAddress, AgentPool, CallError},
+        connection::Distrust,
         store::{
             Store, StoreError,
             clusters::{self, ObproxyStatus},
@@ -56,6 +57,8 @@ enum LocalError {
     StillAnswers { host: std::net::IpAddr },
     #[error("host {host} is in use: proxy {proxy} is on it")]
     InUse { host: std::net::IpAddr, proxy: i64 },
+    #[error("the agent of host {host} is not trusted")]
+    Distrusted { host: std::net::IpAddr, source: Distrust },
     #[error("the agent of host {host} refuses this coordinator")]
     Refused { host: std::net::IpAddr, source: Box<CallError> },
 }
@@ -85,6 +88,10 @@ impl LocalError {
             ),
             Self::StillAnswers { .. } => ("AGENT_STILL_ANSWERS", "roll the task back, and stop the agent once more"),
             Self::InUse { .. } => ("HOST_IN_USE", "remove what is on the host, then retry the rollback"),
+            Self::Distrusted { .. } => (
+                "HOST_NOT_TRUSTED",
+                "enrol the host again with a fresh token (oblet host add --token), then retry the subtask",
+            ),
             Self::Refused { .. } => ("AGENT_REFUSED", "see the agent's log on the host, then retry the subtask"),
         }
     }
@@ -291,6 +298,9 @@ async fn describe(
                 told = true;
                 place.waits_for(format!("the next try, because {error}"));
                 tokio::time::sleep(RETRY_DELAY).await;
+            }
+            Err(CallError::Distrusted { source, .. }) => {
+                return Err(LocalError::Distrusted { host: host.inner_ip, source });
             }
             Err(error) => return Err(refused(error)),
         }

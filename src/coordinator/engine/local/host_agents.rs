@@ -3,7 +3,7 @@
 use super::{Done, LocalError, RETRY_DELAY, SqlLocalSteps, describe};
 use crate::{
     coordinator::{
-        agents::AgentAddress,
+        agents::{AgentAddress, CallError},
         engine::{AttemptLog, waits::WaitPlace},
         store::{
             StoreError,
@@ -69,7 +69,7 @@ async fn wait_for_silence(
     let refused = |error| LocalError::Refused { host: host.inner_ip, source: Box::new(error) };
     let agent = shared.agents.agent(AgentAddress::new(host.inner_ip, host.agent_port)).map_err(refused)?;
     place.waits_for(format!("the agent of host {} to fall silent", host.inner_ip));
-    while agent.describe_host().await.is_ok() {
+    while !matches!(agent.describe_host().await, Err(CallError::Unknown { .. })) {
         if deadline <= Instant::now() {
             return Err(LocalError::StillAnswers { host: host.inner_ip });
         }

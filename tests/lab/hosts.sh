@@ -7,6 +7,20 @@ subnet=10.213.$lab_number
 bridge=oblet$lab_number
 lab_dir=${OBLET_LAB_DIR:-$repository/target/lab/$lab_number}
 packages_of_root=systemd,systemd-sysv,dbus,iproute2,rpm,procps,netcat-openbsd,libaio1,curl,ca-certificates,binutils
+# rpm on Debian knows nothing of what dpkg installed; scriptlets want a shell that some package provides.
+base_spec='Name: lab-base
+Version: 1
+Release: 1
+Summary: What the distribution of a lab host provides
+License: Apache-2.0
+BuildArch: noarch
+Provides: /bin/sh /bin/bash
+%description
+Stands for the packages of the distribution.
+%files
+'
+# To be raised when anything else that prepare_root does changes.
+root_version=1
 cache_dir=${OBLET_LAB_CACHE:-/var/cache/oblet-lab}
 boot_deadline=${OBLET_LAB_BOOT_SECONDS:-120}
 
@@ -23,7 +37,7 @@ address_of() {
 
 # A Debian that all hosts share as the lower layer of their file system. Made once, under a name that says what is in it.
 prepare_root() {
-  root_dir=$cache_dir/bookworm-$(sha256sum <<<"$packages_of_root" | cut -c1-12)
+  root_dir=$cache_dir/bookworm-$(sha256sum <<<"$packages_of_root$base_spec$root_version" | cut -c1-12)
   [[ ! -e $root_dir.done ]] || return 0
   mkdir -p "$cache_dir"
   exec {root_lock}>"$cache_dir/lock"
@@ -33,6 +47,13 @@ prepare_root() {
     rm -rf "$root_dir"
     debootstrap --variant=minbase --include="$packages_of_root" bookworm "$root_dir" >"$cache_dir/debootstrap.log" 2>&1 ||
       die "debootstrap failed: $(tail -1 "$cache_dir/debootstrap.log"); all of it is in $cache_dir/debootstrap.log"
+    # Debian's rpm keeps its database in the home of whoever calls it, that of the others in one place.
+    mkdir -p "$root_dir/etc/rpm"
+    echo '%_dbpath /var/lib/rpm' >"$root_dir/etc/rpm/macros"
+    echo "$base_spec" >"$root_dir/root/lab-base.spec"
+    chroot "$root_dir" rpmbuild --quiet -bb /root/lab-base.spec >>"$cache_dir/debootstrap.log" 2>&1
+    chroot "$root_dir" rpm --install --force-debian /root/rpmbuild/RPMS/noarch/lab-base-1-1.noarch.rpm
+    rm -rf "$root_dir/root/rpmbuild" "$root_dir/root/lab-base.spec"
     # Every host makes an identity of its own when it boots.
     : >"$root_dir/etc/machine-id"
     rm -f "$root_dir/etc/hostname" "$root_dir/var/lib/dbus/machine-id"

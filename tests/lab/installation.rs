@@ -20,7 +20,8 @@ async fn lab_packages_units_and_enrolment_bring_a_proxy_to_three_hosts() {
         let cgroup = fleet.on(host, &format!("cat /proc/{pid}/cgroup"));
         assert!(cgroup.contains(UNIT), "{cgroup}");
         // What a process really gets is bounded by what PID 1 itself may have on the machine.
-        let limits = ["LimitNOFILE", "LimitNPROC", "LimitCORE", "LimitSTACK"].map(|name| fleet.property(host, UNIT, name));
+        let limits =
+            ["LimitNOFILE", "LimitNPROC", "LimitCORE", "LimitSTACK"].map(|name| fleet.property(host, UNIT, name));
         assert_eq!(limits, ["655350", "655360", "infinity", "20971520"]);
         let shown = fleet.on(host, &format!("systemctl show {UNIT}; systemctl cat {UNIT}; cat /proc/{pid}/cmdline"));
         assert!(!shown.contains("aaBB22"), "a password is seen in {shown}");

@@ -18,3 +18,4 @@ mod reboot;
 #[path = "../support/rest.rs"]
 mod rest;
 mod restarts;
+mod supervisors;

@@ -3,7 +3,7 @@
 use procfs::process::{Process, Stat};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use serde::{Deserialize, Serialize};
-use std::{fs, io};
+use std::{fs, io, sync::OnceLock};
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ProcessId {
@@ -18,10 +18,20 @@ pub struct ProcessId {
 /// As PID 1 sees it: in a container each boot has an id that is mounted over the kernel's, and the sandbox of a unit
 /// (`ProtectKernelTunables=`) hides that mount, so the agent and the shims would not agree on which boot this is.
 pub(crate) fn boot_id() -> io::Result<String> {
-    const KERNELS: &str = "/proc/sys/kernel/random/boot_id";
-    let seen = fs::read_to_string(format!("/proc/1/root{KERNELS}")).or_else(|_| fs::read_to_string(KERNELS))?;
-    Ok(seen.trim().into())
+    static ID: OnceLock<String> = OnceLock::new();
+    if let Some(id) = ID.get() {
+        return Ok(id.clone());
+    }
+    let seen = match fs::read_to_string(format!("/proc/1/root{BOOT_ID}")) {
+        // Only root may look through the eyes of PID 1.
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => fs::read_to_string(BOOT_ID),
+        seen => seen,
+    };
+    let id = seen?.trim().to_owned();
+    Ok(ID.get_or_init(|| id).clone())
 }
+
+const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 
 fn stat(pid: i32) -> Option<Stat> {
     Process::new(pid).and_then(|process| process.stat()).ok()

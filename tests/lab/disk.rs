@@ -54,7 +54,7 @@ async fn lab_full_disks_are_told_and_cost_nothing_but_time() {
     let fleet = Fleet::raise(3).await;
     fleet.upload_package("true").await;
     let cluster = fleet.create_cluster().await;
-    let disks = [("h1", "/var/lib/oblet-agent", 96), ("h2", "/home/admin", 16), ("h3", "/var", 256)];
+    let disks = [("h1", "/var/lib/oblet-agent", 96), ("h2", "/home/admin", 16), ("h3", "/var", 512)];
     for (host, directory, mebibytes) in disks {
         confine(&fleet, host, directory, mebibytes);
         fleet.wait_on(host, "systemctl is-active oblet-agent").await;

@@ -59,11 +59,34 @@ impl Fleet {
         let mut fleet = Self::empty();
         fleet.lab(&["up", &count.to_string()]);
         fleet.hosts = (1..=count).map(|number| format!("h{number}")).collect();
-        let ca = fs::read(fleet.directory.join("ca.pem")).unwrap();
+        let ca = fs::read_to_string(fleet.directory.join("ca.pem")).unwrap();
         let password = fs::read_to_string(fleet.directory.join("password")).unwrap();
-        let address = format!("{}:8443", fleet.address("h0")).parse().unwrap();
-        fleet.rest = Some(Rest::new(address, &ca, password.trim()));
+        fleet.connect(&ca, &password);
         fleet
+    }
+
+    /// Bare hosts: the coordinator's, and so many for databases.
+    pub(crate) fn boot(count: u8) -> Self {
+        let mut fleet = Self::empty();
+        fleet.hosts = (1..=count).map(|number| format!("h{number}")).collect();
+        let mut arguments = vec!["boot", "h0"];
+        arguments.extend(fleet.hosts.iter().map(String::as_str));
+        fleet.lab(&arguments);
+        fleet
+    }
+
+    /// Speaks to the coordinator on h0 from here on.
+    pub(crate) fn connect(&mut self, ca: &str, password: &str) {
+        let address = format!("{}:8443", self.address("h0")).parse().unwrap();
+        self.rest = Some(Rest::new(address, ca.as_bytes(), password.trim()));
+    }
+
+    /// Lays the agent's package of that release on the host; answers its path there.
+    pub(crate) fn agent_package(&self, release: u8, host: &str) -> String {
+        let mut command = self.command(&["package", "oblet-agent", host]);
+        let output = command.env("OBLET_LAB_RELEASE", release.to_string()).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap().trim().to_owned()
     }
 
     /// Names of the database hosts.
@@ -80,13 +103,15 @@ impl Fleet {
         self.rest.as_ref().unwrap()
     }
 
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/lab/lab.sh"));
+        command.args(arguments).env("OBLET_LAB", self.number.to_string()).env("OBLET_LAB_DIR", &self.directory);
+        command.env("OBLET_LAB_RELEASE", "1");
+        command
+    }
+
     fn script(&self, arguments: &[&str]) -> Output {
-        Command::new(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/lab/lab.sh"))
-            .args(arguments)
-            .env("OBLET_LAB", self.number.to_string())
-            .env("OBLET_LAB_DIR", &self.directory)
-            .output()
-            .unwrap()
+        self.command(arguments).output().unwrap()
     }
 
     /// A command of the lab that has to succeed; answers what it printed.

@@ -4,10 +4,11 @@
 packages_dir=${OBLET_LAB_PACKAGES:-$repository/target/packages}
 run_user=admin
 
-# The newest package of a program in the format of the lab's hosts.
+# The newest package of a program in the format of the lab's hosts, or that of the wanted release.
 package_of() {
   local found
-  found=$(ls -t "$packages_dir/$1"_*.deb 2>/dev/null | head -1)
+  # shellcheck disable=SC2012 # the names of packages are tame
+  found=$(ls -t "$packages_dir/$1"_*-${OBLET_LAB_RELEASE:-*}_*.deb 2>/dev/null | head -1)
   [[ -n $found ]] || die "there is no package of $1 in $packages_dir; \`make package\` builds it"
   echo "$found"
 }
@@ -39,6 +40,8 @@ start_coordinator() {
 advertise_addresses = ["$address"]
 initial_password_file = "/var/lib/oblet-coordinator/initial-password"
 TOML
+  # What a program that ran there before as root has left.
+  run_on h0 chown --recursive oblet-coordinator: /var/lib/oblet-coordinator
   run_on h0 systemctl enable --quiet --now oblet-coordinator
   run_on h0 cat /var/lib/oblet-coordinator/initial-password >"$lab_dir/password"
   run_on h0 cat /var/lib/oblet-coordinator/tls/ca.pem >"$lab_dir/ca.pem"

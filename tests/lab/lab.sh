@@ -7,6 +7,7 @@ usage() {
   cat >&2 <<'END'
 usage: lab.sh up [COUNT]           a coordinator and COUNT hosts with agents, from packages [default: 3]
        lab.sh oblet ARGUMENT...    the operator's command line, on the coordinator's host
+       lab.sh coordinator          install the coordinator on h0 and start it
        lab.sh enrol HOST           install the agent on a booted host and enrol it
        lab.sh package NAME HOST    lay the package of a program there; prints its path
        lab.sh put FILE HOST        lay a file into /root of the host; prints its path there
@@ -22,7 +23,8 @@ usage: lab.sh up [COUNT]           a coordinator and COUNT hosts with agents, fr
        lab.sh down                 end all hosts and remove what they left
 
 OBLET_LAB is the number of the lab, 0 to 255 [default: 0]. OBLET_LAB_CACHE is where the root of the hosts is kept
-[default: /var/cache/oblet-lab], OBLET_LAB_PACKAGES where the packages are [default: target/packages].
+[default: /var/cache/oblet-lab], OBLET_LAB_PACKAGES where the packages are [default: target/packages]
+and OBLET_LAB_RELEASE which of them are installed [default: the newest].
 END
   exit 64
 }
@@ -51,6 +53,7 @@ case $command in
     introduce
     ;;
   oblet) oblet "$@" ;;
+  coordinator) start_coordinator ;;
   enrol) enrol "$1" ;;
   package) put "$(package_of "$1")" "$2" ;;
   put) put "$1" "$2" ;;

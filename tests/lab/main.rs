@@ -19,3 +19,4 @@ mod reboot;
 mod rest;
 mod restarts;
 mod supervisors;
+mod versions;

@@ -9,13 +9,12 @@ async fn lab_a_proxy_and_its_clients_outlive_the_agent() {
     let fleet = Fleet::with_proxies(1).await;
     let pid = fleet.proxy_pid("h1");
     let mut client = fleet.client("h1");
-    let package = fleet.lab(&["package", "oblet-agent", "h1"]);
-    let package = package.trim();
+    let package = fleet.agent_package(2, "h1");
     let agent_pid = || fleet.property("h1", "oblet-agent.service", "MainPID");
     let ways = [
         ("a restart", "systemctl restart oblet-agent".to_owned()),
         ("kill -9", "kill -KILL $(systemctl show --property=MainPID --value oblet-agent)".to_owned()),
-        ("a new installation of the package", format!("dpkg --install {package}")),
+        ("an upgrade of its package", format!("dpkg --install {package}")),
         ("an erase and a new installation", {
             format!("dpkg --remove oblet-agent && dpkg --install {package} && systemctl enable --now oblet-agent")
         }),

@@ -1,11 +1,13 @@
 //! Logs of the daemons, and the words in which errors are told.
 
+mod journal;
+
+use journal::Journal;
 use std::{
     error::Error,
     io::{self, IsTerminal as _},
     os::{fd::AsFd as _, unix::fs::MetadataExt as _},
 };
-use tracing_journald::{Priority, PriorityMappings};
 use tracing_subscriber::{
     EnvFilter, Layer, Registry, layer::SubscriberExt as _, registry::LookupSpan, reload, util::SubscriberInitExt as _,
 };
@@ -65,23 +67,13 @@ where
     Ok(match format {
         LogFormat::Text => stderr().boxed(),
         LogFormat::Json => stderr().json().flatten_event(true).boxed(),
-        LogFormat::Journal => journal(name).map_err(LogError::Journal)?.boxed(),
-        LogFormat::Auto => match stderr_is_journal().then(|| journal(name)) {
+        LogFormat::Journal => Journal::open(name).map_err(LogError::Journal)?.boxed(),
+        LogFormat::Auto => match stderr_is_journal().then(|| Journal::open(name)) {
             Some(Ok(journal)) => journal.boxed(),
             // The journal that reads stderr takes lines too.
             Some(Err(_)) | None => stderr().boxed(),
         },
     })
-}
-
-/// Fields of events are called `OBLET_...`, so that none takes the place of one that the journal knows.
-fn journal(name: &str) -> io::Result<tracing_journald::Layer> {
-    let priorities =
-        PriorityMappings { info: Priority::Informational, debug: Priority::Debug, ..PriorityMappings::new() };
-    Ok(tracing_journald::layer()?
-        .with_syslog_identifier(name.to_owned())
-        .with_field_prefix(Some("OBLET".to_owned()))
-        .with_priority_mappings(priorities))
 }
 
 /// `JOURNAL_STREAM` names the device and inode of the journal's end; a redirected stderr has others. systemd.exec(5)

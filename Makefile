@@ -3,7 +3,7 @@ MAKEFLAGS += --no-print-directory
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-up demo-down lab lab-down test chaos lint lint-rust lint-tls lint-proto lint-deny lint-shell bench \
+.PHONY: help setup demo demo-up demo-down lab lab-down lab-packages test chaos lint lint-rust lint-tls lint-proto lint-deny lint-shell bench \
   openapi package
 
 BUF_VERSION := 1.75.0
@@ -26,15 +26,24 @@ demo-up: ## the same, but leave it running
 demo-down: ## end what demo-up left running
 	@tests/demo/demo.sh down
 
-lab: setup ## real systemd hosts with agents from packages, HOSTS=3, and a shell line for each; needs root
+lab: setup lab-packages ## real systemd hosts with agents from packages, HOSTS=3, and a shell line for each; needs root
 	@tests/lab/lab.sh up $(or $(HOSTS),3)
 
 lab-down: ## end the lab and remove what it left
 	@tests/lab/lab.sh down
 
+# Two releases of each package and the programs of the version before: what the lab installs and upgrades.
+lab-packages:
+	@PACKAGE_PROFILE=fast PACKAGE_RELEASE=1 packaging/package.sh >/dev/null
+	@PACKAGE_PROFILE=fast PACKAGE_RELEASE=2 packaging/package.sh >/dev/null
+
 test: setup ## all tests; the runner's count is the last line
 	@cargo build --quiet --workspace --bins
-	@if ((EUID != 0)); then echo 'SKIPPED: tests named root_ and lab_ need root' >&2; fi
+	@if ((EUID != 0)); then \
+	  echo 'SKIPPED: tests named root_ and lab_ need root' >&2; \
+	elif ! { $(MAKE) lab-packages && tests/lab/previous.sh >/dev/null; }; then \
+	  echo 'SKIPPED: tests named lab_ need packages and the programs of the version before' >&2; \
+	fi
 	@if command -v cargo-nextest >/dev/null; then \
 	  nextest=(cargo nextest run --workspace $(if $(CI),--profile ci)); \
 	  if ((EUID == 0)); then exec "$${nextest[@]}"; fi; \

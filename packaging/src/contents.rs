@@ -51,9 +51,14 @@ fn agent(program: Program, format: Format, build: &Build) -> anyhow::Result<Pack
         file("/usr/lib/systemd/system/oblet-agent.service", include_str!("../../systemd/oblet-agent.service")),
         file("/usr/lib/systemd/system-preset/50-oblet-agent.preset", "disable oblet-agent.service\n"),
         directory("/var/lib/oblet-agent", 0o700),
+        // Older systemd does not make it for the unit.
+        directory("/var/log/oblet", 0o755),
     ];
     entries.extend(common("oblet-agent", &program, format));
     entries.extend(manual_pages(oblet::agent::config::Flags::command(), "8", build)?);
+    // The name of a page has no space; the page itself shows the command as it is called.
+    let enroll = oblet::agent::enroll::Flags::command().name("oblet-agent-enroll").bin_name("oblet-agent enroll");
+    entries.extend(manual_pages(enroll, "8", build)?);
     Ok(Package {
         name: "oblet-agent",
         summary: "Carries out the steps of oblet on a database host",

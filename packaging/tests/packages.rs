@@ -98,10 +98,12 @@ fn an_rpm_holds_its_files_with_their_rights_and_flags() {
             "/usr/share/doc/oblet-agent/CHANGELOG.md -rw-r--r-- root:root d",
             "/usr/share/licenses/oblet-agent drwxr-xr-x root:root",
             "/usr/share/licenses/oblet-agent/LICENSE -rw-r--r-- root:root l",
+            "/usr/share/man/man8/oblet-agent-enroll.8.gz -rw-r--r-- root:root d",
             "/usr/share/man/man8/oblet-agent.8.gz -rw-r--r-- root:root d",
             "/usr/share/oblet-agent drwxr-xr-x root:root",
             "/usr/share/oblet-agent/agent.toml.example -rw-r--r-- root:root",
             "/var/lib/oblet-agent drwx------ root:root",
+            "/var/log/oblet drwxr-xr-x root:root",
         ]
     );
     assert_lines(

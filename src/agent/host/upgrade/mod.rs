@@ -10,6 +10,10 @@
 mod owner;
 mod plan;
 pub mod replace_self;
+#[cfg(test)]
+mod replace_self_tests;
+#[cfg(test)]
+mod tests;
 
 use super::{
     Host, blocking, durable,

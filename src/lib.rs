@@ -10,6 +10,7 @@ pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod coordinator;
+pub mod deb;
 pub mod graph;
 pub mod operations;
 pub mod rpc;

@@ -47,7 +47,7 @@ impl TryFrom<v1::PutPackageRequest> for Chunk {
         let package: PackageRef =
             request.file_name.parse().map_err(|error| bad_request("file_name", format!("{error}")))?;
         if package.file_name() != request.file_name {
-            return Err(bad_request("file_name", "does not end in .rpm"));
+            return Err(bad_request("file_name", "does not end in .rpm or .deb"));
         }
         let sha256 = Sha256::try_from(request.sha256).map_err(|error| bad_request("sha256", error))?;
         if request.size_bytes == 0 {

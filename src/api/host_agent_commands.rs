@@ -6,7 +6,7 @@ use super::{
     extract::PathOf,
     host_agent::{self, HostAgentProcess},
     hosts::absent,
-    once::Keyed,
+    once::{Keyed, Once},
     query::DryRun,
     requester::Requester,
     state::ApiState,
@@ -24,7 +24,7 @@ use crate::{
 };
 use axum::{extract::State, http::StatusCode};
 use serde::Deserialize;
-use sqlx::AnyConnection;
+use sqlx::{Any, AnyConnection, Transaction};
 use std::{collections::HashSet, time::Duration};
 use tokio::time::{Instant, timeout_at};
 use utoipa::ToSchema;
@@ -64,14 +64,8 @@ struct Agents {
     _client_token: Option<String>,
 }
 
-/// Makes the task for hosts that exist. The caller commits, and then wakes it.
-async fn make(
-    state: &ApiState,
-    connection: &mut AnyConnection,
-    requester: &Requester,
-    operation: AgentOperation,
-    ids: &[i64],
-) -> Result<TaskRecord, ApiError> {
+/// Refuses no hosts, hosts that are named twice and hosts that do not exist.
+pub(super) async fn check_hosts(connection: &mut AnyConnection, ids: &[i64]) -> Result<(), ApiError> {
     if ids.is_empty() || ids.len() > MAX_HOSTS {
         return Err(ApiError::invalid("hostIds", format_args!("1 to {MAX_HOSTS} hosts are named at a time")));
     }
@@ -82,6 +76,18 @@ async fn make(
     for id in ids {
         hosts::get(connection, *id).await?.ok_or_else(|| absent(*id))?;
     }
+    Ok(())
+}
+
+/// Makes the task for hosts that exist. The caller commits, and then wakes it.
+async fn make(
+    state: &ApiState,
+    connection: &mut AnyConnection,
+    requester: &Requester,
+    operation: AgentOperation,
+    ids: &[i64],
+) -> Result<TaskRecord, ApiError> {
+    check_hosts(connection, ids).await?;
     let record = tasks::create(state, connection, &operate_agents(operation, ids), requester).await?;
     let action = match operation {
         AgentOperation::Restart => "agent.restart",
@@ -101,19 +107,39 @@ async fn begin(
     Keyed { body, once }: Keyed<Agents>,
 ) -> Result<Reply<TaskInstance>, ApiError> {
     let mut transaction = state.store().begin().await?;
-    if !dry_run && let Some(made) = once.made(&mut transaction).await? {
-        let made = made.into_iter().next().ok_or_else(|| ApiError::internal(&sqlx::Error::RowNotFound))?;
-        return Ok(Reply(task_view::again(made)?));
+    if !dry_run && let Some(answer) = answered(&mut transaction, &once).await? {
+        return Ok(answer);
     }
     let record = make(state, &mut transaction, requester, operation, &body.host_ids).await?;
-    once.remember(&mut transaction, std::slice::from_ref(&record)).await?;
+    conclude(state, transaction, &once, DryRun(dry_run), &record).await
+}
+
+/// What a request that was sent before is answered again.
+pub(super) async fn answered(
+    connection: &mut AnyConnection,
+    once: &Once,
+) -> Result<Option<Reply<TaskInstance>>, ApiError> {
+    let Some(made) = once.made(connection).await? else { return Ok(None) };
+    let made = made.into_iter().next().ok_or_else(|| ApiError::internal(&sqlx::Error::RowNotFound))?;
+    Ok(Some(Reply(task_view::again(made)?)))
+}
+
+/// Commits the task and wakes it, or takes everything back.
+pub(super) async fn conclude(
+    state: &ApiState,
+    mut transaction: Transaction<'static, Any>,
+    once: &Once,
+    DryRun(dry_run): DryRun,
+    record: &TaskRecord,
+) -> Result<Reply<TaskInstance>, ApiError> {
+    once.remember(&mut transaction, std::slice::from_ref(record)).await?;
     if dry_run {
         transaction.rollback().await.map_err(StoreError::from)?;
-        return Ok(Reply(task_view::planned(&record)));
+        return Ok(Reply(task_view::planned(record)));
     }
     transaction.commit().await.map_err(StoreError::from)?;
-    tasks::wake(state, std::slice::from_ref(&record));
-    Ok(Reply(task_view::created(&record)))
+    tasks::wake(state, std::slice::from_ref(record));
+    Ok(Reply(task_view::created(record)))
 }
 
 async fn begin_one(

@@ -11,6 +11,7 @@ mod extract;
 mod frame;
 mod host_agent;
 mod host_agent_commands;
+mod host_agent_upgrade;
 mod host_creation;
 mod host_trust;
 mod hosts;
@@ -96,6 +97,7 @@ fn guarded_router() -> OpenApiRouter<ApiState> {
         .merge(enrolment_tokens::router())
         .merge(host_trust::router())
         .merge(host_agent_commands::router())
+        .merge(host_agent_upgrade::router())
         .merge(packages::router())
         .merge(obproxy::router())
         .merge(tasks::router())

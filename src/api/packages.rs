@@ -14,7 +14,10 @@ use crate::{
         StoreError, clusters,
         packages::{self, NewPackage, Package},
     },
-    steps::values::Sha256,
+    steps::{
+        UpgradeAgent,
+        values::{PackageFormat, PackageRef, Sha256},
+    },
 };
 use axum::{
     extract::{DefaultBodyLimit, FromRequest as _, Multipart, Request, State},
@@ -32,6 +35,7 @@ use utoipa_axum::{
 pub(super) const UPLOAD_ROUTE: &str = "/api/v2/software-packages";
 /// OCP's type of the packages that install obproxy.
 pub(super) const OBPROXY_PACKAGE: &str = "OBPROXY_INSTALL_PACKAGE";
+pub(super) const AGENT_PACKAGE: &str = "OCP_AGENT_INSTALL_PACKAGE";
 
 pub(super) fn router() -> OpenApiRouter<ApiState> {
     OpenApiRouter::new()
@@ -46,6 +50,7 @@ struct PackageView {
     id: i64,
     name: String,
     file_name: String,
+    /// `rpm` or `deb`.
     extension: &'static str,
     /// Bytes of the file.
     size: i64,
@@ -69,7 +74,7 @@ impl From<Package> for PackageView {
             id: package.id,
             name: name.name().to_owned(),
             file_name: name.file_name(),
-            extension: "rpm",
+            extension: name.format().as_str(),
             size: package.size_bytes,
             sha1: package.sha1.clone(),
             sha256: package.sha256.to_string(),
@@ -83,12 +88,12 @@ impl From<Package> for PackageView {
     }
 }
 
-/// OCP's type of a package, by its name.
-fn kind_of(name: &str) -> Option<&'static str> {
-    match name {
-        "obproxy" | "obproxy-ce" => Some(OBPROXY_PACKAGE),
-        "oblet-agent" => Some("OCP_AGENT_INSTALL_PACKAGE"),
-        name if name.starts_with("oceanbase") => Some("OB_SERVER_INSTALL_PACKAGE"),
+/// OCP's type of a package, by its name. Only the agent is installed by dpkg.
+fn kind_of(package: &PackageRef) -> Option<&'static str> {
+    match (package.name(), package.format()) {
+        (UpgradeAgent::PACKAGE, PackageFormat::Rpm | PackageFormat::Deb) => Some(AGENT_PACKAGE),
+        ("obproxy" | "obproxy-ce", PackageFormat::Rpm) => Some(OBPROXY_PACKAGE),
+        (name, PackageFormat::Rpm) if name.starts_with("oceanbase") => Some("OB_SERVER_INSTALL_PACKAGE"),
         _ => None,
     }
 }
@@ -164,12 +169,12 @@ async fn upload_package(
         }
     };
     let file_name = field.file_name().unwrap_or_default().to_owned();
-    if !file_name.ends_with(".rpm") {
-        let text = format_args!("{file_name:?} does not end in .rpm");
+    if ![".rpm", ".deb"].iter().any(|ending| file_name.ends_with(ending)) {
+        let text = format_args!("{file_name:?} does not end in .rpm or .deb");
         return Err(ApiError::new(StatusCode::BAD_REQUEST, "PKG10003", text).about("file"));
     }
     file_name
-        .parse::<crate::steps::values::PackageRef>()
+        .parse::<PackageRef>()
         .map_err(|error| ApiError::new(StatusCode::BAD_REQUEST, "PKG10016", error).about("file"))?;
     let received = upload::receive(&mut field, &state.settings.packages_dir, limit).await?;
     let package = take_in(&state, &requester, received, file_name).await?;
@@ -192,8 +197,9 @@ async fn take_in(
     let (file, checked) = tokio::task::spawn_blocking(check).await.map_err(|_panic| {
         ApiError::new(StatusCode::BAD_REQUEST, "PKG10006", "the file cannot be read as a package")
     })??;
-    let kind = kind_of(checked.package.name()).ok_or_else(|| {
-        let text = format_args!("{} is neither obproxy nor oceanbase", checked.package.name());
+    let kind = kind_of(&checked.package).ok_or_else(|| {
+        let text =
+            format_args!("{} is no rpm of obproxy or oceanbase, and no oblet-agent", checked.package.file_name());
         ApiError::new(StatusCode::BAD_REQUEST, "PKG10013", text)
     })?;
     let sha256: Sha256 = sha256.parse().map_err(|error| ApiError::internal(&error))?;

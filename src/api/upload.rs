@@ -1,7 +1,11 @@
 //! An uploaded package on its way to its place: streamed to a temporary file, hashed, synced, checked, renamed.
 
 use super::error::{ApiError, code};
-use crate::steps::values::{PackageRef, Sha256};
+use crate::{
+    deb,
+    steps::values::{PackageRef, Sha256},
+    telemetry::chain,
+};
 use axum::{
     extract::multipart::{Field, MultipartError},
     http::StatusCode,
@@ -105,6 +109,10 @@ pub(super) fn check(file: &mut fs::File, size_bytes: u64, file_name: &str) -> Re
         )
         .advise("compare its digest with that of its source, and upload it again")
     };
+    if file_name.ends_with(".deb") {
+        let control = deb::read(file).map_err(|error| wrong(&chain(&error)))?;
+        return named(control.package, control.installed_bytes, file_name);
+    }
     file.seek(SeekFrom::Start(0)).map_err(|error| ApiError::internal(&error))?;
     let mut reader = BufReader::new(&mut *file);
     let metadata = PackageMetadata::parse(&mut reader).map_err(|error| match error {
@@ -136,12 +144,16 @@ pub(super) fn check(file: &mut fs::File, size_bytes: u64, file_name: &str) -> Re
     let (name, version) = (part(metadata.get_name())?, part(metadata.get_version())?);
     let (release, architecture) = (part(metadata.get_release())?, part(metadata.get_arch())?);
     let package = PackageRef::new(&name, &version, &release, &architecture).map_err(|error| wrong(&error))?;
+    named(package, metadata.get_installed_size().unwrap_or(size_bytes), file_name)
+}
+
+fn named(package: PackageRef, installed_bytes: u64, file_name: &str) -> Result<Checked, ApiError> {
     if package.file_name() != file_name {
         let text = format_args!("{file_name} is the package {package}");
         return Err(ApiError::new(StatusCode::BAD_REQUEST, "PKG10016", text)
             .advise(format!("name the file {}", package.file_name())));
     }
-    Ok(Checked { package, installed_bytes: metadata.get_installed_size().unwrap_or(size_bytes) })
+    Ok(Checked { package, installed_bytes })
 }
 
 fn hash(reader: &mut impl io::Read) -> io::Result<Vec<u8>> {

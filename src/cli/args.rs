@@ -113,6 +113,8 @@ pub(crate) enum Host {
         #[command(flatten)]
         creation: Creation,
     },
+    /// Upgrade the agents of hosts, a few at a time, up to the first that fails; what they have started goes on
+    UpgradeAgent(AgentUpgrade),
     /// Stop the agents of hosts, which can then be started on the hosts only
     StopAgent {
         #[arg(required = true, value_name = "ID")]
@@ -123,6 +125,23 @@ pub(crate) enum Host {
         #[command(flatten)]
         creation: Creation,
     },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct AgentUpgrade {
+    #[arg(required_unless_present = "all", conflicts_with = "all", value_name = "ID")]
+    pub(crate) ids: Vec<u64>,
+    /// All hosts that the coordinator knows
+    #[arg(long)]
+    pub(crate) all: bool,
+    /// File of oblet-agent for one kind of hosts, rpm or deb, which is uploaded if it is not there; can be given again
+    #[arg(long = "package", required = true, value_name = "FILE")]
+    pub(crate) packages: Vec<PathBuf>,
+    /// How many agents are upgraded at a time
+    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=200), value_name = "COUNT")]
+    pub(crate) parallel: u16,
+    #[command(flatten)]
+    pub(crate) creation: Creation,
 }
 
 #[derive(Debug, Subcommand)]

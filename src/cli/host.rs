@@ -2,11 +2,12 @@ use serde_json::{Value, json};
 
 use super::{
     Context,
-    args::{Host as Command, HostAdd},
+    args::{AgentUpgrade, Host as Command, HostAdd},
     enrolment,
     error::CliError,
     follow,
     output::Column,
+    package,
 };
 
 const HOSTS: &str = "api/v2/compute/hosts";
@@ -92,6 +93,7 @@ pub(crate) async fn run(context: &Context<'_>, command: &Command) -> Result<(), 
             let path = format!("{HOSTS}/batchRestartAgents");
             follow::start(context, creation, "restart the agents", &path, &json!({"hostIds": ids})).await
         }
+        Command::UpgradeAgent(upgrade) => upgrade_agents(context, upgrade).await,
         Command::StopAgent { ids, yes, creation } => {
             let list: Vec<_> = ids.iter().map(u64::to_string).collect();
             let doing = format!("stop the agents of the hosts {}", list.join(", "));
@@ -103,6 +105,28 @@ pub(crate) async fn run(context: &Context<'_>, command: &Command) -> Result<(), 
             follow::start(context, creation, &doing, &path, &json!({"hostIds": ids})).await
         }
     }
+}
+
+/// A trial uploads nothing, so its packages have to be there.
+async fn upgrade_agents(context: &Context<'_>, upgrade: &AgentUpgrade) -> Result<(), CliError> {
+    let ids = if upgrade.all {
+        let hosts = context.client.list("list the hosts", HOSTS).await?;
+        let ids = hosts.get("contents").and_then(Value::as_array).into_iter().flatten();
+        ids.filter_map(|host| host.get("id")?.as_u64()).collect()
+    } else {
+        upgrade.ids.clone()
+    };
+    let mut packages = Vec::new();
+    for file in &upgrade.packages {
+        packages.push(if upgrade.creation.run.dry_run {
+            package::find(context, file).await?
+        } else {
+            package::upload(context, file).await?.get("id").cloned().unwrap_or_default()
+        });
+    }
+    let body = json!({"hostIds": ids, "packages": packages, "parallel": upgrade.parallel});
+    let path = format!("{HOSTS}/batchUpgradeAgents");
+    follow::start(context, &upgrade.creation, "upgrade the agents", &path, &body).await
 }
 
 fn creation(args: &HostAdd) -> Value {

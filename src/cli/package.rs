@@ -56,14 +56,27 @@ pub(crate) async fn run(context: &Context<'_>, command: &Command) -> Result<(), 
     }
 }
 
-async fn upload(context: &Context<'_>, path: &Path) -> Result<Value, CliError> {
+/// Id of an uploaded package, by the name of its file.
+pub(crate) async fn find(context: &Context<'_>, path: &Path) -> Result<Value, CliError> {
+    let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+    let list = context.client.list("list the packages", PACKAGES).await?;
+    let mut packages = list.get("contents").and_then(Value::as_array).into_iter().flatten();
+    let found = packages.find(|package| package.get("fileName").and_then(Value::as_str) == Some(name));
+    found.and_then(|package| package.get("id")).cloned().ok_or_else(|| CliError::Usage {
+        message: format!("{name} is not among the uploaded packages"),
+        next: format!("upload it first: oblet package upload {}", path.display()),
+    })
+}
+
+/// Answers the package, also if the same file was uploaded before.
+pub(crate) async fn upload(context: &Context<'_>, path: &Path) -> Result<Value, CliError> {
     let unreadable = |source| CliError::File { path: path.into(), source };
     let file = tokio::fs::File::open(path).await.map_err(unreadable)?;
     let metadata = file.metadata().await.map_err(unreadable)?;
     let Some(name) = path.file_name().and_then(|name| name.to_str()).filter(|_| metadata.is_file()) else {
         return Err(CliError::Usage {
             message: format!("{} is not a package", path.display()),
-            next: "name an RPM file".into(),
+            next: "name a file of rpm or dpkg".into(),
         });
     };
     let bar = progress_bar(context, name, metadata.len());

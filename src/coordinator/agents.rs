@@ -4,7 +4,7 @@ use super::connection::{DialError, Distrust, Gate, OpenGate, Scissors, dial};
 #[cfg(test)]
 use crate::simulation;
 use crate::{
-    rpc::{fault_reason, v1, v1::agent_service_client::AgentServiceClient},
+    rpc::{fault_reason, v1, v1::agent_service_client::AgentServiceClient, violates},
     tls::{CallerTls, Identity, TlsError},
 };
 use hyper_util::rt::TokioIo;
@@ -65,6 +65,8 @@ pub enum CallError {
     /// The agent is not spoken to, and will not be until its host is enrolled again.
     #[error("agent {agent} is not trusted: {source}")]
     Distrusted { agent: AgentAddress, source: Distrust },
+    #[error("agent {agent} is too old to know this step")]
+    UnknownStep { agent: AgentAddress },
     #[error("agent {agent} refused ({reason}): {message}")]
     Refused { agent: AgentAddress, reason: String, message: String },
 }
@@ -87,6 +89,8 @@ impl CallError {
                 Self::Unknown { agent, message }
             }
             Code::Aborted => Self::Busy { agent, message },
+            // The step as a whole: its kind is none that the agent knows.
+            Code::InvalidArgument if violates(status, "step") => Self::UnknownStep { agent },
             Code::NotFound => Self::NotFound { agent, message },
             Code::FailedPrecondition if reason.as_deref() == Some("STALE_EPOCH") => Self::Fenced { agent, message },
             code => {

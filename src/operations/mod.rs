@@ -3,10 +3,12 @@
 mod install_obproxy;
 mod operate_agents;
 mod prepare_host;
+mod upgrade_agents;
 
 pub use install_obproxy::{NewProxy, ObproxyInstall, create_cluster, install_obproxy};
 pub use operate_agents::operate_agents;
 pub use prepare_host::{HostToPrepare, prepare_host};
+pub use upgrade_agents::upgrade_agents;
 
 use crate::{
     graph::{Direction, Graph, GraphError, Node, NodeIndex, wire_enum},

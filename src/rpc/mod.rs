@@ -2,7 +2,7 @@
 
 mod status;
 
-pub use status::{Refused, fault_reason};
+pub use status::{Refused, fault_reason, violates};
 
 /// Stubs of `oblet.agent.v1`.
 pub mod v1 {

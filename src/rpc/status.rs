@@ -88,3 +88,9 @@ pub fn fault_reason(status: &Status) -> Option<String> {
     let info = status.get_details_error_info()?;
     (info.domain == DOMAIN).then_some(info.reason)
 }
+
+/// Whether the agent finds fault with this field of the request.
+pub fn violates(status: &Status, field: &str) -> bool {
+    let details = status.get_details_bad_request();
+    details.is_some_and(|details| details.field_violations.iter().any(|violation| violation.field == field))
+}

@@ -46,6 +46,13 @@ pub struct AgentRef {
     pub operation: AgentOperation,
 }
 
+/// An agent that is about to be upgraded, and what to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PrepareAgentUpgrade {
+    pub host_id: i64,
+    pub packages: Vec<PackageRef>,
+}
+
 /// A step that needs no host. Every one of them may run twice.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
@@ -62,6 +69,10 @@ pub enum CoordinatorStep {
     PrepareAgentOperation(AgentRef),
     /// The agent answers again, or does not any more.
     FinishAgentOperation(AgentRef),
+    /// The agent answers, the packages are there, and one of them is for its machine.
+    PrepareAgentUpgrade(PrepareAgentUpgrade),
+    /// The agent answers again, and what it says of itself is kept.
+    FinishAgentUpgrade(HostRef),
     /// Parallel branches meet here.
     Wait,
 }
@@ -113,6 +124,20 @@ impl CoordinatorStep {
             Policy::Pure,
             false,
         );
+        const PREPARE_UPGRADE: StepInfo = info(
+            "Prepare upgrade OCP agent",
+            "com.alipay.ocp.service.task.business.obagent.PrepareUpgradeOcpAgentTask",
+            60,
+            Policy::Pure,
+            false,
+        );
+        const FINISH_UPGRADE: StepInfo = info(
+            "Finish upgrade OCP agent",
+            "com.alipay.ocp.service.task.business.obagent.FinishUpgradeOcpAgentTask",
+            60,
+            Policy::Rerun,
+            false,
+        );
         const FINISH_AGENT: StepInfo = info(
             "Finish OCP agent operation",
             "com.alipay.ocp.service.task.business.obagent.FinishOcpAgentOperationTask",
@@ -130,6 +155,8 @@ impl CoordinatorStep {
             Self::UpdateHostStatus(_) => &UPDATE_HOST,
             Self::PrepareAgentOperation(AgentRef { operation: AgentOperation::Restart, .. }) => &PREPARE_RESTART,
             Self::PrepareAgentOperation(AgentRef { operation: AgentOperation::Stop, .. }) => &PREPARE_STOP,
+            Self::PrepareAgentUpgrade(_) => &PREPARE_UPGRADE,
+            Self::FinishAgentUpgrade(_) => &FINISH_UPGRADE,
             Self::FinishAgentOperation(_) => &FINISH_AGENT,
             Self::Wait => &WAIT,
         }
@@ -144,6 +171,8 @@ impl CoordinatorStep {
             | Self::UpdateHostStatus(_)
             | Self::PrepareAgentOperation(_)
             | Self::FinishAgentOperation(_)
+            | Self::PrepareAgentUpgrade(_)
+            | Self::FinishAgentUpgrade(_)
             | Self::Wait => false,
         }
     }

@@ -12,6 +12,7 @@ mod refresh_config;
 mod set_obproxy_passwords;
 mod start_obproxy;
 mod sync_obproxy_parameters;
+mod upgrade_agent;
 pub mod values;
 mod wire;
 
@@ -21,7 +22,8 @@ pub use check_host::CheckHost;
 pub use check_instance::CheckInstance;
 pub use check_processes::CheckProcesses;
 pub use coordinator::{
-    AgentOperation, AgentRef, CoordinatorStep, HostRef, ObproxyRef, PrepareHost, PrepareObproxyInstall,
+    AgentOperation, AgentRef, CoordinatorStep, HostRef, ObproxyRef, PrepareAgentUpgrade, PrepareHost,
+    PrepareObproxyInstall,
 };
 pub use expose_exporter::ExposeExporter;
 pub use install_package::InstallPackage;
@@ -29,6 +31,7 @@ pub use refresh_config::{Instance, InstanceKind, RefreshConfig};
 pub use set_obproxy_passwords::SetObproxyPasswords;
 pub use start_obproxy::{StartObproxy, WorkMode};
 pub use sync_obproxy_parameters::SyncObproxyParameters;
+pub use upgrade_agent::{AgentPackage, UpgradeAgent};
 pub use wire::{FieldViolation, SCHEMA_VERSION, fingerprint};
 
 use serde::{Deserialize, Serialize};
@@ -86,6 +89,7 @@ pub enum AgentStep {
     CheckHost(CheckHost),
     RestartAgent(RestartAgent),
     StopAgent(StopAgent),
+    UpgradeAgent(UpgradeAgent),
 }
 
 impl AgentStep {
@@ -103,6 +107,7 @@ impl AgentStep {
             Self::CheckHost(_) => &CheckHost::INFO,
             Self::RestartAgent(_) => &RestartAgent::INFO,
             Self::StopAgent(_) => &StopAgent::INFO,
+            Self::UpgradeAgent(_) => &UpgradeAgent::INFO,
         }
     }
 
@@ -121,6 +126,7 @@ impl AgentStep {
             Self::CheckHost(_) => "check_host",
             Self::RestartAgent(_) => "restart_agent",
             Self::StopAgent(_) => "stop_agent",
+            Self::UpgradeAgent(_) => "upgrade_agent",
         }
     }
 
@@ -133,7 +139,27 @@ impl AgentStep {
             Self::SyncObproxyParameters(step) => Some(obproxy_lock(step.sql_port)),
             Self::SetObproxyPasswords(step) => Some(obproxy_lock(step.sql_port)),
             Self::RefreshConfig(_) | Self::ExposeExporter(_) => Some("config".into()),
-            Self::RestartAgent(_) | Self::StopAgent(_) => Some("agent".into()),
+            // The package managers guard their databases by themselves.
+            Self::RestartAgent(_) | Self::StopAgent(_) | Self::UpgradeAgent(_) => Some("agent".into()),
+        }
+    }
+
+    /// Packages that the agent needs, by name and digest.
+    pub fn packages(&self) -> Vec<(&values::PackageRef, &values::Sha256)> {
+        match self {
+            Self::InstallPackage(step) => vec![(&step.package, &step.sha256)],
+            Self::UpgradeAgent(step) => step.packages.iter().map(|item| (&item.package, &item.sha256)).collect(),
+            Self::CheckCommands(_)
+            | Self::CheckProcesses(_)
+            | Self::CheckInstance(_)
+            | Self::StartObproxy(_)
+            | Self::SyncObproxyParameters(_)
+            | Self::SetObproxyPasswords(_)
+            | Self::RefreshConfig(_)
+            | Self::ExposeExporter(_)
+            | Self::CheckHost(_)
+            | Self::RestartAgent(_)
+            | Self::StopAgent(_) => Vec::new(),
         }
     }
 
@@ -150,7 +176,8 @@ impl AgentStep {
             | Self::ExposeExporter(_)
             | Self::CheckHost(_)
             | Self::RestartAgent(_)
-            | Self::StopAgent(_) => &[],
+            | Self::StopAgent(_)
+            | Self::UpgradeAgent(_) => &[],
         }
     }
 }

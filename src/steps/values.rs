@@ -154,10 +154,28 @@ impl fmt::Display for Port {
     }
 }
 
+/// Of the package managers of Linux distributions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum PackageFormat {
+    Rpm,
+    Deb,
+}
+
+impl PackageFormat {
+    /// Extension of the file name.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Rpm => "rpm",
+            Self::Deb => "deb",
+        }
+    }
+}
+
 /// Name, version, release and architecture of a package; the epoch is no part of a file name.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct PackageRef {
+    format: PackageFormat,
     name: String,
     version: String,
     release: String,
@@ -165,7 +183,18 @@ pub struct PackageRef {
 }
 
 impl PackageRef {
+    /// An rpm.
     pub fn new(name: &str, version: &str, release: &str, architecture: &str) -> Result<Self, InvalidValue> {
+        Self::checked(PackageFormat::Rpm, [name, version, release, architecture])
+    }
+
+    /// A package of Debian's kind. Its version ends in a revision, `0.1.0-2`, which is the release here.
+    pub fn deb(name: &str, version: &str, architecture: &str) -> Result<Self, InvalidValue> {
+        let (version, release) = version.rsplit_once('-').unwrap_or((version, ""));
+        Self::checked(PackageFormat::Deb, [name, version, release, architecture])
+    }
+
+    fn checked(format: PackageFormat, [name, version, release, architecture]: [&str; 4]) -> Result<Self, InvalidValue> {
         let characters = "._+~^-";
         let parts = [("name", name), ("version", version), ("release", release), ("architecture", architecture)];
         for (what, part) in parts {
@@ -173,17 +202,24 @@ impl PackageRef {
             let fits = word(part, 128, characters) && (what == "name" || !part.contains('-'));
             let dotted = part.starts_with(['.', '-']) || part.contains("..");
             let architecture_dot = what == "architecture" && part.contains('.');
-            if !fits || dotted || architecture_dot {
+            // What separates the parts of a deb's file name cannot stand in them.
+            let joined = format == PackageFormat::Deb && part.contains('_');
+            if !fits || dotted || architecture_dot || joined {
                 let shown: String = part.chars().take(80).collect();
                 return Err(InvalidValue(format!("{shown:?} is not allowed as the {what} of a package")));
             }
         }
         Ok(Self {
+            format,
             name: name.into(),
             version: version.into(),
             release: release.into(),
             architecture: architecture.into(),
         })
+    }
+
+    pub fn format(&self) -> PackageFormat {
+        self.format
     }
 
     pub fn name(&self) -> &str {
@@ -202,6 +238,16 @@ impl PackageRef {
         &self.architecture
     }
 
+    /// The architecture as the kernel names it, or `noarch`; dpkg has names of its own.
+    pub fn machine(&self) -> &str {
+        match (self.format, self.architecture.as_str()) {
+            (PackageFormat::Deb, "amd64") => "x86_64",
+            (PackageFormat::Deb, "arm64") => "aarch64",
+            (PackageFormat::Deb, "all") => "noarch",
+            (PackageFormat::Rpm | PackageFormat::Deb, name) => name,
+        }
+    }
+
     /// Release without the distribution tag: `1919579` of `1919579.el7`.
     pub fn build_number(&self) -> &str {
         self.release.split_once('.').map_or(self.release.as_str(), |(number, _)| number)
@@ -217,26 +263,43 @@ impl PackageRef {
         format!("{}-{}", self.name, self.version_build())
     }
 
-    /// `obproxy-1.9.1.1-1919579.el7.x86_64.rpm`
+    /// `obproxy-1.9.1.1-1919579.el7.x86_64.rpm`, `oblet-agent_0.1.0-2_amd64.deb`
     pub fn file_name(&self) -> String {
-        format!("{self}.rpm")
+        match self.format {
+            PackageFormat::Rpm => format!("{self}.rpm"),
+            PackageFormat::Deb => self.to_string(),
+        }
     }
 }
 
 impl fmt::Display for PackageRef {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}-{}-{}.{}", self.name, self.version, self.release, self.architecture)
+        let Self { format, name, version, release, architecture } = self;
+        match format {
+            PackageFormat::Rpm => write!(f, "{name}-{version}-{release}.{architecture}"),
+            // With its ending, by which it is read back as what it is.
+            PackageFormat::Deb => write!(f, "{name}_{version}-{release}_{architecture}.deb"),
+        }
     }
 }
 
 impl FromStr for PackageRef {
     type Err = InvalidValue;
 
-    /// Parses `name-version-release.architecture`, with or without `.rpm`.
+    /// Parses `name-version-release.architecture`, with or without `.rpm`, and `name_version-release_architecture.deb`.
     fn from_str(text: &str) -> Result<Self, InvalidValue> {
         let shown: String = text.chars().take(160).collect();
         let wrong =
             || InvalidValue(format!("{shown:?} is not a package: expected name-version-release.architecture.rpm"));
+        if let Some(stem) = text.strip_suffix(".deb") {
+            let mut parts = stem.split('_');
+            return match (parts.next(), parts.next(), parts.next(), parts.next()) {
+                (Some(name), Some(version), Some(architecture), None) => Self::deb(name, version, architecture),
+                _ => Err(InvalidValue(format!(
+                    "{shown:?} is not a package: expected name_version-release_architecture.deb"
+                ))),
+            };
+        }
         let stem = text.strip_suffix(".rpm").unwrap_or(text);
         let (rest, architecture) = stem.rsplit_once('.').ok_or_else(wrong)?;
         let (rest, release) = rest.rsplit_once('-').ok_or_else(wrong)?;
@@ -276,6 +339,21 @@ mod tests {
         assert_eq!(package.file_name(), "obproxy-1.9.1.1-1919579.el7.x86_64.rpm");
         let dashed: PackageRef = "obproxy-ce-4.3.1.0-4.el7.aarch64".parse().unwrap();
         assert_eq!((dashed.name(), dashed.version()), ("obproxy-ce", "4.3.1.0"));
+    }
+
+    #[test]
+    fn a_package_of_debian_is_read_from_its_file_name() {
+        let package: PackageRef = "oblet-agent_0.1.0-2_amd64.deb".parse().unwrap();
+        assert_eq!((package.name(), package.version(), package.release()), ("oblet-agent", "0.1.0", "2"));
+        assert_eq!((package.architecture(), package.machine()), ("amd64", "x86_64"));
+        assert_eq!(
+            (package.format(), package.file_name().as_str()),
+            (PackageFormat::Deb, "oblet-agent_0.1.0-2_amd64.deb")
+        );
+        assert_eq!(package.to_string().parse::<PackageRef>().unwrap(), package);
+        for text in ["oblet-agent_0.1.0_amd64.deb", "a_1-1_x_y.deb", "../a_1-1_all.deb", "a_1:2-1_all.deb", ".deb"] {
+            assert!(text.parse::<PackageRef>().is_err(), "{text}");
+        }
     }
 
     #[test]

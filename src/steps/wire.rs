@@ -1,9 +1,9 @@
 //! Steps to and from the contract. Whatever leaves this file is checked.
 
 use super::{
-    AgentStep, CheckCommands, CheckHost, CheckInstance, CheckProcesses, ExposeExporter, InstallPackage, Instance,
-    InstanceKind, RefreshConfig, RestartAgent, SetObproxyPasswords, StartObproxy, StopAgent, SyncObproxyParameters,
-    WorkMode,
+    AgentPackage, AgentStep, CheckCommands, CheckHost, CheckInstance, CheckProcesses, ExposeExporter, InstallPackage,
+    Instance, InstanceKind, RefreshConfig, RestartAgent, SetObproxyPasswords, StartObproxy, StopAgent,
+    SyncObproxyParameters, UpgradeAgent, WorkMode,
     values::{PackageRef, Parameter, Port},
 };
 use crate::{graph::Direction, rpc::v1};
@@ -79,6 +79,13 @@ impl From<&AgentStep> for v1::Step {
             }),
             AgentStep::RestartAgent(RestartAgent {}) => Kind::RestartAgent(v1::RestartAgent {}),
             AgentStep::StopAgent(StopAgent {}) => Kind::StopAgent(v1::StopAgent {}),
+            AgentStep::UpgradeAgent(step) => {
+                let package = |item: &AgentPackage| v1::AgentPackage {
+                    file_name: item.package.file_name(),
+                    sha256: item.sha256.to_string(),
+                };
+                Kind::UpgradeAgent(v1::UpgradeAgent { packages: step.packages.iter().map(package).collect() })
+            }
         };
         Self { kind: Some(kind) }
     }
@@ -180,6 +187,7 @@ impl TryFrom<v1::Step> for AgentStep {
             }),
             Kind::RestartAgent(v1::RestartAgent {}) => Self::RestartAgent(RestartAgent {}),
             Kind::StopAgent(v1::StopAgent {}) => Self::StopAgent(StopAgent {}),
+            Kind::UpgradeAgent(step) => Self::UpgradeAgent(upgrade_agent(step)?),
         })
     }
 }
@@ -193,6 +201,21 @@ fn install_package(step: v1::InstallPackage) -> Result<InstallPackage, FieldViol
     }
     let sha256 = parse_one("step.install_package.sha256", step.sha256)?;
     Ok(InstallPackage { package, sha256 })
+}
+
+fn upgrade_agent(step: v1::UpgradeAgent) -> Result<UpgradeAgent, FieldViolation> {
+    let field = "step.upgrade_agent.packages";
+    if step.packages.is_empty() {
+        return Err(violation(field, "is empty"));
+    }
+    let parse = |item: v1::AgentPackage| {
+        let package: PackageRef = parse_one(field, item.file_name.clone())?;
+        if package.file_name() != item.file_name || package.name() != UpgradeAgent::PACKAGE {
+            return Err(violation(field, format!("{:?} is no package of the agent", item.file_name)));
+        }
+        Ok(AgentPackage { package, sha256: parse_one(field, item.sha256)? })
+    };
+    Ok(UpgradeAgent { packages: step.packages.into_iter().map(parse).collect::<Result<_, _>>()? })
 }
 
 fn parse_start_obproxy(step: v1::StartObproxy) -> Result<StartObproxy, FieldViolation> {

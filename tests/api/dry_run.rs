@@ -31,6 +31,8 @@ async fn lab() -> (Lab, BTreeMap<&'static str, (&'static str, String, Value)>) {
     let lab = Lab::furnished().await;
     lab.have_hosts(&["192.0.2.3"]).await;
     lab.upload("obproxy-1.9.2.0-1.el7.x86_64.rpm", &package("obproxy", "1.9.2.0", "1.el7", "x86_64")).await.data();
+    let agent = "oblet-agent-0.1.0-2.x86_64.rpm";
+    lab.upload(agent, &package("oblet-agent", "0.1.0", "2", "x86_64")).await.data();
     let tokens = json!({"innerIpAddressList": ["192.0.2.3"]});
     lab.post("/api/v2/compute/hosts/enrolmentTokens", tokens).await.data();
     let failed = lab.failed_task(failure()).await;
@@ -78,6 +80,10 @@ async fn lab() -> (Lab, BTreeMap<&'static str, (&'static str, String, Value)>) {
         ("skipSubtask", ("POST", subtask(&failed, 1, "skip"), nothing())),
         ("stopHostAgent", ("POST", "/api/v2/compute/hosts/1/agent/stop".into(), nothing())),
         ("stopHostAgentProcess", ("POST", "/api/v2/compute/hosts/1/agent/processes/1/stop".into(), nothing())),
+        (
+            "upgradeHostAgents",
+            ("POST", "/api/v2/compute/hosts/batchUpgradeAgents".into(), json!({"hostIds": [1, 2], "packages": [3]})),
+        ),
         ("stopHostAgents", ("POST", "/compute/hosts/batchStopAgents".into(), json!({"hostIds": [1]}))),
     ]);
     (lab, requests)

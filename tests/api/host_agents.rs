@@ -1,6 +1,6 @@
 //! Agents of hosts: what they are, and that they are restarted and stopped by tasks.
 
-use crate::support::{Answer, Lab};
+use crate::support::{Answer, Lab, deb, package};
 use serde_json::{Value, json};
 
 const HOSTS: &str = "/api/v2/compute/hosts";
@@ -119,4 +119,71 @@ async fn the_calls_about_a_process_wait_for_the_end_of_the_task() {
     assert_eq!(failed.status, 502);
     assert!(failed.text.contains("failed: port 2883 is in use"), "{}", failed.text);
     assert_eq!(lab.post(&format!("{HOSTS}/1/agent/processes/2/stop"), json!({})).await.status, 404);
+}
+
+#[tokio::test]
+async fn agents_are_upgraded_in_waves_by_the_package_of_their_host() {
+    let lab = Lab::furnished().await;
+    lab.have_hosts(&["192.0.2.3"]).await;
+    let rpm = package("oblet-agent", "0.1.0", "2", "x86_64");
+    let rpm = lab.upload("oblet-agent-0.1.0-2.x86_64.rpm", &rpm).await.data();
+    let deb = lab.upload("oblet-agent_0.1.0-2_amd64.deb", &deb("oblet-agent", "0.1.0-2", "amd64")).await.data();
+    assert_eq!((&deb["type"], &deb["extension"]), (&json!("OCP_AGENT_INSTALL_PACKAGE"), &json!("deb")));
+    assert_eq!((&deb["version"], &deb["buildNumber"]), (&json!("0.1.0"), &json!("2")));
+
+    let path = format!("{HOSTS}/batchUpgradeAgents");
+    let body = json!({"hostIds": [1, 2, 3], "packages": [rpm["id"], deb["id"]], "parallel": 2});
+    let key = [("Idempotency-Key", "one-upgrade")];
+    let task = lab.post_with(&path, &key, body.clone()).await.data();
+    let graph = json!([
+        [0, "Prepare upgrade OCP agent", 0],
+        [1, "Upgrade OCP agent", 0],
+        [2, "Finish upgrade OCP agent", 0],
+        [0, "Prepare upgrade OCP agent", 1],
+        [1, "Upgrade OCP agent", 1],
+        [2, "Finish upgrade OCP agent", 1],
+        [3, "Wait node", -1],
+        [0, "Prepare upgrade OCP agent", 2],
+        [1, "Upgrade OCP agent", 2],
+        [2, "Finish upgrade OCP agent", 2],
+    ]);
+    assert_eq!((shape(&task), &task["name"]), (graph, &json!("Upgrade OCP agent")));
+    assert_eq!(lab.post_with(&path, &key, body).await.data(), task, "the same request again");
+    let events = lab.get("/api/v2/audit/events?size=1").await.data();
+    assert_eq!(events["contents"][0]["action"], "agent.upgrade");
+}
+
+#[tokio::test]
+async fn agents_are_upgraded_by_packages_of_the_agent_only() {
+    let lab = Lab::furnished().await;
+    for release in ["2", "3"] {
+        let name = format!("oblet-agent_0.1.0-{release}_amd64.deb");
+        lab.upload(&name, &deb("oblet-agent", &format!("0.1.0-{release}"), "amd64")).await.data();
+    }
+    let ask = async |change: Value| {
+        let mut body = json!({"hostIds": [1], "packages": [2]});
+        body.as_object_mut().unwrap().extend(change.as_object().unwrap().clone());
+        let answer = lab.post(&format!("{HOSTS}/batchUpgradeAgents"), body).await;
+        (answer.status.as_u16(), answer.text)
+    };
+    for (change, status, text) in [
+        (json!({"packages": [1]}), 400, "is no package of the agent"),
+        (json!({"packages": [9]}), 404, "the package 9 does not exist"),
+        (json!({"packages": []}), 400, "1 to 8 packages"),
+        (json!({"packages": [2, 3]}), 400, "are for the same hosts"),
+        (json!({"parallel": 0}), 400, "1 to 200 agents"),
+        (json!({"hostIds": [1, 1]}), 400, "named twice"),
+        (json!({"hostIds": [9]}), 404, "9"),
+    ] {
+        let (found, told) = ask(change).await;
+        assert_eq!(found, status, "{told}");
+        assert!(told.contains(text), "{told}");
+    }
+    let other = lab.upload("obproxy_1.0-1_amd64.deb", &deb("obproxy", "1.0-1", "amd64")).await;
+    assert_eq!((other.status.as_u16(), other.json()["error"]["code"].is_null()), (400, false), "{}", other.text);
+    let misnamed = lab.upload("oblet-agent_0.1.0-4_amd64.deb", &deb("oblet-agent", "0.1.0-2", "amd64")).await;
+    assert!(misnamed.text.contains("name the file oblet-agent_0.1.0-2_amd64.deb"), "{}", misnamed.text);
+    let whole = deb("oblet-agent", "0.1.0-4", "amd64");
+    let truncated = lab.upload("oblet-agent_0.1.0-4_amd64.deb", &whole[..whole.len() - 2]).await;
+    assert!(truncated.text.contains("PKG10006"), "{}", truncated.text);
 }

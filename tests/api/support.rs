@@ -5,6 +5,7 @@ use axum::{
     response::Response,
 };
 use base64::{Engine as _, prelude::BASE64_STANDARD};
+use flate2::{Compression, write::GzEncoder};
 use oblet::{
     api::{ApiSettings, ApiState, BoxFuture, TaskEngine},
     coordinator::{
@@ -27,6 +28,7 @@ use rpm::{BuildConfig, CompressionType, FileOptions, PackageBuilder};
 use serde_json::{Value, json};
 use std::{
     collections::HashMap,
+    io::Write as _,
     net::IpAddr,
     path::PathBuf,
     sync::{Arc, Mutex},
@@ -379,4 +381,26 @@ pub(crate) fn package(name: &str, version: &str, release: &str, architecture: &s
         .write(&mut bytes)
         .unwrap();
     bytes
+}
+
+/// A package of dpkg with nothing in it.
+pub(crate) fn deb(name: &str, version: &str, architecture: &str) -> Vec<u8> {
+    let control = format!("Package: {name}\nVersion: {version}\nArchitecture: {architecture}\n");
+    let mut tar = vec![0; 512];
+    tar[..7].copy_from_slice(b"control");
+    tar[124..135].copy_from_slice(format!("{:011o}", control.len()).as_bytes());
+    tar.extend(control.as_bytes());
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
+    encoder.write_all(&tar).unwrap();
+    let mut archive = b"!<arch>\n".to_vec();
+    for (name, content) in [
+        ("debian-binary", b"2.0\n".to_vec()),
+        ("control.tar.gz", encoder.finish().unwrap()),
+        ("data.tar.gz", b"nothing.".to_vec()),
+    ] {
+        write!(archive, "{name:<16}{:<12}{:<6}{:<6}{:<8}{:<10}`\n", 0, 0, 0, "100644", content.len()).unwrap();
+        archive.extend(content);
+        archive.resize(archive.len().next_multiple_of(2), b'\n');
+    }
+    archive
 }

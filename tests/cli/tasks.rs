@@ -116,6 +116,33 @@ async fn agents_are_restarted_at_once_and_stopped_once_that_is_confirmed() {
 }
 
 #[tokio::test]
+async fn agents_are_upgraded_by_files_that_are_uploaded_before() {
+    const NAME: &str = "oblet-agent_0.1.0-2_amd64.deb";
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join(NAME);
+    std::fs::write(&file, "content").unwrap();
+    let upgrade = "POST /api/v2/compute/hosts/batchUpgradeAgents";
+    let packages = "GET /api/v2/software-packages";
+    let fake = Fake::start()
+        .await
+        .answers("GET /api/v2/compute/hosts", page(json!([{"id": 1}, {"id": 2}])))
+        .answers(packages, page(json!([])))
+        .answers(packages, page(json!([{"id": 7, "fileName": NAME}])))
+        .answers("POST /api/v2/software-packages", json!({"id": 7}))
+        .answers(upgrade, fresh(33001));
+    let command = ["host", "upgrade-agent", "--package", file.to_str().unwrap()];
+    let run = async |rest: &str| fake.run(&[command.to_vec(), words(rest)].concat()).await;
+    let absent = run("--all --dry-run").await;
+    let tried = run("--all --dry-run").await;
+    let begun = run("2 1 --parallel 1 --detach").await;
+    let requests = fake.requests();
+    // The boundary of an upload is another each time.
+    let upgrades: Vec<_> = requests.lines().filter(|line| line.starts_with(upgrade)).collect();
+    let told = format!("{absent}\n\n{tried}\n\n{begun}\n{}", upgrades.join("\n"));
+    assert_snapshot!(told.replace(directory.path().to_str().unwrap(), "DIRECTORY"));
+}
+
+#[tokio::test]
 async fn adding_a_proxy_is_followed_to_its_end() {
     let fake = Fake::start()
         .await

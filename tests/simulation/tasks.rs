@@ -130,7 +130,8 @@ pub(super) fn thing(host: &str, step: &AgentStep) -> Option<Thing> {
         | AgentStep::CheckInstance(_)
         | AgentStep::CheckHost(_)
         | AgentStep::RestartAgent(_)
-        | AgentStep::StopAgent(_) => String::new(),
+        | AgentStep::StopAgent(_)
+        | AgentStep::UpgradeAgent(_) => String::new(),
     };
     Some(Thing { host: host.into(), what: format!("{} {detail}", step.kind()) })
 }
@@ -146,6 +147,8 @@ pub(super) fn local_thing(step: &CoordinatorStep) -> Option<Thing> {
         | CoordinatorStep::UpdateHostStatus(_)
         | CoordinatorStep::PrepareAgentOperation(_)
         | CoordinatorStep::FinishAgentOperation(_)
+        | CoordinatorStep::PrepareAgentUpgrade(_)
+        | CoordinatorStep::FinishAgentUpgrade(_)
         | CoordinatorStep::Wait => None,
     }
 }

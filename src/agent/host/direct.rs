@@ -91,6 +91,11 @@ impl Supervisor for DirectSupervisor {
         }
     }
 
+    /// Its jobs are in the agent's control group, if that is a service.
+    fn outlives_the_agent(&self) -> bool {
+        false
+    }
+
     fn keep<'a>(&'a self, _run_dir: &'a Path) -> BoxFuture<'a, io::Result<()>> {
         Box::pin(async { Ok(()) })
     }

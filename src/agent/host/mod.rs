@@ -31,6 +31,7 @@ mod supervisor;
 mod systemd;
 #[cfg(test)]
 mod testing;
+mod upgrade;
 
 pub use choice::SupervisorChoice;
 pub use direct::DirectSupervisor;
@@ -39,6 +40,7 @@ pub(super) use process::boot_id;
 pub use settings::HostSettings;
 pub use supervisor::{Kind, Launch, RunOutcome, RunState, ServiceName, Supervisor};
 pub use systemd::SystemdSupervisor;
+pub use upgrade::replace_self;
 
 use super::{
     HostView,
@@ -160,6 +162,7 @@ impl Carrier for Host {
                 }
                 AgentStep::RestartAgent(_) => own_service::restart(&own_service::Systemd, context).await,
                 AgentStep::StopAgent(_) => own_service::stop(Arc::new(own_service::Systemd), context).await,
+                AgentStep::UpgradeAgent(step) => upgrade::execute(self, &own_service::Systemd, step, context).await,
                 AgentStep::InstallPackage(step) => install_package::execute(self, step, context).await,
                 AgentStep::StartObproxy(step) => start_obproxy::execute(self, step, context).await,
                 AgentStep::SyncObproxyParameters(step) => proxy_config::sync(self, step, context).await,
@@ -178,6 +181,7 @@ impl Carrier for Host {
     ) -> BoxFuture<'a, Result<Done, StepError>> {
         Box::pin(async move {
             match step {
+                AgentStep::UpgradeAgent(_) => upgrade::undo(self, &own_service::Systemd, context, undoes).await,
                 AgentStep::InstallPackage(step) => install_package::undo(self, step, context, undoes).await,
                 AgentStep::StartObproxy(step) => start_obproxy::undo(self, step, context, undoes).await,
                 AgentStep::RefreshConfig(step) => {

@@ -107,10 +107,10 @@ impl ServiceManager for Systemd {
     }
 }
 
-fn unmanaged(error: ManagerError) -> StepError {
+pub(super) fn unmanaged(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> StepError {
     StepError::new(
         "NOT_UNDER_A_SERVICE_MANAGER",
-        "the agent does not run as a service of systemd, which alone could restart or stop it",
+        "the agent does not run as a service of systemd, which alone could restart, stop or replace it",
         "do on the host what was asked for, in the way the agent was started there, and skip the subtask",
     )
     .because(error)

@@ -2,7 +2,11 @@
 //! held in memory.
 
 use super::{preflight, settings::HostSettings};
-use crate::{agent::step::StepError, steps::InstallPackage};
+use crate::{
+    agent::step::StepError,
+    deb::{self, DebError},
+    steps::{InstallPackage, values::PackageFormat},
+};
 use rpm::{IndexTag, PackageMetadata};
 use sha2::{Digest as _, Sha256};
 use std::{
@@ -17,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 #[derive(Debug)]
 pub(super) struct CheckedPackage {
     pub path: PathBuf,
-    /// Paths of its files once it is installed, seen from outside of `root_dir`.
+    /// Paths of its files once it is installed, seen from outside of `root_dir`. Of a deb they are not read.
     pub files: Vec<PathBuf>,
     /// First components of the paths of its files, such as `home`.
     pub top_levels: BTreeSet<String>,
@@ -42,6 +46,9 @@ pub(super) fn check(
     if !path.is_file() {
         return Err(unfit("PACKAGE_MISSING", format!("{} was not put to the agent", step.package.file_name())));
     }
+    if step.package.format() == PackageFormat::Deb {
+        return check_deb(settings, step, path, cancel);
+    }
     let metadata = PackageMetadata::open(&path).map_err(damaged)?;
     let digests = metadata.check_digests().map_err(damaged)?;
     if !digests.has_header_digest() {
@@ -60,22 +67,44 @@ pub(super) fn check(
     }
     let payload = metadata.header.get_entry_data_as_string(IndexTag::RPMTAG_PAYLOADSHA256).ok();
     check_content(&path, metadata.get_package_segment_offsets().payload, payload, step, cancel)?;
-    let size = metadata.get_installed_size().map_err(damaged)?;
-    let problems: Vec<String> = preflight::architecture_problem(step.package.architecture())
-        .into_iter()
-        .chain(preflight::disk_problem(&settings.root_dir, size))
-        .collect();
-    if !problems.is_empty() {
-        return Err(StepError::new(
-            "HOST_UNFIT",
-            problems.join("; "),
-            "make room on the host or choose a package for its architecture, then retry the subtask",
-        ));
-    }
+    check_host(settings, step, metadata.get_installed_size().map_err(damaged)?)?;
     let paths = metadata.get_file_paths().map_err(damaged)?;
     let top_levels = paths.iter().filter_map(|path| top_level(path)).collect();
     let files = paths.iter().map(|path| settings.below_root(path)).collect();
     Ok(CheckedPackage { path, files, top_levels })
+}
+
+/// A deb carries no digest of its own that is considered safe, so the announced one has to do.
+fn check_deb(
+    settings: &HostSettings,
+    step: &InstallPackage,
+    path: PathBuf,
+    cancel: &CancellationToken,
+) -> Result<CheckedPackage, StepError> {
+    let damaged = |error: DebError| unfit("PACKAGE_DAMAGED", format!("{} is damaged", step.package)).because(error);
+    check_content(&path, 0, None, step, cancel)?;
+    let control =
+        File::open(&path).map_err(DebError::from).and_then(|mut file| deb::read(&mut file)).map_err(damaged)?;
+    if control.package != step.package {
+        return Err(unfit("PACKAGE_MISMATCH", format!("the file of {} holds {}", step.package, control.package)));
+    }
+    check_host(settings, step, control.installed_bytes)?;
+    Ok(CheckedPackage { path, files: Vec::new(), top_levels: BTreeSet::new() })
+}
+
+fn check_host(settings: &HostSettings, step: &InstallPackage, installed_bytes: u64) -> Result<(), StepError> {
+    let problems: Vec<String> = preflight::architecture_problem(step.package.machine())
+        .into_iter()
+        .chain(preflight::disk_problem(&settings.root_dir, installed_bytes))
+        .collect();
+    if problems.is_empty() {
+        return Ok(());
+    }
+    Err(StepError::new(
+        "HOST_UNFIT",
+        problems.join("; "),
+        "make room on the host or choose a package for its architecture, then retry the subtask",
+    ))
 }
 
 fn top_level(path: &Path) -> Option<String> {

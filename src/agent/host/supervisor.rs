@@ -136,6 +136,8 @@ pub trait Supervisor: Send + Sync {
     fn keep<'a>(&'a self, run_dir: &'a Path) -> BoxFuture<'a, io::Result<()>>;
     /// Asks everything of the run to end, insists after `grace`, and returns when nothing of it lives.
     fn stop<'a>(&'a self, run_dir: &'a Path, grace: Duration) -> BoxFuture<'a, io::Result<()>>;
+    /// A job goes on while the service manager restarts the agent.
+    fn outlives_the_agent(&self) -> bool;
     /// How the run ended; none while it lives or if it never began.
     fn outcome<'a>(&'a self, run_dir: &'a Path) -> BoxFuture<'a, io::Result<Option<RunOutcome>>> {
         Box::pin(async move {

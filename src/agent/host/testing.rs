@@ -51,6 +51,14 @@ pub(super) fn context(run_id: &str) -> StepContext {
     }
 }
 
+/// Writes a program of the shell. A process of its own does: a file that is open for writing in this one, or in a child
+/// that another test is just starting, could not be executed.
+pub(super) fn script(path: &Path, text: &str) {
+    let mut writer = std::process::Command::new("/bin/sh");
+    writer.args(["-c", r#"printf '#!/bin/sh\n%s\n' "$1" >"$0" && chmod 755 "$0""#]).arg(path).arg(text);
+    assert!(writer.status().unwrap().success());
+}
+
 pub(super) fn settings(root: &Path) -> HostSettings {
     HostSettings {
         root_dir: root.into(),

@@ -8,7 +8,7 @@ use crate::{
         operation::{Key, now_us},
     },
     blocking,
-    steps::{AgentStep, values::Sha256},
+    steps::values::Sha256,
 };
 use std::{
     collections::HashSet,
@@ -98,15 +98,14 @@ impl Runner {
         Ok(())
     }
 
-    /// Digests of the packages that unfinished operations install.
+    /// Digests of the packages that unfinished operations need.
     pub async fn needed_packages(&self) -> Result<HashSet<Sha256>, JournalError> {
-        let digest = |operation| match operation {
-            Unfinished::Readable(resume) => match resume.order.step {
-                AgentStep::InstallPackage(step) => Some(step.sha256),
-                _ => None,
-            },
-            Unfinished::Unreadable { .. } => None,
+        let digests = |operation| match operation {
+            Unfinished::Readable(resume) => {
+                resume.order.step.packages().into_iter().map(|(_, digest)| digest.clone()).collect()
+            }
+            Unfinished::Unreadable { .. } => Vec::new(),
         };
-        Ok(self.journal.unfinished().await?.into_iter().filter_map(digest).collect())
+        Ok(self.journal.unfinished().await?.into_iter().flat_map(digests).collect())
     }
 }

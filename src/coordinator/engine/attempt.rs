@@ -17,7 +17,7 @@ use crate::{
     },
     graph::{Direction, Effect, Failure},
     rpc::v1,
-    steps::{AgentStep, fingerprint},
+    steps::{AgentStep, fingerprint, values::Sha256},
 };
 use backon::{BackoffBuilder as _, ExponentialBuilder};
 use std::{path::PathBuf, sync::Arc, time::Duration};
@@ -37,6 +37,13 @@ pub enum Outcome {
     Abandoned,
 }
 
+/// A package that the step needs, where the coordinator keeps it.
+pub(super) struct PackageFile {
+    pub(super) name: String,
+    pub(super) sha256: Sha256,
+    pub(super) path: PathBuf,
+}
+
 /// Everything that an attempt needs.
 pub(super) struct AgentAttempt {
     pub(super) agent: Agent,
@@ -49,8 +56,7 @@ pub(super) struct AgentAttempt {
     /// With [`Direction::Undo`]: the operation that is taken back, and its effect as far as it is known.
     pub(super) undoes: Option<(String, Effect)>,
     pub(super) secrets: Vec<(&'static str, Zeroizing<String>)>,
-    /// Where the coordinator keeps the package of an install step.
-    pub(super) package: Option<PathBuf>,
+    pub(super) packages: Vec<PackageFile>,
     pub(super) deadline: Instant,
     pub(super) cancel: CancellationToken,
     pub(super) place: WaitPlace,
@@ -128,10 +134,10 @@ impl AgentAttempt {
             let never_begun = || Progress::Over(Outcome::Failed(self.given_up(Effect::None, Vec::new())));
             return if self.is_pure() { never_begun() } else { self.follow(log).await };
         }
-        if self.direction == Direction::Execute
-            && let Some(progress) = self.bring_package(log).await
-        {
-            return progress;
+        for package in &self.packages {
+            if let Some(progress) = self.bring_package(package, log).await {
+                return progress;
+            }
         }
         self.place.waits_for(format!("an answer of agent {}", self.agent.address));
         let response = match self.agent.submit(self.request()).await {
@@ -159,25 +165,30 @@ impl AgentAttempt {
         self.step.info().policy == crate::steps::Policy::Pure
     }
 
-    async fn bring_package(&self, log: &mut AttemptLog) -> Option<Progress> {
-        let (AgentStep::InstallPackage(install), Some(path)) = (&self.step, &self.package) else { return None };
-        let file_name = install.package.file_name();
+    async fn bring_package(&self, package: &PackageFile, log: &mut AttemptLog) -> Option<Progress> {
+        let PackageFile { name, sha256, path } = package;
         let mut sent = None;
-        let put = self.agent.put_package(path, &file_name, install.sha256.as_str(), |there, size| {
+        let put = self.agent.put_package(path, name, sha256.as_str(), |there, size| {
             sent.get_or_insert((there, size));
         });
         match put.await {
             Ok(()) => match sent {
                 Some((there, size)) if there < size => {
-                    let line = format!("package {file_name} sent to {} ({} bytes)", self.agent.address, size - there);
+                    let line = format!("package {name} sent to {} ({} bytes)", self.agent.address, size - there);
                     log.line(&line).await.err().map(|_| Progress::Over(Outcome::Abandoned))
                 }
                 _ => None,
             },
+            // Agents that do not know the step take no package of Debian either.
+            Err(PutError::Call(CallError::Refused { agent, reason, .. }))
+                if reason == "BAD_REQUEST" && matches!(self.step, AgentStep::UpgradeAgent(_)) =>
+            {
+                Some(self.judge(&CallError::UnknownStep { agent }))
+            }
             Err(PutError::Call(error)) => Some(self.judge(&error)),
             Err(PutError::File(error)) => Some(Progress::Over(Outcome::Failed(Failure {
                 reason: "PACKAGE_UNREADABLE".into(),
-                message: format!("the coordinator's copy of {file_name} cannot be read"),
+                message: format!("the coordinator's copy of {name} cannot be read"),
                 causes: vec![error.to_string()],
                 next_move: "upload the package again, then retry the subtask".into(),
                 exit_code: None,
@@ -257,6 +268,18 @@ impl AgentAttempt {
                 let effect = if self.is_pure() { Effect::None } else { Effect::Unknown };
                 Progress::Over(Outcome::Failed(distrusted(source, effect)))
             }
+            CallError::UnknownStep { .. } => Progress::Over(Outcome::Failed(Failure {
+                reason: "AGENT_TOO_OLD".into(),
+                message: error.to_string(),
+                causes: Vec::new(),
+                next_move: "install the newer package of oblet-agent on the host with its own package manager, then \
+                            retry the subtask"
+                    .into(),
+                exit_code: None,
+                signal: None,
+                log_tail: Vec::new(),
+                effect: Effect::None,
+            })),
             CallError::Refused { reason, .. } => Progress::Over(Outcome::Failed(Failure {
                 reason: reason.clone(),
                 message: error.to_string(),

@@ -3,7 +3,7 @@
 use super::{
     Shared,
     acknowledge::operation_key,
-    attempt::{AgentAttempt, Outcome},
+    attempt::{AgentAttempt, Outcome, PackageFile},
     journal::Closed,
     local::LocalRun,
     log::AttemptLog,
@@ -24,7 +24,6 @@ use crate::{
 };
 use std::{
     collections::HashMap,
-    path::PathBuf,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -151,12 +150,12 @@ impl Flight {
     ) -> Result<AgentAttempt, PreparationError> {
         let direction = self.dispatch.direction;
         let agent = self.agents.of(planned.host_id).await?;
-        let (secrets, package) = match direction {
-            Direction::Execute if step.secrets().is_empty() => (Vec::new(), self.package(step).await?),
+        let (secrets, packages) = match direction {
+            Direction::Execute if step.secrets().is_empty() => (Vec::new(), self.packages(step).await?),
             Direction::Execute => {
-                (self.shared.tasks.secrets(&self.plan, step.secrets()).await?, self.package(step).await?)
+                (self.shared.tasks.secrets(&self.plan, step.secrets()).await?, self.packages(step).await?)
             }
-            Direction::Undo => (Vec::new(), None),
+            Direction::Undo => (Vec::new(), Vec::new()),
         };
         let undoes = (direction == Direction::Undo).then(|| (planned.execute_id.to_string(), self.effect));
         Ok(AgentAttempt {
@@ -168,18 +167,22 @@ impl Flight {
             epoch: self.agents.epoch(),
             undoes,
             secrets,
-            package,
+            packages,
             deadline,
             cancel: self.cancel.clone(),
             place: self.wait_place(planned),
         })
     }
 
-    async fn package(&self, step: &AgentStep) -> Result<Option<PathBuf>, PreparationError> {
-        match step {
-            AgentStep::InstallPackage(install) => Ok(self.shared.tasks.package_path(&install.package).await?),
-            _ => Ok(None),
+    /// One that was deleted meanwhile may be on the agent already, which says so if it is not.
+    async fn packages(&self, step: &AgentStep) -> Result<Vec<PackageFile>, PreparationError> {
+        let mut files = Vec::new();
+        for (package, sha256) in step.packages() {
+            if let Some(path) = self.shared.tasks.package_path(package).await? {
+                files.push(PackageFile { name: package.file_name(), sha256: sha256.clone(), path });
+            }
         }
+        Ok(files)
     }
 }
 

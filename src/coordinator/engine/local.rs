@@ -43,6 +43,8 @@ enum LocalError {
     PackageSize { package: PackageRef, found: u64, expected: i64 },
     #[error("package {package} is for another architecture than host {host}, which is {architecture}")]
     Architecture { package: PackageRef, host: std::net::IpAddr, architecture: String },
+    #[error("no package of the agent is for host {host}, which is {architecture}")]
+    NoFitPackage { host: std::net::IpAddr, architecture: String },
     #[error("the agent of host {host} did not answer in time")]
     Unreachable { host: std::net::IpAddr, source: Box<CallError> },
     #[error("the clock of host {host} is {skew}, at most {limit} ms are allowed")]
@@ -74,6 +76,10 @@ impl LocalError {
             Self::Architecture { .. } => {
                 ("ARCHITECTURE", "roll the task back and add the proxy with a package for this architecture")
             }
+            Self::NoFitPackage { .. } => (
+                "NO_FIT_PACKAGE",
+                "upload the package for this architecture, and upgrade the host by a task that names it as well",
+            ),
             Self::Unreachable { .. } => (
                 "AGENT_UNREACHABLE",
                 "see on the host whether oblet-agent runs, is enrolled with this coordinator and its port is open, then \
@@ -148,9 +154,18 @@ async fn carry_out(shared: &SqlLocalSteps, run: LocalRun<'_>, log: &mut AttemptL
                 (CoordinatorStep::FinishAgentOperation(agent), Direction::Execute) => {
                     host_agents::finish(shared, *agent, deadline, place, log).await
                 }
+                (CoordinatorStep::PrepareAgentUpgrade(step), Direction::Execute) => {
+                    host_agents::prepare_upgrade(shared, step, deadline, place, log).await
+                }
+                (CoordinatorStep::FinishAgentUpgrade(host), Direction::Execute) => {
+                    host_agents::finish_upgrade(shared, *host, deadline, place, log).await
+                }
                 // Never asked for: they leave nothing to take back.
                 (
-                    CoordinatorStep::PrepareAgentOperation(_) | CoordinatorStep::FinishAgentOperation(_),
+                    CoordinatorStep::PrepareAgentOperation(_)
+                    | CoordinatorStep::FinishAgentOperation(_)
+                    | CoordinatorStep::PrepareAgentUpgrade(_)
+                    | CoordinatorStep::FinishAgentUpgrade(_),
                     Direction::Undo,
                 ) => Ok(Ok(())),
                 (CoordinatorStep::PrepareHost(step), Direction::Execute) => {

@@ -97,6 +97,10 @@ impl Supervisor for SystemdSupervisor {
         }
     }
 
+    fn outlives_the_agent(&self) -> bool {
+        true
+    }
+
     fn keep<'a>(&'a self, run_dir: &'a Path) -> BoxFuture<'a, io::Result<()>> {
         Box::pin(async move {
             match holder(run_dir)? {

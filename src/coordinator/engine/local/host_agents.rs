@@ -1,6 +1,6 @@
-//! The coordinator's part of restarting and stopping agents.
+//! The coordinator's part of restarting, stopping and upgrading agents.
 
-use super::{Done, LocalError, RETRY_DELAY, SqlLocalSteps, describe};
+use super::{Done, LocalError, RETRY_DELAY, SqlLocalSteps, check_package, describe};
 use crate::{
     coordinator::{
         agents::{AgentAddress, CallError},
@@ -11,7 +11,7 @@ use crate::{
         },
     },
     rpc::v1::DescribeHostResponse,
-    steps::{AgentOperation, AgentRef},
+    steps::{AgentOperation, AgentRef, HostRef, PrepareAgentUpgrade, values::PackageRef},
 };
 use tokio::time::Instant;
 
@@ -44,20 +44,65 @@ pub(super) async fn finish(
 ) -> Done {
     let host = host(shared, agent.host_id).await?;
     match agent.operation {
-        AgentOperation::Restart => {
-            let facts = match describe(shared, &host, deadline, place, log).await? {
-                Ok(answer) => answer.facts,
-                Err(closed) => return Ok(Err(closed)),
-            };
-            keep(shared, host.id, |host| (host.status, host.details.clone().told_by(&facts))).await?;
-            Ok(log.line(&told(&host, &facts)).await)
-        }
+        AgentOperation::Restart => welcome(shared, &host, deadline, place, log).await,
         AgentOperation::Stop => {
             wait_for_silence(shared, &host, deadline, place).await?;
             keep(shared, host.id, |host| (HostStatus::Offline, host.details.clone())).await?;
             Ok(log.line(&format!("the agent of host {} does not answer any more", host.inner_ip)).await)
         }
     }
+}
+
+/// Nothing is touched on a host that none of the packages is for.
+pub(super) async fn prepare_upgrade(
+    shared: &SqlLocalSteps,
+    step: &PrepareAgentUpgrade,
+    deadline: Instant,
+    place: &WaitPlace,
+    log: &mut AttemptLog,
+) -> Done {
+    let mut connection = shared.store.readers().acquire().await.map_err(StoreError::from)?;
+    for package in &step.packages {
+        check_package(shared, &mut connection, package).await?;
+    }
+    drop(connection);
+    let host = host(shared, step.host_id).await?;
+    let facts = match describe(shared, &host, deadline, place, log).await? {
+        Ok(answer) => answer.facts,
+        Err(closed) => return Ok(Err(closed)),
+    };
+    let fits = |package: &PackageRef| [facts.architecture.as_str(), "noarch"].contains(&package.machine());
+    if !step.packages.iter().any(fits) {
+        return Err(LocalError::NoFitPackage { host: host.inner_ip, architecture: facts.architecture });
+    }
+    Ok(log.line(&told(&host, &facts)).await)
+}
+
+pub(super) async fn finish_upgrade(
+    shared: &SqlLocalSteps,
+    HostRef { host_id }: HostRef,
+    deadline: Instant,
+    place: &WaitPlace,
+    log: &mut AttemptLog,
+) -> Done {
+    let host = host(shared, host_id).await?;
+    welcome(shared, &host, deadline, place, log).await
+}
+
+/// Waits until the agent is back, and keeps what it says of itself.
+async fn welcome(
+    shared: &SqlLocalSteps,
+    host: &Host,
+    deadline: Instant,
+    place: &WaitPlace,
+    log: &mut AttemptLog,
+) -> Done {
+    let facts = match describe(shared, host, deadline, place, log).await? {
+        Ok(answer) => answer.facts,
+        Err(closed) => return Ok(Err(closed)),
+    };
+    keep(shared, host.id, |host| (host.status, host.details.clone().told_by(&facts))).await?;
+    Ok(log.line(&told(host, &facts)).await)
 }
 
 async fn wait_for_silence(

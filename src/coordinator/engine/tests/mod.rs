@@ -105,7 +105,7 @@ impl Lab {
             epoch: 1,
             undoes: None,
             secrets: Vec::new(),
-            package: None,
+            packages: Vec::new(),
             deadline: Instant::now() + Duration::from_secs(60),
             cancel: CancellationToken::new(),
             place: WaitPlace::new(Arc::default(), TaskId(1), NodeIndex(0), i64::MAX),

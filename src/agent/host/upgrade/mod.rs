@@ -1,0 +1,353 @@
+//! The agent exchanges its own program, and takes that back.
+//!
+//!  1. A job of the supervisor does it, in a unit of its own, so that the end of the agent does not end it: see
+//!     [`replace_self`]. It is carried out by a copy of the program that served before.
+//!  2. The run and the package from before are on disk before the job starts. Whichever agent serves when the job is
+//!     over finds the run, waits for its end and reads its verdict.
+//!  3. What has begun is not canceled: it ends by itself within its limits, and half of it would be worse than either
+//!     end.
+
+mod owner;
+mod plan;
+pub mod replace_self;
+#[cfg(test)]
+mod replace_self_tests;
+#[cfg(test)]
+mod tests;
+
+use super::{
+    Host, blocking, durable,
+    own_service::{ServiceManager, unmanaged},
+    package_file, runs,
+    settings::HostSettings,
+    supervisor::{Kind, Launch, RunOutcome, RunState, failed},
+};
+use crate::{
+    agent::step::{Done, StepContext, StepError, Undoes},
+    graph::Effect,
+    steps::{AgentPackage, InstallPackage, UpgradeAgent, values::PackageRef},
+};
+use plan::{Change, PLAN, PROGRAM, Plan, VERDICT, Verdict};
+use serde::{Deserialize, Serialize};
+use std::{
+    fs::{DirBuilder, File, Permissions},
+    io,
+    os::unix::fs::{DirBuilderExt as _, PermissionsExt as _},
+    path::{Path, PathBuf},
+    time::Duration,
+};
+use tokio_util::sync::CancellationToken;
+
+const INSTALL_LIMIT: Duration = Duration::from_secs(600);
+/// The old process has 30 s to stop.
+const READY_LIMIT: Duration = Duration::from_secs(60);
+/// Longer than everything that the job may take by its own limits.
+const JOB_LIMIT: Duration = Duration::from_secs(1500);
+const GRACE: Duration = Duration::from_secs(60);
+/// The running program, also when its file was replaced.
+const RUNNING: &str = "/proc/self/exe";
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct Identity {
+    run: String,
+    /// The agent was installed from it before this operation.
+    before: PackageRef,
+}
+
+fn read_identity(text: Option<&str>) -> Option<Identity> {
+    serde_json::from_str(text?).ok()
+}
+
+/// The agent as it is installed and as it runs.
+struct Installed {
+    program: PathBuf,
+    package: PackageRef,
+    /// The running program is the one of the package.
+    genuine: bool,
+}
+
+fn mark(settings: &HostSettings) -> PathBuf {
+    settings.state_dir.join("program-put-back")
+}
+
+/// Path of the running program, whatever lies there by now, and whether it is still that file.
+fn own_program() -> io::Result<(PathBuf, bool)> {
+    let path = std::env::current_exe()?;
+    let name = path.as_os_str().to_string_lossy();
+    Ok(match name.strip_suffix(" (deleted)") {
+        Some(installed) => (installed.into(), false),
+        None => (path, true),
+    })
+}
+
+async fn installed(host: &Host) -> Result<Installed, StepError> {
+    let (program, is_current) = own_program().map_err(failed("looking for the agent's own program"))?;
+    let owner = owner::owner(&host.settings.search_path, &program).await.map_err(|error| {
+        StepError::new("PACKAGE_MANAGER", "the package manager of the host does not answer", "mend it, then retry")
+            .because(error)
+    })?;
+    let package = owner.ok_or_else(|| {
+        StepError::new(
+            "NOT_FROM_A_PACKAGE",
+            format!("{} belongs to no package of rpm or dpkg", program.display()),
+            "install oblet-agent on the host by its package, then retry the subtask",
+        )
+    })?;
+    Ok(Installed { genuine: is_current && !mark(&host.settings).exists(), program, package })
+}
+
+/// The one that the package manager of the host can put in the place of what is installed.
+fn fitting<'a>(step: &'a UpgradeAgent, installed: &PackageRef) -> Result<&'a AgentPackage, StepError> {
+    let fits = |item: &&AgentPackage| {
+        item.package.format() == installed.format() && [installed.machine(), "noarch"].contains(&item.package.machine())
+    };
+    step.packages.iter().find(fits).ok_or_else(|| {
+        let kind = installed.format().as_str();
+        StepError::new(
+            "NO_FIT_PACKAGE",
+            format!(
+                "the agent is installed from {installed}, and no package of the task is a {kind} for {}",
+                installed.machine()
+            ),
+            format!("upload the {kind} of oblet-agent, and upgrade the host by a task that names it as well"),
+        )
+    })
+}
+
+pub(super) async fn execute(
+    host: &Host,
+    manager: &dyn ServiceManager,
+    step: &UpgradeAgent,
+    context: &StepContext,
+) -> Result<Done, StepError> {
+    let earlier = read_identity(context.identity.as_deref());
+    if let Some(earlier) = &earlier
+        && let Some(verdict) = settle(host, &earlier.run, context).await?
+    {
+        return judge(host, step, verdict, context).await;
+    }
+    let found = installed(host).await?;
+    let wanted = fitting(step, &found.package)?;
+    if found.package == wanted.package && found.genuine {
+        context.log.line(&format!("the agent serves from {}", wanted.package));
+        // An earlier run of this attempt was lost after it had done its work.
+        let done = if earlier.is_some() { Done::made() } else { Done::already() };
+        return Ok(done.with("package", &wanted.package));
+    }
+    let file = check(host, wanted, context).await?;
+    let before = earlier.as_ref().map_or(&found.package, |earlier| &earlier.before).clone();
+    let saved = earlier.map(|earlier| runs::dir(&host.settings, &earlier.run).join(PROGRAM));
+    let change = Change::Install { package: wanted.package.clone(), file };
+    context.log.line(&format!("{} is to become {}", found.package, wanted.package));
+    let verdict = replace(host, manager, &found.program, change, before, saved, context).await?;
+    judge(host, step, verdict, context).await
+}
+
+async fn check(host: &Host, wanted: &AgentPackage, context: &StepContext) -> Result<PathBuf, StepError> {
+    let (settings, cancel) = (host.settings.clone(), context.cancel.clone());
+    let AgentPackage { package, sha256 } = wanted.clone();
+    blocking(move || package_file::check(&settings, &InstallPackage { package, sha256 }, &cancel))
+        .await
+        .map(|checked| checked.path)
+}
+
+/// What the verdict on an upgrade means to the agent that reads it.
+async fn judge(host: &Host, step: &UpgradeAgent, verdict: Verdict, context: &StepContext) -> Result<Done, StepError> {
+    match verdict {
+        Verdict::Replaced => {
+            let found = installed(host).await.map_err(|error| error.leaving(Effect::Done))?;
+            let wanted = fitting(step, &found.package).map_err(|error| error.leaving(Effect::Done))?;
+            if found.package == wanted.package && found.genuine {
+                context.log.line(&format!("the agent serves from {}, as pid {}", wanted.package, std::process::id()));
+                return Ok(Done::made().with("package", &wanted.package));
+            }
+            Err(StepError::new(
+                "CHANGED_SINCE",
+                format!("the agent was upgraded, but {} is what is installed", found.package),
+                "see who else installs packages on the host, then retry the subtask",
+            )
+            .leaving(Effect::Done))
+        }
+        verdict => Err(refused("the upgrade", verdict)),
+    }
+}
+
+fn refused(what: &str, verdict: Verdict) -> StepError {
+    let (reason, message, next_move, effect) = match verdict {
+        Verdict::Replaced => ("INTERNAL", format!("{what} succeeded"), "retry the subtask", Effect::Done),
+        Verdict::Unchanged(why) => (
+            "NOT_INSTALLED",
+            format!("{what} changed nothing: {why}"),
+            "read the lines of the package manager in the log, remove their cause on the host, then retry the subtask",
+            Effect::None,
+        ),
+        Verdict::RolledBack(why) => (
+            "ROLLED_BACK",
+            format!("the program from before serves again after {what} failed: {why}"),
+            "see on the host why the other one does not get ready (journalctl -u oblet-agent), then retry with a better \
+             package, or roll the task back",
+            Effect::Done,
+        ),
+        Verdict::Stranded(why) => {
+            ("NOT_READY", format!("{what} failed: {why}"), "see journalctl -u oblet-agent on the host", Effect::Done)
+        }
+    };
+    StepError::new(reason, message, next_move).leaving(effect)
+}
+
+/// Has a job carry the change out, and waits for its verdict.
+async fn replace(
+    host: &Host,
+    manager: &dyn ServiceManager,
+    program: &Path,
+    change: Change,
+    before: PackageRef,
+    saved: Option<PathBuf>,
+    context: &StepContext,
+) -> Result<Verdict, StepError> {
+    let service = manager.own_service().await.map_err(unmanaged)?;
+    if !host.supervisor.outlives_the_agent() {
+        return Err(unmanaged(io::Error::other("the agent starts processes directly (its setting supervisor)")));
+    }
+    if context.cancel.is_cancelled() {
+        return Err(StepError::canceled("the exchange of the agent"));
+    }
+    let run = runs::fresh(&host.settings, &context.run_id);
+    let identity = serde_json::to_string(&Identity { run: run.clone(), before }).map_err(io::Error::from);
+    context.choose_identity(identity.map_err(failed("naming the run"))?).await?;
+    let run_dir = runs::dir(&host.settings, &run);
+    let plan = Plan {
+        change,
+        program: program.to_owned(),
+        fallback: run_dir.join(PROGRAM),
+        service,
+        mark: mark(&host.settings),
+        search_path: host.settings.search_path.clone(),
+        install_limit: INSTALL_LIMIT,
+        ready_limit: READY_LIMIT,
+    };
+    let prepared = {
+        let plan = plan.clone();
+        blocking(move || prepare(&plan, saved).map_err(failed("saving the agent's program"))).await
+    };
+    prepared?;
+    let plan_file = run_dir.join(PLAN);
+    let launch = Launch {
+        kind: Kind::Job,
+        description: format!("oblet: exchange of {}", plan.program.display()),
+        program: plan.fallback.clone(),
+        arguments: vec!["replace-self".into(), plan_file.to_string_lossy().into_owned()],
+        environment: owner::environment(&plan.search_path),
+        directory: "/".into(),
+        user: None,
+        log: context.log.path().unwrap_or_else(|| run_dir.join("log")),
+    };
+    let steady = steady(context);
+    runs::start(&*host.supervisor, &run_dir, &launch, GRACE, &steady, "the start of the exchange").await?;
+    context.confirm_identity().await?;
+    let lost = || {
+        StepError::new("INTERRUPTED", "the exchange of the agent ended without a verdict", "retry the subtask")
+            .leaving(Effect::Unknown)
+    };
+    settle(host, &run, context).await?.ok_or_else(lost)
+}
+
+/// What has begun ends within limits of its own.
+fn steady(context: &StepContext) -> StepContext {
+    StepContext { cancel: CancellationToken::new(), timeout: Some(JOB_LIMIT), ..context.clone() }
+}
+
+/// The copy is synced: it may have to come back after a power cut.
+fn prepare(plan: &Plan, saved: Option<PathBuf>) -> io::Result<()> {
+    let run_dir = plan.fallback.parent().ok_or_else(|| io::Error::other("the run has no directory"))?;
+    DirBuilder::new().recursive(true).mode(0o700).create(run_dir)?;
+    let source = saved.filter(|saved| saved.exists()).unwrap_or_else(|| RUNNING.into());
+    std::fs::copy(source, &plan.fallback)?;
+    let copy = File::open(&plan.fallback)?;
+    copy.set_permissions(Permissions::from_mode(0o700))?;
+    copy.sync_all()?;
+    durable::write_json(&run_dir.join(PLAN), plan)
+}
+
+/// Waits for the end of a run; none if it never began, or ended without a verdict.
+async fn settle(host: &Host, run: &str, context: &StepContext) -> Result<Option<Verdict>, StepError> {
+    let run_dir = runs::dir(&host.settings, run);
+    let state = host.find(run).await?;
+    if state.lives() {
+        context.log.line("the exchange of the agent goes on, waiting for its end");
+        runs::wait(&*host.supervisor, &run_dir, GRACE, &steady(context), "the exchange of the agent")
+            .await
+            .map_err(|error| error.leaving(Effect::Unknown))?;
+    }
+    let verdict = durable::read_json(&run_dir.join(VERDICT)).map_err(failed("reading the verdict"))?;
+    if let (None, RunState::Ended(RunOutcome::NotStarted(why))) = (&verdict, &state) {
+        return Ok(Some(Verdict::Unchanged(why.clone())));
+    }
+    Ok(verdict)
+}
+
+pub(super) async fn undo(
+    host: &Host,
+    manager: &dyn ServiceManager,
+    context: &StepContext,
+    undoes: &[Undoes],
+) -> Result<Done, StepError> {
+    let own = read_identity(context.identity.as_deref());
+    if let Some(own) = &own {
+        match settle(host, &own.run, context).await? {
+            Some(Verdict::Replaced) => return Ok(Done::made()),
+            Some(verdict) => return Err(refused("the way back", verdict)),
+            None => {}
+        }
+    }
+    let mut first = None;
+    for undo in undoes {
+        let Some(identity) = read_identity(undo.identity.as_deref()) else { continue };
+        let verdict = settle(host, &identity.run, context).await?;
+        let unchanged = matches!(verdict, Some(Verdict::Unchanged(_)));
+        if undo.effect != Effect::None && !unchanged && first.is_none() {
+            first = Some(identity);
+        }
+    }
+    let Some(first) = first else {
+        context.log.line("this operation did not change the agent");
+        return Ok(Done::already());
+    };
+    let found = installed(host).await?;
+    if found.package == first.before && found.genuine {
+        context.log.line(&format!("the agent serves from {}", first.before));
+        return Ok(if own.is_some() { Done::made() } else { Done::already() });
+    }
+    let change = match kept_package(&host.settings, &first.before) {
+        Some(file) => {
+            context.log.line(&format!("{} is installed again", first.before));
+            Change::Install { package: first.before.clone(), file }
+        }
+        None if mark(&host.settings).exists() => {
+            let line = format!(
+                "the program of {} serves; the package database says {}, and the agent has no file of the package from \
+                 before",
+                first.before, found.package
+            );
+            context.log.line(&line);
+            return Ok(Done::already());
+        }
+        None => {
+            context.log.line(&format!(
+                "the agent has no file of {}, so the program is put back and the package database keeps saying {}",
+                first.before, found.package
+            ));
+            Change::Restore { program: runs::dir(&host.settings, &first.run).join(PROGRAM) }
+        }
+    };
+    match replace(host, manager, &found.program, change, first.before, None, context).await? {
+        Verdict::Replaced => Ok(Done::made()),
+        verdict => Err(refused("the way back", verdict)),
+    }
+}
+
+/// A file of the package that was put to this agent at some time; it was checked when it was installed.
+fn kept_package(settings: &HostSettings, package: &PackageRef) -> Option<PathBuf> {
+    let digests = std::fs::read_dir(settings.state_dir.join("packages")).into_iter().flatten();
+    digests.filter_map(|entry| Some(entry.ok()?.path().join(package.file_name()))).find(|file| file.is_file())
+}

@@ -56,8 +56,14 @@ impl Fleet {
 
     /// A coordinator and so many hosts, installed from packages, enrolled and known.
     pub(crate) async fn raise(count: u8) -> Self {
+        Self::raise_with(count, &[]).await
+    }
+
+    /// The same, with settings of `lab.sh`.
+    pub(crate) async fn raise_with(count: u8, settings: &[(&str, &str)]) -> Self {
         let mut fleet = Self::empty();
-        fleet.lab(&["up", &count.to_string()]);
+        let raised = fleet.command(&["up", &count.to_string()]).envs(settings.iter().copied()).output().unwrap();
+        assert!(raised.status.success(), "{}", String::from_utf8_lossy(&raised.stderr));
         fleet.hosts = (1..=count).map(|number| format!("h{number}")).collect();
         let ca = fs::read_to_string(fleet.directory.join("ca.pem")).unwrap();
         let password = fs::read_to_string(fleet.directory.join("password")).unwrap();
@@ -79,6 +85,13 @@ impl Fleet {
     pub(crate) fn connect(&mut self, ca: &str, password: &str) {
         let address = format!("{}:8443", self.address("h0")).parse().unwrap();
         self.rest = Some(Rest::new(address, ca.as_bytes(), password.trim()));
+    }
+
+    /// Where the packages are that the lab installs.
+    #[expect(clippy::unused_self, reason = "reads as a property of the fleet")]
+    pub(crate) fn packages(&self) -> PathBuf {
+        let default = || Path::new(env!("CARGO_MANIFEST_DIR")).join("target/packages");
+        std::env::var_os("OBLET_LAB_PACKAGES").map_or_else(default, PathBuf::from)
     }
 
     /// Lays the agent's package of that release on the host; answers its path there.

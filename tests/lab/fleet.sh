@@ -13,6 +13,14 @@ package_of() {
   echo "$found"
 }
 
+rpm_of() {
+  local found
+  # shellcheck disable=SC2012 # the names of packages are tame
+  found=$(ls -t "$packages_dir/$1"-*-${OBLET_LAB_RELEASE:-*}.*.rpm 2>/dev/null | head -1)
+  [[ -n $found ]] || die "there is no rpm of $1 in $packages_dir; \`make package\` builds it"
+  echo "$found"
+}
+
 # put FILE HOST: lays a file into /root of the host and answers its path there.
 put() {
   cp "$1" "/proc/$(init_of "$2")/root/root/"
@@ -23,8 +31,13 @@ install_on() {
   local host=$1 package path
   shift
   for package in "$@"; do
-    path=$(put "$(package_of "$package")" "$host")
-    run_on "$host" dpkg --install "$path" >>"$(host_dir "$host")/console.log" 2>&1 ||
+    if [[ " ${OBLET_LAB_RPM_HOSTS:-} " == *" $host "* ]]; then
+      path=$(put "$(rpm_of "$package")" "$host")
+      run_on "$host" rpm --install --force-debian "$path"
+    else
+      path=$(put "$(package_of "$package")" "$host")
+      run_on "$host" dpkg --install "$path"
+    fi >>"$(host_dir "$host")/console.log" 2>&1 ||
       die "$package cannot be installed on $host; see $(host_dir "$host")/console.log"
   done
 }

@@ -15,12 +15,13 @@ Summary: What the distribution of a lab host provides
 License: Apache-2.0
 BuildArch: noarch
 Provides: /bin/sh /bin/bash
+%include /root/provides
 %description
 Stands for the packages of the distribution.
 %files
 '
 # To be raised when anything else that prepare_root does changes.
-root_version=1
+root_version=2
 cache_dir=${OBLET_LAB_CACHE:-/var/cache/oblet-lab}
 boot_deadline=${OBLET_LAB_BOOT_SECONDS:-120}
 
@@ -51,9 +52,12 @@ prepare_root() {
     mkdir -p "$root_dir/etc/rpm"
     echo '%_dbpath /var/lib/rpm' >"$root_dir/etc/rpm/macros"
     echo "$base_spec" >"$root_dir/root/lab-base.spec"
+    # Programs from rpms want to know which versions of which libraries are there.
+    chroot "$root_dir" bash -c 'for library in /lib/x86_64-linux-gnu/{libc,libm,libgcc_s,libdl,libpthread,librt,ld-linux-x86-64}.so.*; do
+        /usr/lib/rpm/elfdeps --provides "$(readlink -f "$library")"; done | sort -u | sed "s/^/Provides: /"' >"$root_dir/root/provides"
     chroot "$root_dir" rpmbuild --quiet -bb /root/lab-base.spec >>"$cache_dir/debootstrap.log" 2>&1
     chroot "$root_dir" rpm --install --force-debian /root/rpmbuild/RPMS/noarch/lab-base-1-1.noarch.rpm
-    rm -rf "$root_dir/root/rpmbuild" "$root_dir/root/lab-base.spec"
+    rm -rf "$root_dir/root/rpmbuild" "$root_dir/root/lab-base.spec" "$root_dir/root/provides"
     # Every host makes an identity of its own when it boots.
     : >"$root_dir/etc/machine-id"
     rm -f "$root_dir/etc/hostname" "$root_dir/var/lib/dbus/machine-id"

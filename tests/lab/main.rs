@@ -19,4 +19,5 @@ mod reboot;
 mod rest;
 mod restarts;
 mod supervisors;
+mod upgrade;
 mod versions;

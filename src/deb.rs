@@ -144,7 +144,7 @@ pub(crate) mod testing {
     pub(crate) fn archive(parts: &[(&str, &[u8])]) -> Vec<u8> {
         let mut archive = super::ARCHIVE.to_vec();
         for (name, content) in parts {
-            write!(archive, "{name:<16}{:<12}{:<6}{:<6}{:<8}{:<10}`\n", 0, 0, 0, "100644", content.len()).unwrap();
+            writeln!(archive, "{name:<16}{:<12}{:<6}{:<6}{:<8}{:<10}`", 0, 0, 0, "100644", content.len()).unwrap();
             archive.extend(*content);
             archive.resize(archive.len().next_multiple_of(2), b'\n');
         }

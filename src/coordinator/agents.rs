@@ -337,7 +337,19 @@ pub enum PutError {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{rpc::Refused, steps::FieldViolation};
     use std::net::{Ipv4Addr, TcpListener};
+
+    #[test]
+    fn an_agent_that_does_not_know_a_step_is_too_old() {
+        let agent = AgentAddress::new(Ipv4Addr::LOCALHOST.into(), 62898);
+        let refused = |field: &str| {
+            let violation = FieldViolation { field: field.into(), problem: "is none that is known".into() };
+            CallError::of(agent, &Refused::BadRequest(vec![violation]).into())
+        };
+        assert!(matches!(refused("step"), CallError::UnknownStep { .. }));
+        assert!(matches!(refused("step.check_host.agent_ports"), CallError::Refused { .. }));
+    }
 
     #[tokio::test]
     async fn an_agent_that_is_not_there_is_told_in_one_plain_sentence() {

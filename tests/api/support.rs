@@ -398,7 +398,7 @@ pub(crate) fn deb(name: &str, version: &str, architecture: &str) -> Vec<u8> {
         ("control.tar.gz", encoder.finish().unwrap()),
         ("data.tar.gz", b"nothing.".to_vec()),
     ] {
-        write!(archive, "{name:<16}{:<12}{:<6}{:<6}{:<8}{:<10}`\n", 0, 0, 0, "100644", content.len()).unwrap();
+        writeln!(archive, "{name:<16}{:<12}{:<6}{:<6}{:<8}{:<10}`", 0, 0, 0, "100644", content.len()).unwrap();
         archive.extend(content);
         archive.resize(archive.len().next_multiple_of(2), b'\n');
     }

@@ -5,8 +5,9 @@ use crate::{
     graph::NodeIndex,
     operations::{NewProxy, ObproxyInstall, PlannedNode, TaskPlan, create_cluster, install_obproxy},
     steps::{
-        AgentStep, CoordinatorStep, ExposeExporter, Instance, InstanceKind, Policy, PrepareObproxyInstall,
-        RefreshConfig, SetObproxyPasswords, Step, SyncObproxyParameters, WorkMode, values::Port,
+        AgentPackage, AgentStep, CoordinatorStep, ExposeExporter, Instance, InstanceKind, Policy,
+        PrepareObproxyInstall, RefreshConfig, SetObproxyPasswords, Step, SyncObproxyParameters, UpgradeAgent, WorkMode,
+        values::Port,
     },
 };
 use uuid::Uuid;
@@ -83,9 +84,15 @@ fn small_step(random: &mut fastrand::Rng, number: u16, index: u32) -> AgentStep 
     }
 }
 
-/// Every kind of step that an installation has, in its order.
+/// Every kind of step that an installation has, in its order, and the upgrade of an agent.
 pub(super) fn kinds() -> Vec<Step> {
-    install_obproxy(&install(0), proxy(0, 1)).unwrap().nodes.into_iter().map(|node| node.step).collect()
+    let installation = install_obproxy(&install(0), proxy(0, 1)).unwrap().nodes.into_iter().map(|node| node.step);
+    let package = AgentPackage {
+        package: "oblet-agent-0.1.0-2.x86_64".parse().unwrap(),
+        sha256: "a".repeat(64).parse().unwrap(),
+    };
+    let upgrade = AgentStep::UpgradeAgent(UpgradeAgent { packages: vec![package] });
+    installation.chain([Step::Agent(upgrade)]).collect()
 }
 
 /// The step between one that comes before it and one that comes after it.

@@ -62,7 +62,7 @@ fn read_identity(text: Option<&str>) -> Option<Identity> {
 struct Installed {
     program: PathBuf,
     package: PackageRef,
-    /// The running program is the one of the package.
+    /// The running program is the one of the package, which is installed to its end.
     genuine: bool,
 }
 
@@ -86,14 +86,14 @@ async fn installed(host: &Host) -> Result<Installed, StepError> {
         StepError::new("PACKAGE_MANAGER", "the package manager of the host does not answer", "mend it, then retry")
             .because(error)
     })?;
-    let package = owner.ok_or_else(|| {
+    let owner::Owner { package, is_whole } = owner.ok_or_else(|| {
         StepError::new(
             "NOT_FROM_A_PACKAGE",
             format!("{} belongs to no package of rpm or dpkg", program.display()),
             "install oblet-agent on the host by its package, then retry the subtask",
         )
     })?;
-    Ok(Installed { genuine: is_current && !mark(&host.settings).exists(), program, package })
+    Ok(Installed { genuine: is_whole && is_current && !mark(&host.settings).exists(), program, package })
 }
 
 /// The one that the package manager of the host can put in the place of what is installed.
@@ -153,28 +153,24 @@ async fn check(host: &Host, wanted: &AgentPackage, context: &StepContext) -> Res
 
 /// What the verdict on an upgrade means to the agent that reads it.
 async fn judge(host: &Host, step: &UpgradeAgent, verdict: Verdict, context: &StepContext) -> Result<Done, StepError> {
-    match verdict {
-        Verdict::Replaced => {
-            let found = installed(host).await.map_err(|error| error.leaving(Effect::Done))?;
-            let wanted = fitting(step, &found.package).map_err(|error| error.leaving(Effect::Done))?;
-            if found.package == wanted.package && found.genuine {
-                context.log.line(&format!("the agent serves from {}, as pid {}", wanted.package, std::process::id()));
-                return Ok(Done::made().with("package", &wanted.package));
-            }
-            Err(StepError::new(
-                "CHANGED_SINCE",
-                format!("the agent was upgraded, but {} is what is installed", found.package),
-                "see who else installs packages on the host, then retry the subtask",
-            )
-            .leaving(Effect::Done))
-        }
-        verdict => Err(refused("the upgrade", verdict)),
+    result("the upgrade", verdict)?;
+    let found = installed(host).await.map_err(|error| error.leaving(Effect::Done))?;
+    let wanted = fitting(step, &found.package).map_err(|error| error.leaving(Effect::Done))?;
+    if found.package == wanted.package && found.genuine {
+        context.log.line(&format!("the agent serves from {}, as pid {}", wanted.package, std::process::id()));
+        return Ok(Done::made().with("package", &wanted.package));
     }
+    Err(StepError::new(
+        "CHANGED_SINCE",
+        format!("the agent was upgraded, but {} is what is installed", found.package),
+        "see who else installs packages on the host, then retry the subtask",
+    )
+    .leaving(Effect::Done))
 }
 
-fn refused(what: &str, verdict: Verdict) -> StepError {
+fn result(what: &str, verdict: Verdict) -> Result<(), StepError> {
     let (reason, message, next_move, effect) = match verdict {
-        Verdict::Replaced => ("INTERNAL", format!("{what} succeeded"), "retry the subtask", Effect::Done),
+        Verdict::Replaced => return Ok(()),
         Verdict::Unchanged(why) => (
             "NOT_INSTALLED",
             format!("{what} changed nothing: {why}"),
@@ -192,7 +188,7 @@ fn refused(what: &str, verdict: Verdict) -> StepError {
             ("NOT_READY", format!("{what} failed: {why}"), "see journalctl -u oblet-agent on the host", Effect::Done)
         }
     };
-    StepError::new(reason, message, next_move).leaving(effect)
+    Err(StepError::new(reason, message, next_move).leaving(effect))
 }
 
 /// Has a job carry the change out, and waits for its verdict.
@@ -292,13 +288,19 @@ pub(super) async fn undo(
     context: &StepContext,
     undoes: &[Undoes],
 ) -> Result<Done, StepError> {
+    // A run is named before anything is done, so the journal has forgotten what it knew.
+    if undoes.iter().any(|undo| undo.identity.is_none() && undo.effect == Effect::Done) {
+        return Err(StepError::new(
+            "NOT_KNOWN_ANY_MORE",
+            "the agent has forgotten from which package it served before",
+            "install the package that is wanted by a task of its own, and skip the subtask",
+        ));
+    }
     let own = read_identity(context.identity.as_deref());
-    if let Some(own) = &own {
-        match settle(host, &own.run, context).await? {
-            Some(Verdict::Replaced) => return Ok(Done::made()),
-            Some(verdict) => return Err(refused("the way back", verdict)),
-            None => {}
-        }
+    if let Some(own) = &own
+        && let Some(verdict) = settle(host, &own.run, context).await?
+    {
+        return result("the way back", verdict).map(|()| Done::made());
     }
     let mut first = None;
     for undo in undoes {
@@ -340,10 +342,8 @@ pub(super) async fn undo(
             Change::Restore { program: runs::dir(&host.settings, &first.run).join(PROGRAM) }
         }
     };
-    match replace(host, manager, &found.program, change, first.before, None, context).await? {
-        Verdict::Replaced => Ok(Done::made()),
-        verdict => Err(refused("the way back", verdict)),
-    }
+    let verdict = replace(host, manager, &found.program, change, first.before, None, context).await?;
+    result("the way back", verdict).map(|()| Done::made())
 }
 
 /// A file of the package that was put to this agent at some time; it was checked when it was installed.

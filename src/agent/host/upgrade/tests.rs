@@ -98,8 +98,10 @@ impl Place {
         let dir = tempfile::tempdir().unwrap();
         let database = dir.path().join("database");
         fs::write(&database, OLD).unwrap();
-        let answers =
-            format!("case $1 in\n-S) echo \"oblet-agent: $2\" ;;\n-W) /bin/cat {} ;;\nesac", database.display());
+        let answers = format!(
+            "case $1 in\n-S) echo \"oblet-agent: $2\" ;;\n-W) echo \"$(/bin/cat {}) installed\" ;;\nesac",
+            database.display()
+        );
         script(&dir.path().join("dpkg-query"), &answers);
         let jobs = Arc::new(Jobs { outlives, verdict: Mutex::new(verdict), database, plans: Mutex::default() });
         let settings = HostSettings { search_path: vec![dir.path().into()], ..settings(dir.path()) };
@@ -231,6 +233,16 @@ async fn what_changed_nothing_is_not_undone() {
     let undone = undo(&place.host, &Service(true), &keeping("u").0, &undoes(&kept, Effect::Unknown)).await.unwrap();
     assert_eq!(undone, Done::already());
     assert_eq!(place.jobs.plans.lock().unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn what_the_journal_has_forgotten_cannot_be_undone() {
+    let place = Place::new(Some(Verdict::Replaced), true);
+    let forgotten = [Undoes { identity: None, effect: Effect::Done }];
+    let error = undo(&place.host, &Service(true), &context("u"), &forgotten).await.unwrap_err();
+    assert_eq!(error.reason, "NOT_KNOWN_ANY_MORE");
+    let never = [Undoes { identity: None, effect: Effect::None }];
+    assert_eq!(undo(&place.host, &Service(true), &context("u"), &never).await.unwrap(), Done::already());
 }
 
 #[tokio::test]

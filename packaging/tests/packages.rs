@@ -151,6 +151,17 @@ fn an_rpm_asks_for_what_its_program_needs_and_for_no_more_than_old_rpms_know() {
 }
 
 #[test]
+fn the_coordinator_reads_what_a_deb_is() {
+    let built = built(&[Format::Deb], 7);
+    for program in PROGRAMS {
+        let name = format!("{program}_0.1.0-7_{}.deb", debian_machine());
+        let control = oblet::deb::read(&mut fs::File::open(built.file(&name)).unwrap()).unwrap();
+        assert_eq!((control.package.file_name(), control.package.machine()), (name, MACHINE));
+        assert!(control.installed_bytes > 0);
+    }
+}
+
+#[test]
 fn a_deb_holds_its_files_with_their_rights_and_flags() {
     if !here("dpkg-deb") {
         return;

@@ -1,4 +1,5 @@
 use crate::fleet::{Fleet, UNIT, possible};
+use serde_json::Value;
 
 /// The agent may go and come back in every way there is; the proxy and its clients do not notice.
 #[tokio::test(flavor = "multi_thread")]
@@ -34,4 +35,27 @@ async fn lab_a_proxy_and_its_clients_outlive_the_agent() {
         assert!(up.ends_with(" 1"), "the agent knows its proxy after {way}: {up:?}");
     }
     assert_eq!(fleet.property("h1", UNIT, "NRestarts"), "0");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn lab_the_coordinator_restarts_and_stops_an_agent_and_its_host_starts_it_again() {
+    if !possible() {
+        return;
+    }
+    let fleet = Fleet::raise(1).await;
+    let agent_pid = || fleet.property("h1", "oblet-agent.service", "MainPID");
+    let before = agent_pid();
+    let task = fleet.must_post("/api/v2/compute/hosts/1/agent/restart", &Value::Null).await;
+    fleet.succeeded(task["id"].as_i64().unwrap()).await;
+    assert_ne!(agent_pid(), before);
+
+    let task = fleet.must_post("/api/v2/compute/hosts/1/agent/stop", &Value::Null).await;
+    fleet.succeeded(task["id"].as_i64().unwrap()).await;
+    assert_eq!(fleet.property("h1", "oblet-agent.service", "ActiveState"), "inactive");
+    let host = fleet.rest().get("/api/v2/compute/hosts/1").await.unwrap();
+    assert_eq!(host["data"]["status"], "OFFLINE");
+
+    fleet.on("h1", "systemctl start oblet-agent");
+    let agent = fleet.rest().get("/api/v2/compute/hosts/1/agent").await.unwrap();
+    assert_eq!(agent["data"]["status"], "STARTED", "{agent:#}");
 }

@@ -9,15 +9,13 @@ pub mod exposition;
 mod install_package;
 mod managed;
 pub mod metrics;
-mod obproxy_launch;
+mod obproxy;
 mod own_process;
 mod own_service;
 mod package_file;
 mod preflight;
 mod process;
 mod processes;
-mod proxy_config;
-mod proxy_sql;
 mod registration;
 mod rpm_database;
 mod runs;
@@ -26,7 +24,6 @@ pub mod settings;
 pub mod shim;
 mod shimmed;
 mod sockets;
-mod start_obproxy;
 mod supervisor;
 mod systemd;
 #[cfg(test)]
@@ -51,7 +48,7 @@ use crate::{
     steps::{AgentStep, Instance, InstanceKind},
 };
 use managed::{List, Managed};
-use obproxy_launch::Marker;
+use obproxy::launch::Marker;
 use scrape::Scraper;
 use std::{fs::DirBuilder, os::unix::fs::DirBuilderExt as _, sync::Arc};
 
@@ -164,9 +161,9 @@ impl Carrier for Host {
                 AgentStep::StopAgent(_) => own_service::stop(Arc::new(own_service::Systemd), context).await,
                 AgentStep::UpgradeAgent(step) => upgrade::execute(self, &own_service::Systemd, step, context).await,
                 AgentStep::InstallPackage(step) => install_package::execute(self, step, context).await,
-                AgentStep::StartObproxy(step) => start_obproxy::execute(self, step, context).await,
-                AgentStep::SyncObproxyParameters(step) => proxy_config::sync(self, step, context).await,
-                AgentStep::SetObproxyPasswords(step) => proxy_config::set_passwords(self, step, context).await,
+                AgentStep::StartObproxy(step) => obproxy::start::execute(self, step, context).await,
+                AgentStep::SyncObproxyParameters(step) => obproxy::config::sync(self, step, context).await,
+                AgentStep::SetObproxyPasswords(step) => obproxy::config::set_passwords(self, step, context).await,
                 AgentStep::RefreshConfig(step) => registration::refresh(self, step, context).await,
                 AgentStep::ExposeExporter(step) => registration::expose(self, step, context).await,
             }
@@ -183,7 +180,7 @@ impl Carrier for Host {
             match step {
                 AgentStep::UpgradeAgent(_) => upgrade::undo(self, &own_service::Systemd, context, undoes).await,
                 AgentStep::InstallPackage(step) => install_package::undo(self, step, context, undoes).await,
-                AgentStep::StartObproxy(step) => start_obproxy::undo(self, step, context, undoes).await,
+                AgentStep::StartObproxy(step) => obproxy::start::undo(self, step, context, undoes).await,
                 AgentStep::RefreshConfig(step) => {
                     registration::undo(&self.managed, List::Instances, &step.instance, context, undoes)
                 }

@@ -1,8 +1,8 @@
 //! Configuration items and passwords of a running obproxy.
 
 use super::{
-    Host,
-    proxy_sql::{Login, Passwords, ProxySql, SqlError},
+    super::{Host, package_file, runs},
+    sql::{Login, Passwords, ProxySql, SqlError},
 };
 use crate::{
     agent::step::{Done, StepContext, StepError},
@@ -18,7 +18,7 @@ pub(super) fn passwords(host: &Host, context: &StepContext) -> Result<Passwords,
 
 /// obproxy keeps a password as SHA-1 in hexadecimal.
 pub(super) fn proxy_hash(password: &str) -> String {
-    super::package_file::hex(&Sha1::digest(password.as_bytes()))
+    package_file::hex(&Sha1::digest(password.as_bytes()))
 }
 
 fn sql_failed(port: Port, what: &str) -> impl Fn(SqlError) -> StepError + use<> {
@@ -43,10 +43,14 @@ async fn login(host: &Host, port: Port, context: &StepContext) -> Result<(ProxyS
     let passwords = passwords(host, context)?;
     let what = "the login of root@proxysys";
     let login = ProxySql::login_any(host.settings.reach(), port.get(), &passwords);
-    super::runs::ask(context, what, async { login.await.map_err(sql_failed(port, what)) }).await
+    runs::ask(context, what, async { login.await.map_err(sql_failed(port, what)) }).await
 }
 
-pub(super) async fn sync(host: &Host, step: &SyncObproxyParameters, context: &StepContext) -> Result<Done, StepError> {
+pub(in crate::agent::host) async fn sync(
+    host: &Host,
+    step: &SyncObproxyParameters,
+    context: &StepContext,
+) -> Result<Done, StepError> {
     if step.parameters.is_empty() {
         return Ok(Done::already());
     }
@@ -100,7 +104,7 @@ fn same_value(left: &str, right: &str) -> bool {
     plain(left) == plain(right)
 }
 
-pub(super) async fn set_passwords(
+pub(in crate::agent::host) async fn set_passwords(
     host: &Host,
     step: &SetObproxyPasswords,
     context: &StepContext,

@@ -1,10 +1,13 @@
 //! The command line, environment and directory of an obproxy.
 
 use super::{
-    durable::{read_json, write_json},
-    proxy_config::proxy_hash,
-    settings::HostSettings,
-    supervisor::{Kind, Launch, ServiceName},
+    super::{
+        durable::{read_json, write_json},
+        install_package,
+        settings::HostSettings,
+        supervisor::{Kind, Launch, ServiceName},
+    },
+    config::proxy_hash,
 };
 use crate::{
     agent::step::StepError,
@@ -24,10 +27,10 @@ const DIRECTORIES: [&str; 5] = ["etc", "log", ".conf", "control-config", "shardi
 
 /// Says in the instance's own directory who made it and what for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Marker {
+pub(in crate::agent::host) struct Marker {
     pub schema: u32,
     /// The run that started the instance.
-    pub run: String,
+    pub(in crate::agent::host) run: String,
     pub step: StartObproxy,
 }
 
@@ -41,7 +44,7 @@ impl Marker {
     }
 
     /// The run user could have written the marker: it may name a run, never a path.
-    pub(super) fn read(dir: &Path) -> io::Result<Option<Self>> {
+    pub(in crate::agent::host) fn read(dir: &Path) -> io::Result<Option<Self>> {
         match read_json::<Self>(&Self::path(dir))? {
             Some(marker) if marker.run.is_empty() || marker.run.starts_with('.') || marker.run.contains('/') => {
                 Err(io::Error::other("the marker names no run"))
@@ -179,7 +182,7 @@ pub(super) fn launch(
 ) -> Result<Launch, StepError> {
     let directory = settings.instance_dir(step.sql_port);
     let text = |path: &Path| path.to_string_lossy().into_owned();
-    let library = super::install_package::home(&program).unwrap_or(Path::new("/")).join("lib");
+    let library = install_package::home(&program).unwrap_or(Path::new("/")).join("lib");
     let search = std::env::join_paths(&settings.search_path).unwrap_or_default();
     let environment = vec![
         ("PATH".into(), search.to_string_lossy().into_owned()),
@@ -206,8 +209,8 @@ pub(super) fn launch(
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::settings;
     use super::*;
+    use crate::agent::host::testing::settings;
     use crate::steps::values::Parameter;
 
     fn step(work_mode: WorkMode, parameters: &[(&str, &str)]) -> StartObproxy {

@@ -4,15 +4,17 @@
 //! the instance's directory leads from a port to the run that serves it, also for later tasks.
 
 use super::{
-    Host, durable,
-    install_package::find_program,
-    obproxy_launch::{Marker, is_bare, launch, log, make_directory, make_log_directory, run_user},
-    proxy_config::passwords,
-    proxy_sql::{Login, Passwords, ProxySql, SqlError},
-    rpm_database::RpmDatabase,
-    runs,
-    sockets::held_ports,
-    supervisor::{RunOutcome, RunState, failed},
+    super::{
+        Host, blocking, durable,
+        install_package::find_program,
+        rpm_database::RpmDatabase,
+        runs,
+        sockets::held_ports,
+        supervisor::{RunOutcome, RunState, failed},
+    },
+    config::passwords,
+    launch::{Marker, is_bare, launch, log, make_directory, make_log_directory, run_user},
+    sql::{Login, Passwords, ProxySql, SqlError},
 };
 use crate::{
     agent::step::{Done, StepContext, StepError, Undoes},
@@ -52,7 +54,11 @@ fn directory_failed(dir: &Path) -> impl Fn(io::Error) -> StepError + use<> {
     }
 }
 
-pub(super) async fn execute(host: &Host, step: &StartObproxy, context: &StepContext) -> Result<Done, StepError> {
+pub(in crate::agent::host) async fn execute(
+    host: &Host,
+    step: &StartObproxy,
+    context: &StepContext,
+) -> Result<Done, StepError> {
     let dir = host.settings.instance_dir(step.sql_port);
     let passwords = passwords(host, context)?;
     let earlier = read_identity(context.identity.as_deref());
@@ -245,7 +251,7 @@ fn tail(path: &Path) -> io::Result<Vec<String>> {
     Ok(lines)
 }
 
-pub(super) async fn undo(
+pub(in crate::agent::host) async fn undo(
     host: &Host,
     step: &StartObproxy,
     context: &StepContext,
@@ -279,7 +285,7 @@ pub(super) async fn undo(
         context.log.line(&format!("removing {}", dir.display()));
         // Its logs may be many gigabytes, and the agent has one thread for everything else.
         let gone = dir.clone();
-        super::blocking(move || std::fs::remove_dir_all(&gone).map_err(directory_failed(&gone))).await?;
+        blocking(move || std::fs::remove_dir_all(&gone).map_err(directory_failed(&gone))).await?;
         durable::remove(&log(&host.settings, step.sql_port)).map_err(directory_failed(&dir))?;
         done.effect = Effect::Done;
     }

@@ -212,6 +212,7 @@ impl Installation {
             parameters: cluster.parameters.clone(),
             sql_port: self.sql_port,
             exporter_port: self.exporter_port,
+            rpc_port: None,
             package: self.package.package,
             sha256: self.package.sha256,
             disk_bytes: u64::try_from(self.package.installed_bytes).unwrap_or(0),

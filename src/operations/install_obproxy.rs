@@ -43,6 +43,8 @@ pub struct ObproxyInstall {
     pub parameters: Vec<Parameter>,
     pub sql_port: Port,
     pub exporter_port: Port,
+    /// None for versions that have no such port.
+    pub rpc_port: Option<Port>,
     pub package: PackageRef,
     pub sha256: Sha256,
     /// Installed size.
@@ -151,7 +153,9 @@ fn add_proxy(
         (
             series::PREPARE_CREATE,
             AgentStep::CheckInstance(CheckInstance {
-                ports: vec![install.sql_port, install.exporter_port],
+                ports: [install.sql_port, install.exporter_port].into_iter().chain(install.rpc_port).collect(),
+                // Where only the port of the metrics is known to do so, the port for RPC is taken to do so as well.
+                ports_everywhere: [install.exporter_port].into_iter().chain(install.rpc_port).collect(),
                 architecture: install.package.architecture().into(),
                 disk_bytes: install.disk_bytes,
             }),
@@ -178,6 +182,7 @@ fn add_proxy(
                 app_name: install.cluster_name.clone(),
                 sql_port: install.sql_port,
                 exporter_port: install.exporter_port,
+                rpc_port: install.rpc_port,
                 work_mode: install.work_mode.clone(),
                 startup_parameters: install.startup_parameters.clone(),
             }),

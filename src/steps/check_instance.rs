@@ -5,6 +5,9 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CheckInstance {
     pub ports: Vec<Port>,
+    /// Those of the ports on which the program listens at every address, whatever it is told.
+    #[serde(default)]
+    pub ports_everywhere: Vec<Port>,
     /// As in the package's header.
     pub architecture: String,
     /// Installed size of the package.

@@ -8,6 +8,7 @@ mod check_processes;
 mod coordinator;
 mod expose_exporter;
 mod install_package;
+mod obproxy_version;
 mod refresh_config;
 mod set_obproxy_passwords;
 mod start_obproxy;
@@ -27,6 +28,7 @@ pub use coordinator::{
 };
 pub use expose_exporter::ExposeExporter;
 pub use install_package::InstallPackage;
+pub use obproxy_version::{DEFAULT_RPC_PORT, ObproxyVersion};
 pub use refresh_config::{Instance, InstanceKind, RefreshConfig};
 pub use set_obproxy_passwords::SetObproxyPasswords;
 pub use start_obproxy::{StartObproxy, WorkMode};

@@ -14,7 +14,8 @@ pub enum WorkMode {
     ConfigUrl { url: String },
 }
 
-/// An obproxy runs; its SQL port answers a login and its metrics port answers. Undo stops it if this operation started it.
+/// An obproxy runs, has the passwords of its cluster and these items, and serves: root@proxysys can log in, every port
+/// answers. Undo stops it if this operation started it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StartObproxy {
     pub package: PackageRef,
@@ -22,6 +23,9 @@ pub struct StartObproxy {
     pub app_name: ClusterName,
     pub sql_port: Port,
     pub exporter_port: Port,
+    /// None for versions that have no such port.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rpc_port: Option<Port>,
     pub work_mode: WorkMode,
     pub startup_parameters: Vec<Parameter>,
 }

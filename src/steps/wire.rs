@@ -50,6 +50,7 @@ impl From<&AgentStep> for v1::Step {
                 ports: step.ports.iter().map(|port| (*port).into()).collect(),
                 architecture: step.architecture.clone(),
                 disk_bytes: step.disk_bytes,
+                ports_everywhere: step.ports_everywhere.iter().map(|port| (*port).into()).collect(),
             }),
             AgentStep::InstallPackage(step) => Kind::InstallPackage(v1::InstallPackage {
                 file_name: step.package.file_name(),
@@ -111,6 +112,7 @@ fn start_obproxy(step: &StartObproxy) -> v1::StartObproxy {
         exporter_port: step.exporter_port.into(),
         work_mode: Some(work_mode),
         startup_parameters: step.startup_parameters.iter().map(v1::Parameter::from).collect(),
+        rpc_port: step.rpc_port.map(u32::from),
     }
 }
 
@@ -154,11 +156,8 @@ impl TryFrom<v1::Step> for AgentStep {
                 )?,
             }),
             Kind::CheckInstance(step) => Self::CheckInstance(CheckInstance {
-                ports: step
-                    .ports
-                    .iter()
-                    .map(|number| port("step.check_instance.ports", *number))
-                    .collect::<Result<_, _>>()?,
+                ports: ports("step.check_instance.ports", &step.ports)?,
+                ports_everywhere: ports("step.check_instance.ports_everywhere", &step.ports_everywhere)?,
                 architecture: step.architecture,
                 disk_bytes: step.disk_bytes,
             }),
@@ -238,9 +237,8 @@ fn parse_start_obproxy(step: v1::StartObproxy) -> Result<StartObproxy, FieldViol
         }
     };
     let startup_parameters = parameters("step.start_obproxy.startup_parameters", step.startup_parameters)?;
-    // obproxy splits its option string at commas and knows no escape.
-    if let Some(bad) = startup_parameters.iter().find(|parameter| parameter.value.as_str().contains(',')) {
-        let problem = format!("{} has a comma in its value; obproxy cannot take that at start", bad.name);
+    if let Some(bad) = startup_parameters.iter().find(|parameter| parameter.name.as_str().contains("password")) {
+        let problem = format!("{} is a secret, which is no parameter", bad.name);
         return Err(violation("step.start_obproxy.startup_parameters", problem));
     }
     Ok(StartObproxy {
@@ -248,6 +246,7 @@ fn parse_start_obproxy(step: v1::StartObproxy) -> Result<StartObproxy, FieldViol
         app_name: parse_one("step.start_obproxy.app_name", step.app_name)?,
         sql_port: port("step.start_obproxy.sql_port", step.sql_port)?,
         exporter_port: port("step.start_obproxy.exporter_port", step.exporter_port)?,
+        rpc_port: step.rpc_port.map(|number| port("step.start_obproxy.rpc_port", number)).transpose()?,
         work_mode,
         startup_parameters,
     })
@@ -275,6 +274,10 @@ fn parameters(field: &str, list: Vec<v1::Parameter>) -> Result<Vec<Parameter>, F
         Ok(Parameter { name: parse_one(field, item.name)?, value: parse_one(field, item.value)? })
     };
     list.into_iter().map(parse).collect()
+}
+
+fn ports(field: &str, numbers: &[u32]) -> Result<Vec<Port>, FieldViolation> {
+    numbers.iter().map(|number| port(field, *number)).collect()
 }
 
 fn port(field: &str, number: u32) -> Result<Port, FieldViolation> {

@@ -230,6 +230,7 @@ pub(crate) fn start_step() -> StartObproxy {
         app_name: "odp".parse().unwrap(),
         sql_port: free_port(),
         exporter_port: free_port(),
+        rpc_port: None,
         work_mode: WorkMode::ConfigUrl { url: "http://127.0.0.1/?".into() },
         startup_parameters: Vec::new(),
     }

@@ -46,6 +46,7 @@ pub(super) fn install(number: u16) -> ObproxyInstall {
         parameters: Vec::new(),
         sql_port: port(number, 0),
         exporter_port: port(number, 1),
+        rpc_port: Some(port(number, 2)),
         package: format!("obproxy-4.3.{number}.0-1.el7.x86_64").parse().unwrap(),
         sha256: "0".repeat(64).parse().unwrap(),
         disk_bytes: 1 << 20,

@@ -3,9 +3,9 @@
 use super::{settings::HostSettings, sockets::held_ports};
 use crate::{
     agent::step::{Done, StepContext, StepError},
-    steps::CheckInstance,
+    steps::{CheckInstance, values::Port},
 };
-use std::{io, path::Path};
+use std::{io, net::Ipv4Addr, path::Path};
 
 /// Kept free besides what is installed: logs and the rpm database grow.
 pub(super) const DISK_MARGIN_BYTES: u64 = 64 << 20;
@@ -52,8 +52,10 @@ pub(super) fn user_problem(name: &str) -> Option<String> {
 }
 
 pub(super) fn check(settings: &HostSettings, step: &CheckInstance, context: &StepContext) -> Result<Done, StepError> {
-    let ports: Vec<u16> = step.ports.iter().map(|port| port.get()).collect();
-    let mut problems = held_ports(settings.listen(), &ports);
+    let (everywhere, own): (Vec<_>, Vec<_>) = step.ports.iter().partition(|port| step.ports_everywhere.contains(port));
+    let numbers = |ports: Vec<&Port>| ports.into_iter().map(|port| port.get()).collect::<Vec<u16>>();
+    let mut problems = held_ports(settings.listen(), &numbers(own));
+    problems.extend(held_ports(Ipv4Addr::UNSPECIFIED.into(), &numbers(everywhere)));
     problems.extend(user_problem(&settings.run_user));
     problems.extend(architecture_problem(&step.architecture));
     problems.extend(disk_problem(&settings.root_dir, step.disk_bytes));
@@ -82,6 +84,7 @@ mod tests {
         let port = listener.local_addr().unwrap().port();
         let mut step = CheckInstance {
             ports: vec![i64::from(port).try_into().unwrap()],
+            ports_everywhere: Vec::new(),
             architecture: "vax".into(),
             disk_bytes: u64::MAX,
         };
@@ -90,6 +93,16 @@ mod tests {
         for part in [&format!("port {port} is held by pid"), "nobody-has-this-name", "is for vax", "MiB are needed"] {
             assert!(error.message.contains(part), "{part}: {}", error.message);
         }
+        // A program that listens everywhere is kept out by whoever listens anywhere.
+        let elsewhere = std::net::TcpListener::bind("127.0.0.9:0").unwrap();
+        let taken: Port = i64::from(elsewhere.local_addr().unwrap().port()).try_into().unwrap();
+        step.ports.push(taken);
+        let error = check(&settings, &step, &context("c")).unwrap_err();
+        assert!(!error.message.contains(&format!("port {taken} is held")), "{}", error.message);
+        step.ports_everywhere = vec![taken];
+        let error = check(&settings, &step, &context("c")).unwrap_err();
+        assert!(error.message.contains(&format!("port {taken} is held by pid")), "{}", error.message);
+        step.ports_everywhere.clear();
         drop(listener);
         settings.run_user = super::super::testing::settings(root.path()).run_user;
         step.architecture = "noarch".into();

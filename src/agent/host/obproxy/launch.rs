@@ -219,6 +219,7 @@ mod tests {
             app_name: "odp".parse().unwrap(),
             sql_port: 2883.try_into().unwrap(),
             exporter_port: 2884.try_into().unwrap(),
+            rpc_port: None,
             work_mode,
             startup_parameters: parameters
                 .iter()

@@ -90,9 +90,6 @@ pub struct Flags {
     /// Check the dependencies of packages [default: true if the root directory is /].
     #[arg(long, env = "OBLET_AGENT_RPM_DEPENDENCIES")]
     pub rpm_dependencies: Option<bool>,
-    /// File with obproxy's built-in password of root@proxysys [default: the password is empty].
-    #[arg(long, env = "OBLET_AGENT_BUILTIN_SYS_PASSWORD_FILE")]
-    pub builtin_sys_password_file: Option<PathBuf>,
 }
 
 /// A configuration that was read and found right.
@@ -156,7 +153,6 @@ impl Config {
             run_path: absolute(&mut layers, "run_path", "/home/admin/obproxy"),
             rpm_scriptlets: layers.or("rpm_scriptlets", whole_machine),
             rpm_dependencies: layers.or("rpm_dependencies", whole_machine),
-            builtin_sys_password_file: layers.optional("builtin_sys_password_file"),
             search_path: HostSettings::default_search_path(),
         };
         if host.run_user.is_empty() {

@@ -20,6 +20,7 @@ fn main() -> ExitCode {
     let service = ServiceManager::take_from_environment();
     match std::env::args_os().nth(1) {
         Some(first) if first == "shim" => return agent::host::shim::main(),
+        Some(first) if first == "unit" => return agent::host::unit_helper::main(),
         Some(first) if first == "replace-self" => return agent::host::replace_self::main(),
         Some(first) if first == "enroll" => return agent::enroll::main(),
         Some(_) | None => {}

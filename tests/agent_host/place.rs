@@ -143,7 +143,6 @@ impl Place {
             run_path: "/run/obproxy".into(),
             rpm_scriptlets: false,
             rpm_dependencies: false,
-            builtin_sys_password_file: None,
             search_path,
         };
         fs::create_dir_all(&settings.root_dir).unwrap();

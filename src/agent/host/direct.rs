@@ -43,7 +43,6 @@ impl DirectSupervisor {
             .arg("shim")
             .arg(run_dir)
             .env_clear()
-            .envs(launch.secrets().iter().map(|(name, value)| (name, value.as_str())))
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(File::create(run_dir.join(SHIM_LOG))?)
@@ -88,6 +87,14 @@ impl Supervisor for DirectSupervisor {
         match read_json(&run_dir.join(CLAIM))? {
             Some(Claim::Unit(unit)) => Err(foreign(&unit)),
             Some(Claim::Shim(_) | Claim::Recovery) | None => shimmed::program(run_dir),
+        }
+    }
+
+    fn processes(&self, run_dir: &Path) -> io::Result<Vec<ProcessId>> {
+        match read_json(&run_dir.join(CLAIM))? {
+            Some(Claim::Shim(shim)) => Ok(shim.session()),
+            Some(Claim::Unit(unit)) => Err(foreign(&unit)),
+            Some(Claim::Recovery) | None => Ok(Vec::new()),
         }
     }
 

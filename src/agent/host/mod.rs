@@ -1,5 +1,6 @@
 //! What a step really does on a host. One file per concern; the shim and the supervisor keep processes beyond the agent.
 
+mod beneath;
 mod check_host;
 mod choice;
 mod commands;
@@ -20,6 +21,7 @@ mod registration;
 mod rpm_database;
 mod runs;
 mod scrape;
+mod secluded;
 pub mod settings;
 pub mod shim;
 mod shimmed;
@@ -28,6 +30,7 @@ mod supervisor;
 mod systemd;
 #[cfg(test)]
 mod testing;
+pub mod unit_helper;
 mod upgrade;
 
 pub use choice::SupervisorChoice;
@@ -48,9 +51,9 @@ use crate::{
     steps::{AgentStep, Instance, InstanceKind},
 };
 use managed::{List, Managed};
-use obproxy::launch::Marker;
+use obproxy::record::Record;
 use scrape::Scraper;
-use std::{fs::DirBuilder, os::unix::fs::DirBuilderExt as _, sync::Arc};
+use std::{collections::HashSet, fs::DirBuilder, os::unix::fs::DirBuilderExt as _, sync::Arc};
 
 /// Why the host cannot be used at all.
 #[derive(Debug, thiserror::Error)]
@@ -64,7 +67,7 @@ pub enum HostError {
 /// The real host.
 pub struct Host {
     settings: Arc<HostSettings>,
-    supervisor: Box<dyn Supervisor>,
+    supervisor: Arc<dyn Supervisor>,
     managed: Managed,
     scraper: Scraper,
 }
@@ -74,15 +77,20 @@ impl Host {
     pub fn open(settings: HostSettings, supervisor: Box<dyn Supervisor>) -> Result<Self, HostError> {
         DirBuilder::new().recursive(true).mode(0o700).create(&settings.state_dir)?;
         let managed = Managed::open(&settings.state_dir)?;
-        Ok(Self { settings: Arc::new(settings), supervisor, managed, scraper: Scraper::new()? })
+        for instance in managed.all(List::Instances) {
+            if let Err(error) = Record::take_over(&settings, instance.sql_port) {
+                tracing::warn!(port = %instance.sql_port, %error, "what an earlier agent knew of a proxy is not taken over");
+            }
+        }
+        Ok(Self { settings: Arc::new(settings), supervisor: supervisor.into(), managed, scraper: Scraper::new()? })
     }
 
     /// The process that the agent started, or whoever took its port over in a hot restart.
     fn instance_pid(&self, instance: &Instance) -> Option<i32> {
         let started = match instance.kind {
             InstanceKind::Obproxy => {
-                let marker = Marker::read(&self.settings.instance_dir(instance.sql_port)).ok().flatten();
-                let run_dir = marker.map(|marker| runs::dir(&self.settings, &marker.run));
+                let record = Record::read(&self.settings, instance.sql_port).ok().flatten();
+                let run_dir = record.map(|record| runs::dir(&self.settings, &record.run));
                 run_dir.and_then(|run_dir| self.supervisor.peek(&run_dir).ok().flatten())
             }
             InstanceKind::Observer => None,
@@ -127,6 +135,15 @@ impl HostView for Host {
     }
 }
 
+/// The processes of the proxies that this agent has started.
+fn own_proxies(supervisor: &dyn Supervisor, settings: &HostSettings) -> std::io::Result<HashSet<i32>> {
+    let mut own = HashSet::new();
+    for run in Record::runs(settings)? {
+        own.extend(supervisor.processes(&runs::dir(settings, &run))?.into_iter().map(|process| process.pid));
+    }
+    Ok(own)
+}
+
 /// Runs work that reads a lot of files beside the event loop.
 async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, StepError> + Send + 'static,
@@ -147,7 +164,9 @@ impl Carrier for Host {
                 AgentStep::CheckCommands(step) => commands::check(&self.settings, step, context),
                 AgentStep::CheckProcesses(step) => {
                     let (settings, step, context) = (self.settings.clone(), step.clone(), context.clone());
-                    blocking(move || processes::check(&settings, &step, &context)).await
+                    let supervisor = self.supervisor.clone();
+                    let own = move |settings: &HostSettings| own_proxies(&*supervisor, settings);
+                    blocking(move || processes::check(&settings, own, &step, &context)).await
                 }
                 AgentStep::CheckInstance(step) => {
                     let (settings, step, context) = (self.settings.clone(), step.clone(), context.clone());

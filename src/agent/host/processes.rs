@@ -24,12 +24,31 @@ struct Hit {
     command_line: String,
 }
 
-pub(super) fn check(settings: &HostSettings, step: &CheckProcesses, context: &StepContext) -> Result<Done, StepError> {
+/// `own` answers the processes of the instances that this agent runs: those are no reason to refuse another one.
+pub(super) fn check(
+    settings: &HostSettings,
+    own: impl FnOnce(&HostSettings) -> io::Result<HashSet<i32>>,
+    step: &CheckProcesses,
+    context: &StepContext,
+) -> Result<Done, StepError> {
     let keywords: Vec<&str> = step.keywords.iter().map(|keyword| keyword.as_str()).collect();
-    let hits = scan(settings, &keywords).map_err(|error| {
+    let mut hits = scan(settings, &keywords).map_err(|error| {
         StepError::new("PROC_UNREADABLE", "the process list could not be read", "mount /proc on the host, then retry")
             .because(error)
     })?;
+    if !hits.is_empty() {
+        let own = own(settings).map_err(|error| {
+            let next_move = "look at the cause in the agent's state directory, then retry the subtask";
+            StepError::new("STATE_UNREADABLE", "the instances of this agent could not be listed", next_move)
+                .because(error)
+        })?;
+        hits.retain(|hit| {
+            if own.contains(&hit.pid) {
+                context.log.line(&format!("pid {} is an instance of this agent", hit.pid));
+            }
+            !own.contains(&hit.pid)
+        });
+    }
     if hits.is_empty() {
         context.log.line(&format!("no process has one of {} in its command line", keywords.join(", ")));
         return Ok(Done::already());
@@ -202,13 +221,14 @@ mod tests {
             Running(child)
         };
         let settings = settings(root.path());
+        let nobody = |_: &HostSettings| Ok(HashSet::new());
         let step = CheckProcesses { keywords: vec!["sleep 600".parse().unwrap()] };
         let elsewhere = start(Path::new("/"));
-        assert_eq!(check(&settings, &step, &context("c")).unwrap(), Done::already());
+        assert_eq!(check(&settings, nobody, &step, &context("c")).unwrap(), Done::already());
         let here = start(root.path());
         let deadline = std::time::Instant::now() + std::time::Duration::from_secs(10);
         let error = loop {
-            match check(&settings, &step, &context("c")) {
+            match check(&settings, nobody, &step, &context("c")) {
                 Err(error) => break error,
                 Ok(_) if std::time::Instant::now() < deadline => std::thread::yield_now(),
                 Ok(_) => panic!("the process was not found"),
@@ -217,6 +237,8 @@ mod tests {
         assert_eq!(error.reason, "PROCESS_EXISTS");
         assert!(error.message.contains(&format!("pid {} of ", here.0.id())), "{}", error.message);
         assert!(!error.message.contains(&format!("pid {} of", elsewhere.0.id())));
+        let own = |_: &HostSettings| Ok(HashSet::from([i32::try_from(here.0.id()).unwrap()]));
+        assert_eq!(check(&settings, own, &step, &context("c")).unwrap(), Done::already());
     }
 
     #[test]

@@ -21,8 +21,6 @@ pub struct HostSettings {
     pub rpm_scriptlets: bool,
     /// Below a `root_dir` other than `/`: check the dependencies of packages.
     pub rpm_dependencies: bool,
-    /// Holds the password that root@proxysys has before it is set for the first time.
-    pub builtin_sys_password_file: Option<PathBuf>,
     pub search_path: Vec<PathBuf>,
 }
 

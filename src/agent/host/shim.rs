@@ -8,12 +8,13 @@
 //!  4. `outcome`: how it ended.
 //!
 //! The shim leads a session of its own; everything it starts is found by that session, even if the shim is killed.
-//! Secrets of the program reach the shim in its own environment and stand in no file.
+//! Nothing in these files is secret.
 
 use super::{
     durable::{claim_json, read_json, write_json},
     process::ProcessId,
-    supervisor::{Launch, RunOutcome},
+    secluded,
+    supervisor::{Kind, Launch, RunOutcome},
 };
 use nix::sys::stat::Mode;
 use serde::{Deserialize, Serialize};
@@ -37,28 +38,36 @@ pub(super) const OUTCOME: &str = "outcome";
 /// What the shim itself has to say.
 pub(super) const SHIM_LOG: &str = "shim.log";
 
-/// The launch as a file: of secrets it has the names only.
+/// The launch as a file.
 #[derive(Serialize, Deserialize)]
 pub(super) struct LaunchFile {
     program: PathBuf,
     arguments: Vec<String>,
     environment: Vec<(String, String)>,
-    secrets: Vec<String>,
     directory: PathBuf,
     user: Option<(u32, u32)>,
     log: PathBuf,
+    /// In a network of its own, with a way in to this port.
+    #[serde(default)]
+    secluded: Option<u16>,
 }
 
 impl From<&Launch> for LaunchFile {
     fn from(launch: &Launch) -> Self {
+        let (foreground, secluded): (&[String], _) = match &launch.kind {
+            Kind::Job => (&[], None),
+            Kind::SecludedJob { port } => (&[], Some(*port)),
+            // A shim waits for the very process that it starts.
+            Kind::Service { foreground, .. } => (foreground, None),
+        };
         Self {
             program: launch.program.clone(),
-            arguments: launch.arguments.clone(),
+            arguments: launch.arguments.iter().chain(foreground).cloned().collect(),
             environment: launch.environment.clone(),
-            secrets: launch.secrets().iter().map(|(name, _)| name.clone()).collect(),
             directory: launch.directory.clone(),
             user: launch.user,
             log: launch.log.clone(),
+            secluded,
         }
     }
 }
@@ -132,11 +141,13 @@ fn carry(run_dir: &Path) -> io::Result<ExitStatus> {
     let mut command = Command::new(&launch.program);
     command.args(&launch.arguments).current_dir(&launch.directory);
     command.env_clear().envs(launch.environment);
-    command.envs(launch.secrets.into_iter().filter_map(|name| env::var_os(&name).map(|value| (name, value))));
     command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
     if let Some((uid, gid)) = launch.user {
         // Supplementary groups are dropped by the standard library when a root process changes its uid.
         command.uid(uid).gid(gid);
+    }
+    if let Some(port) = launch.secluded {
+        secluded::enter(run_dir, port)?;
     }
     let mut child = command.spawn()?;
     let recorded = i32::try_from(child.id())

@@ -4,7 +4,7 @@ use procfs::net::{TcpNetEntry, TcpState};
 use std::{
     collections::HashSet,
     fs, io,
-    net::{IpAddr, TcpListener},
+    net::{IpAddr, SocketAddr, TcpListener},
     path::{Path, PathBuf},
 };
 
@@ -27,13 +27,39 @@ pub(super) fn listener_pid(address: IpAddr, port: u16) -> Option<i32> {
     if links.is_empty() {
         return None;
     }
-    let pids = fs::read_dir("/proc").ok()?.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<i32>().ok());
-    pids.into_iter().find(|pid| {
-        let Ok(files) = fs::read_dir(format!("/proc/{pid}/fd")) else { return false };
-        files
-            .filter_map(|file| fs::read_link(file.ok()?.path()).ok())
-            .any(|link| link.to_str().is_some_and(|link| links.contains(link)))
-    })
+    all_pids().ok()?.into_iter().find(|pid| !sockets_of(*pid).is_disjoint(&links))
+}
+
+fn sockets_of(pid: i32) -> HashSet<String> {
+    let files = fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten();
+    let links = files.filter_map(|file| fs::read_link(file.ok()?.path()).ok()?.into_os_string().into_string().ok());
+    links.filter(|link| link.starts_with("socket:")).collect()
+}
+
+/// Who holds the end `there` of a connection of this process from `here`, unless it is one of these processes. To be
+/// asked after the other end has said something: before it has taken the connection nobody holds it.
+pub(super) fn stranger_at(there: SocketAddr, here: SocketAddr, owners: &[i32]) -> io::Result<Option<String>> {
+    let entries = procfs::net::tcp().into_iter().flatten().chain(procfs::net::tcp6().into_iter().flatten());
+    let plain = |address: SocketAddr| (address.ip().to_canonical(), address.port());
+    let other_end =
+        |entry: &TcpNetEntry| plain(entry.local_address) == plain(there) && plain(entry.remote_address) == plain(here);
+    let Some(entry) = { entries }.find(other_end) else {
+        return Ok(Some("a process in another network".into()));
+    };
+    let socket = format!("socket:[{}]", entry.inode);
+    if owners.iter().any(|pid| sockets_of(*pid).contains(&socket)) {
+        return Ok(None);
+    }
+    let holder = all_pids()?.into_iter().find(|pid| sockets_of(*pid).contains(&socket));
+    Ok(Some(
+        holder
+            .map_or_else(|| "an unknown process".into(), |pid| format!("pid {pid} of {}", super::processes::user(pid))),
+    ))
+}
+
+fn all_pids() -> io::Result<Vec<i32>> {
+    let entries = fs::read_dir("/proc")?;
+    Ok(entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()).collect())
 }
 
 /// The TCP ports on which this very process listens, at whatever address.

@@ -4,6 +4,7 @@
 //!  1. A run starts its program at most once.
 //!  2. [`Supervisor::find`] either finds the run or makes sure that it can never start.
 //!  3. The program never holds a pipe to the agent; it appends to its log file.
+//!  4. Nothing secret is handed to a program: its arguments and its environment can be read on the host.
 
 use super::process::ProcessId;
 use crate::{
@@ -16,15 +17,16 @@ use std::{
     path::{Path, PathBuf},
     time::Duration,
 };
-use zeroize::Zeroizing;
 
 /// How long a run is meant to live.
 #[derive(Clone)]
 pub enum Kind {
-    /// Short work whose outcome is wanted. It has no secrets: what starts it writes its environment down.
+    /// Short work whose outcome is wanted.
     Job,
-    /// A database process. The secrets are variables of its environment and get into no file that outlives a boot.
-    Service { name: ServiceName, secrets: Vec<(String, Zeroizing<String>)> },
+    /// A job in a network of its own, where this port is reached by nobody but the agent: through [`super::secluded`].
+    SecludedJob { port: u16 },
+    /// A database process. It goes to the background by itself, unless it is given these further arguments.
+    Service { name: ServiceName, foreground: Vec<String> },
 }
 
 /// Names a service on its host: at most one process of this name runs.
@@ -51,22 +53,13 @@ pub struct Launch {
     pub description: String,
     pub program: PathBuf,
     pub arguments: Vec<String>,
-    /// The whole environment but for the secrets; everyone may read it.
+    /// The whole environment; everyone may read it, as the arguments.
     pub environment: Vec<(String, String)>,
     pub directory: PathBuf,
     /// uid and gid; none keeps the agent's.
     pub user: Option<(u32, u32)>,
     /// Standard output and standard error are appended to it.
     pub log: PathBuf,
-}
-
-impl Launch {
-    pub(super) fn secrets(&self) -> &[(String, Zeroizing<String>)] {
-        match &self.kind {
-            Kind::Job => &[],
-            Kind::Service { secrets, .. } => secrets,
-        }
-    }
 }
 
 /// How a run ended.
@@ -134,6 +127,8 @@ pub trait Supervisor: Send + Sync {
     fn peek(&self, run_dir: &Path) -> io::Result<Option<ProcessId>>;
     /// The service serves: whoever can start it again after a failure shall do so. Until then an end is final.
     fn keep<'a>(&'a self, run_dir: &'a Path) -> BoxFuture<'a, io::Result<()>>;
+    /// Every process of the run that lives at this moment.
+    fn processes(&self, run_dir: &Path) -> io::Result<Vec<ProcessId>>;
     /// Asks everything of the run to end, insists after `grace`, and returns when nothing of it lives.
     fn stop<'a>(&'a self, run_dir: &'a Path, grace: Duration) -> BoxFuture<'a, io::Result<()>>;
     /// A job goes on while the service manager restarts the agent.

@@ -68,7 +68,6 @@ pub(super) fn settings(root: &Path) -> HostSettings {
         run_path: "/run/obproxy".into(),
         rpm_scriptlets: false,
         rpm_dependencies: false,
-        builtin_sys_password_file: None,
         search_path: HostSettings::default_search_path(),
     }
 }

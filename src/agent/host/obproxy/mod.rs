@@ -1,6 +1,10 @@
 //! An obproxy on this host: its launch, its life, and what is asked of it over SQL.
 
 pub(super) mod config;
-pub(super) mod launch;
+mod first_start;
+mod launch;
+mod log;
+mod mysql;
+pub(super) mod record;
 mod sql;
 pub(super) mod start;

@@ -1,57 +1,93 @@
 //! Starts an obproxy and waits until it serves; stops it and takes its directory away again.
 //!
-//! The identity (the run, and whether the directory was there before) is on disk before anything is made. The marker in
-//! the instance's directory leads from a port to the run that serves it, also for later tasks.
+//! The identity (the runs, and whether the directory was there before) is on disk before anything is made. The record in
+//! the agent's state leads from a port to the run that serves it, also for later tasks.
 
 use super::{
     super::{
-        Host, blocking, durable,
+        Host,
+        beneath::Directory,
+        blocking, durable,
         install_package::find_program,
         rpm_database::RpmDatabase,
         runs,
         sockets::held_ports,
         supervisor::{RunOutcome, RunState, failed},
     },
-    config::passwords,
-    launch::{Marker, is_bare, launch, log, make_directory, make_log_directory, run_user},
-    sql::{Login, Passwords, ProxySql, SqlError},
+    config::{login, login_failed},
+    first_start::{self, GRACE, Passwords, not_in_force},
+    launch::{Launcher, items, log, make_directory, make_log_directory, run_user},
+    log::{Complaints, LogOfStart},
+    record::Record,
+    sql::SqlError,
 };
 use crate::{
     agent::step::{Done, StepContext, StepError, Undoes},
     graph::Effect,
-    steps::{OBSERVER_SYS_PASSWORD, StartObproxy},
+    steps::{ObproxyVersion, StartObproxy},
 };
 use serde::{Deserialize, Serialize};
 use std::{
     io::{self, Read as _, Seek as _, SeekFrom},
+    net::{Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
     time::Duration,
 };
-use tokio::time::{Instant, sleep};
+use tokio::{
+    net::TcpStream,
+    time::{Instant, sleep, timeout},
+};
 
-/// obproxy ends within a moment of SIGTERM; after this it is killed.
-const GRACE: Duration = Duration::from_secs(10);
 const POLL: Duration = Duration::from_millis(100);
+/// A proxy that lets root in listens on all of its ports, or never will.
+const METRICS_PATIENCE: Duration = Duration::from_secs(15);
+const CONNECT_DEADLINE: Duration = Duration::from_secs(2);
 const TAIL_LINES: usize = 10;
 const TAIL_BYTES: u64 = 16 << 10;
 
 #[derive(Serialize, Deserialize)]
 struct Identity {
     run: String,
+    /// The run in which the proxy takes its passwords, out of everybody's reach.
+    #[serde(default)]
+    first: Option<String>,
     /// The directory was there before this operation.
     directory_existed: bool,
+    /// Where the log of this start begins.
+    #[serde(default)]
+    log: LogOfStart,
 }
 
 fn read_identity(text: Option<&str>) -> Option<Identity> {
     serde_json::from_str(text?).ok()
 }
 
+pub(super) fn unreadable(error: io::Error) -> StepError {
+    StepError::new(
+        "STATE_UNREADABLE",
+        "what the agent knows of the proxy could not be read or written",
+        "look at the cause and at the free space in the agent's state directory, then retry the subtask",
+    )
+    .because(error)
+}
+
 fn directory_failed(dir: &Path) -> impl Fn(io::Error) -> StepError + use<> {
     let message = format!("the directory {} could not be used", dir.display());
     move |error| {
-        let next_move = "look at its owner, its mode and the free space, then retry the subtask";
+        let next_move =
+            "look at its owner, its mode, links on the way to it and the free space, then retry the subtask";
         StepError::new("DIRECTORY", message.clone(), next_move).because(error)
     }
+}
+
+/// A proxy that was started, on its way to serve.
+struct Starting<'a> {
+    host: &'a Host,
+    step: &'a StartObproxy,
+    run: &'a str,
+    passwords: &'a Passwords<'a>,
+    log: LogOfStart,
+    context: &'a StepContext,
 }
 
 pub(in crate::agent::host) async fn execute(
@@ -60,23 +96,28 @@ pub(in crate::agent::host) async fn execute(
     context: &StepContext,
 ) -> Result<Done, StepError> {
     let dir = host.settings.instance_dir(step.sql_port);
-    let passwords = passwords(host, context)?;
+    let passwords = &Passwords::of(context)?;
     let earlier = read_identity(context.identity.as_deref());
     if let Some(earlier) = &earlier {
+        let starting = Starting { host, step, run: &earlier.run, passwords, log: earlier.log, context };
         match host.find(&earlier.run).await? {
             state @ (RunState::Running(_) | RunState::Between) => {
                 context.log.line(&format!("obproxy runs{} since before the agent's restart", as_pid(&state)));
-                return serve(host, step, &earlier.run, &passwords, context).await.map(|()| Done::made());
+                return starting.serve().await.map(|()| Done::made());
             }
-            RunState::Ended(outcome) => return Err(dead(host, step, &outcome)),
+            RunState::Ended(outcome) => return Err(starting.dead(&outcome).await),
             RunState::Nothing => context.log.line("obproxy was not started before the agent's restart"),
         }
+        if let Some(first) = &earlier.first {
+            let stopped = host.supervisor.stop(&runs::dir(&host.settings, first), GRACE).await;
+            stopped.map_err(failed("the end of the first start"))?;
+        }
     }
-    let marker = Marker::read(&dir).map_err(directory_failed(&dir))?;
-    if let Some(marker) = &marker {
-        let state = host.find(&marker.run).await?;
-        if state.lives() && marker.step != *step {
-            let (owner, port) = (&marker.step.app_name, step.sql_port);
+    let record = Record::read(&host.settings, step.sql_port).map_err(unreadable)?;
+    if let Some(record) = &record {
+        let state = host.find(&record.run).await?;
+        if state.lives() && record.step != *step {
+            let (owner, port) = (&record.step.app_name, step.sql_port);
             return Err(port_taken(format!(
                 "port {port} is held by an obproxy of {owner} with other settings{}",
                 as_pid(&state)
@@ -84,16 +125,19 @@ pub(in crate::agent::host) async fn execute(
         }
         if state.lives() {
             context.log.line(&format!("obproxy runs already{}", as_pid(&state)));
-            return serve(host, step, &marker.run, &passwords, context).await.map(|()| Done::already());
+            let log = LogOfStart::begin(&dir);
+            let starting = Starting { host, step, run: &record.run, passwords, log, context };
+            return starting.serve().await.map(|()| Done::already());
         }
     }
-    let held = held_ports(host.settings.listen(), &[step.sql_port.get(), step.exporter_port.get()]);
+    let held = taken_ports(host, step);
     if !held.is_empty() {
         return Err(port_taken(held.join("; ")));
     }
-    let strange = dir.exists() && marker.is_none_or(|marker| marker.step.app_name != step.app_name);
-    let directory_existed = earlier.as_ref().map_or_else(|| dir.exists(), |earlier| earlier.directory_existed);
-    if strange && directory_existed {
+    let exists = Directory::find(&dir).map_err(directory_failed(&dir))?.is_some();
+    let directory_existed = earlier.as_ref().map_or(exists, |earlier| earlier.directory_existed);
+    let strange = record.is_none_or(|record| record.step.app_name != step.app_name);
+    if exists && strange && directory_existed {
         return Err(StepError::new(
             "DIRECTORY_TAKEN",
             format!("{} belongs to something else", dir.display()),
@@ -102,20 +146,27 @@ pub(in crate::agent::host) async fn execute(
     }
     let user = run_user(&host.settings)?;
     let program = runs::ask(context, "the start of obproxy", program(host, step)).await?;
-    let launch = launch(&host.settings, step, program, user, context.secrets.get(OBSERVER_SYS_PASSWORD))?;
+    let launcher = Launcher { settings: &host.settings, step, program, user };
 
     let run = runs::fresh(&host.settings, &context.run_id);
-    let identity = serde_json::to_string(&Identity { run: run.clone(), directory_existed });
-    context.choose_identity(identity.map_err(io::Error::from).map_err(directory_failed(&dir))?).await?;
-    let made = make_log_directory(&launch.log).and_then(|()| make_directory(&dir, user));
-    let made = made.and_then(|()| Marker::of(&run, step).write(&dir));
+    let first = runs::fresh(&host.settings, &format!("{run}-first"));
+    let log = LogOfStart::begin(&dir);
+    let identity = Identity { run: run.clone(), first: Some(first.clone()), directory_existed, log };
+    let identity = serde_json::to_string(&identity).map_err(io::Error::from).map_err(directory_failed(&dir))?;
+    context.choose_identity(identity).await?;
+    // The record first: whatever of the directory is there after a crash is known to be of this run.
+    Record::new(&run, step).write(&host.settings).map_err(unreadable)?;
+    let launch = launcher.service();
+    let made = make_directory(&dir, user).and_then(|()| make_log_directory(&launch.log));
     made.map_err(directory_failed(&dir)).map_err(|error| error.leaving(Effect::Unknown))?;
-    context.log.line(&format!("{} {}", launch.program.display(), launch.arguments.join(" ")));
+    first_start::prepare(host, &launcher, &first, passwords, directory_existed, context).await?;
+
+    context.log.line(&launch.program.display().to_string());
     let run_dir = runs::dir(&host.settings, &run);
     let started = runs::start(&*host.supervisor, &run_dir, &launch, GRACE, context, "the start of obproxy").await;
     started.map_err(|error| error.leaving(Effect::Unknown))?;
     context.confirm_identity().await?;
-    serve(host, step, &run, &passwords, context).await.map(|()| Done::made())
+    Starting { host, step, run: &run, passwords, log, context }.serve().await.map(|()| Done::made())
 }
 
 fn as_pid(state: &RunState) -> String {
@@ -129,6 +180,14 @@ fn port_taken(message: String) -> StepError {
     StepError::new("PORT_TAKEN", message, "stop that process or choose other ports, then retry the subtask")
 }
 
+/// The port of the metrics listens everywhere, whatever is configured (L2), and so does that for RPC (L1).
+fn taken_ports(host: &Host, step: &StartObproxy) -> Vec<String> {
+    let everywhere: Vec<u16> = [step.exporter_port].into_iter().chain(step.rpc_port).map(|port| port.get()).collect();
+    let mut held = held_ports(host.settings.listen(), &[step.sql_port.get()]);
+    held.extend(held_ports(Ipv4Addr::UNSPECIFIED.into(), &everywhere));
+    held
+}
+
 async fn program(host: &Host, step: &StartObproxy) -> Result<PathBuf, StepError> {
     let database = RpmDatabase::open(&host.settings).await?;
     let missing = |message| StepError::new("NOT_INSTALLED", message, "install the package, then retry the subtask");
@@ -139,73 +198,141 @@ async fn program(host: &Host, step: &StartObproxy) -> Result<PathBuf, StepError>
     find_program(&files, &["obproxy"]).ok_or_else(|| missing(format!("{} has no bin/obproxy", step.package)))
 }
 
-/// Waits until both ports answer; on cancel and timeout the proxy is stopped first.
-async fn serve(
-    host: &Host,
-    step: &StartObproxy,
-    run: &str,
-    passwords: &Passwords,
-    context: &StepContext,
-) -> Result<(), StepError> {
-    let run_dir = runs::dir(&host.settings, run);
-    let end = runs::deadline(context);
-    let mut told = String::new();
-    loop {
-        match host.find(run).await? {
-            RunState::Running(_) | RunState::Between => {}
-            RunState::Ended(outcome) => return Err(dead(host, step, &outcome)),
-            RunState::Nothing => return Err(dead(host, step, &RunOutcome::Lost)),
-        }
-        let late = Instant::now() >= end;
-        if late || context.cancel.is_cancelled() {
-            host.supervisor.stop(&run_dir, GRACE).await.map_err(failed("the stop of obproxy"))?;
-            let error = if late {
-                runs::timed_out("the start of obproxy")
-            } else {
-                StepError::canceled("the start of obproxy")
+/// What a look at a proxy has shown.
+enum Look {
+    Serves,
+    /// It may come yet.
+    Lacks(String),
+    Fails(StepError),
+}
+
+impl Starting<'_> {
+    /// Waits until the proxy serves; if it does not, nothing of it runs any more.
+    async fn serve(&self) -> Result<(), StepError> {
+        let (host, context) = (self.host, self.context);
+        let run_dir = runs::dir(&host.settings, self.run);
+        let end = runs::deadline(context);
+        let (mut told, mut let_in) = (String::new(), None);
+        let error = loop {
+            match host.find(self.run).await? {
+                RunState::Running(_) | RunState::Between => {}
+                RunState::Ended(outcome) => return Err(self.dead(&outcome).await),
+                RunState::Nothing => return Err(self.dead(&RunOutcome::Lost).await),
+            }
+            if context.cancel.is_cancelled() {
+                break StepError::canceled("the start of obproxy");
+            }
+            if Instant::now() >= end {
+                break runs::timed_out("the start of obproxy");
+            }
+            let look = tokio::select! {
+                look = self.look(&mut let_in) => look,
+                () = context.cancel.cancelled() => continue,
             };
-            return Err(error.leaving(Effect::Done));
-        }
-        let waits_for = tokio::select! {
-            answer = missing(host, step, passwords, context) => answer,
-            () = context.cancel.cancelled() => continue,
+            let lacks = match look {
+                Look::Serves => {
+                    return host
+                        .supervisor
+                        .keep(&run_dir)
+                        .await
+                        .map_err(failed("making obproxy start again by itself"));
+                }
+                Look::Fails(error) => break error,
+                Look::Lacks(what) => what,
+            };
+            if lacks != told {
+                context.log.line(&format!("waiting: {lacks}"));
+                told = lacks;
+            }
+            tokio::select! {
+                () = context.cancel.cancelled() => {}
+                () = sleep(POLL) => {}
+            }
         };
-        let Some(waits_for) = waits_for else {
-            return host.supervisor.keep(&run_dir).await.map_err(failed("making obproxy start again by itself"));
+        host.supervisor.stop(&run_dir, GRACE).await.map_err(failed("the stop of obproxy"))?;
+        Err(error.leaving(Effect::Done))
+    }
+
+    /// `let_in` is when root@proxysys was let in for the first time.
+    async fn look(&self, let_in: &mut Option<Instant>) -> Look {
+        let (step, address) = (self.step, self.host.settings.reach());
+        let known = match login(self.host, step.sql_port, self.run, self.passwords.sys).await {
+            Ok(mut sql) => {
+                let known = sql.configuration().await;
+                sql.close().await;
+                known
+            }
+            Err(error) => Err(error),
         };
-        if waits_for != told {
-            context.log.line(&format!("waiting: {waits_for}"));
-            told = waits_for;
+        let known = match known {
+            Ok(known) => known,
+            Err(error @ (SqlError::Refused | SqlError::Stranger(_) | SqlError::Statement(_))) => {
+                return Look::Fails(login_failed(step.sql_port, error));
+            }
+            Err(error @ (SqlError::Late | SqlError::Broken(_))) => return Look::Lacks(chain(&error)),
+        };
+        let let_in = *let_in.get_or_insert_with(Instant::now);
+        if let Some(error) = not_in_force(&items(&self.host.settings, step), &known) {
+            return Look::Fails(error);
         }
-        tokio::select! {
-            () = context.cancel.cancelled() => {}
-            () = sleep(POLL) => {}
+        if let Some(port) = step.rpc_port {
+            let connected = timeout(CONNECT_DEADLINE, TcpStream::connect(SocketAddr::new(address, port.get()))).await;
+            if !matches!(connected, Ok(Ok(_))) {
+                return Look::Lacks(format!("the RPC port {port} does not answer"));
+            }
         }
+        match self.host.scraper.check(address, step.exporter_port.get()).await {
+            Ok(summary) => {
+                let log = &self.context.log;
+                log.line(&format!("port {}: root@proxysys logs in with the cluster's password", step.sql_port));
+                log.line(&format!("port {}: {} samples", step.exporter_port, summary.samples));
+                if let Some(port) = step.rpc_port {
+                    log.line(&format!("port {port}: answers"));
+                }
+                Look::Serves
+            }
+            Err(error) => {
+                let complaints = self.complaints().await;
+                if complaints.lacks_metrics() || let_in.elapsed() > METRICS_PATIENCE {
+                    Look::Fails(no_metrics(step, &complaints, &error))
+                } else {
+                    Look::Lacks(chain(&error))
+                }
+            }
+        }
+    }
+
+    async fn complaints(&self) -> Complaints {
+        let dir = self.host.settings.instance_dir(self.step.sql_port);
+        read_complaints(&dir, self.log, ObproxyVersion::of(&self.step.package)).await
+    }
+
+    async fn dead(&self, outcome: &RunOutcome) -> StepError {
+        let settings = &self.host.settings;
+        let dir = settings.instance_dir(self.step.sql_port);
+        dead(self.step, &dir, &log(settings, self.step.sql_port), self.log, outcome).await
     }
 }
 
-/// What the proxy still lacks; none when it serves.
-async fn missing(host: &Host, step: &StartObproxy, passwords: &Passwords, context: &StepContext) -> Option<String> {
-    let address = host.settings.reach();
-    let login = match ProxySql::login_any(address, step.sql_port.get(), passwords).await {
-        Ok((sql, by)) => {
-            sql.close().await;
-            match by {
-                Login::Cluster => "login of root@proxysys with the cluster's password",
-                Login::BuiltIn => "login of root@proxysys with the built-in password",
-            }
+fn no_metrics(step: &StartObproxy, complaints: &Complaints, error: &dyn std::error::Error) -> StepError {
+    let port = step.exporter_port;
+    let said = complaints.lines().iter().find(|line| line.contains("prometheus")).cloned();
+    let why = said.unwrap_or_else(|| chain(error));
+    StepError::new(
+        "METRICS_PORT",
+        format!("obproxy serves without metrics: port {port} could not be listened on, or does not answer: {why}"),
+        format!("see who listens with ss -ltnp 'sport = :{port}', free the port or choose another one, then retry"),
+    )
+}
+
+async fn read_complaints(dir: &Path, log: LogOfStart, version: ObproxyVersion) -> Complaints {
+    let dir = dir.to_owned();
+    match blocking(move || log.complaints(&dir, version).map_err(directory_failed(&dir))).await {
+        Ok(complaints) => complaints,
+        Err(error) => {
+            tracing::warn!(error = &error as &dyn std::error::Error, "the log of obproxy could not be read");
+            Complaints::default()
         }
-        // Whoever refuses a login answers logins.
-        Err(SqlError::Refused) => "the login port answers; it refuses both known passwords of root@proxysys",
-        Err(error) => return Some(chain(&error)),
-    };
-    match host.scraper.check(address, step.exporter_port.get()).await {
-        Ok(summary) => {
-            context.log.line(&format!("port {}: {login}", step.sql_port));
-            context.log.line(&format!("port {}: {} samples", step.exporter_port, summary.samples));
-            None
-        }
-        Err(error) => Some(chain(&error)),
     }
 }
 
@@ -220,23 +347,29 @@ fn chain(error: &dyn std::error::Error) -> String {
     text
 }
 
-fn dead(host: &Host, step: &StartObproxy, outcome: &RunOutcome) -> StepError {
-    let said = log(&host.settings, step.sql_port);
-    let dir = host.settings.instance_dir(step.sql_port);
-    let lines = tail(&said).unwrap_or_default();
+/// A proxy that ended before it served. `said` holds its standard output and standard error.
+pub(super) async fn dead(
+    step: &StartObproxy,
+    dir: &Path,
+    said: &Path,
+    log: LogOfStart,
+    outcome: &RunOutcome,
+) -> StepError {
+    let complaints = read_complaints(dir, log, ObproxyVersion::of(&step.package)).await;
+    let lines = if complaints.is_empty() { tail(said).unwrap_or_default() } else { complaints.lines().to_vec() };
     let words = if lines.is_empty() { "it wrote nothing".into() } else { lines.join(" | ") };
-    outcome.mark(
-        StepError::new(
-            "DEAD_ON_ARRIVAL",
-            format!("obproxy ended before it served, {outcome}: {words}"),
-            format!(
-                "read {} and {}, remove the cause, then retry the subtask",
-                said.display(),
-                dir.join("log").display()
-            ),
-        )
-        .leaving(Effect::Done),
-    )
+    let meaning = complaints.meaning().map(|meaning| format!(" ({meaning})")).unwrap_or_default();
+    let next_move = format!(
+        "remove the cause (more in {} and {}), then retry the subtask",
+        dir.join("log/obproxy.log").display(),
+        said.display()
+    );
+    let error = StepError::new(
+        "DEAD_ON_ARRIVAL",
+        format!("obproxy ended before it served, {outcome}{meaning}: {words}"),
+        next_move,
+    );
+    outcome.mark(error.leaving(Effect::Done))
 }
 
 fn tail(path: &Path) -> io::Result<Vec<String>> {
@@ -262,12 +395,14 @@ pub(in crate::agent::host) async fn undo(
     // A retry finds the directory of the attempt before it, so the first attempt says whose it is.
     let made_directory = identities.first().is_some_and(|first| !first.directory_existed);
     let mut done = Done::already();
-    let marker = Marker::read(&dir).map_err(directory_failed(&dir))?;
-    // The journal forgets after its retention. The coordinator still knows that the proxy was started, and the marker
+    let record = Record::read(&host.settings, step.sql_port).map_err(unreadable)?;
+    // The journal forgets after its retention. The coordinator still knows that the proxy was started, and the record
     // which run of this very step did it; whose the directory was is not known any more, so it stays.
     let started = identities.is_empty() && undoes.iter().any(|undo| undo.effect == Effect::Done);
-    let forgotten = marker.as_ref().filter(|marker| started && marker.step == *step).map(|marker| marker.run.as_str());
-    for run in identities.iter().map(|identity| identity.run.as_str()).chain(forgotten) {
+    let forgotten = record.as_ref().filter(|record| started && record.step == *step).map(|record| record.run.as_str());
+    let runs_of = |identity: &Identity| [Some(identity.run.clone()), identity.first.clone()];
+    let named: Vec<String> = identities.iter().flat_map(runs_of).flatten().collect();
+    for run in named.iter().map(String::as_str).chain(forgotten) {
         let run_dir = runs::dir(&host.settings, run);
         let state = host.find(run).await?;
         if state.lives() {
@@ -276,26 +411,33 @@ pub(in crate::agent::host) async fn undo(
         }
         host.supervisor.stop(&run_dir, GRACE).await.map_err(failed("the stop of obproxy"))?;
     }
-    let ours = match marker {
-        Some(marker) => identities.iter().any(|identity| identity.run == marker.run),
-        // A crash between the directory and its marker.
-        None => !identities.is_empty() && dir.exists() && is_bare(&dir).map_err(directory_failed(&dir))?,
-    };
-    if ours && made_directory && dir.exists() {
-        context.log.line(&format!("removing {}", dir.display()));
-        // Its logs may be many gigabytes, and the agent has one thread for everything else.
-        let gone = dir.clone();
-        blocking(move || std::fs::remove_dir_all(&gone).map_err(directory_failed(&gone))).await?;
-        durable::remove(&log(&host.settings, step.sql_port)).map_err(directory_failed(&dir))?;
-        done.effect = Effect::Done;
+    let ours = record.is_some_and(|record| identities.iter().any(|identity| identity.run == record.run));
+    if ours && made_directory {
+        if Directory::find(&dir).map_err(directory_failed(&dir))?.is_some() {
+            context.log.line(&format!("removing {}", dir.display()));
+            // Its logs may be many gigabytes, and the agent has one thread for everything else.
+            let gone = dir.clone();
+            blocking(move || remove_directory(&gone).map_err(directory_failed(&gone))).await?;
+            durable::remove(&log(&host.settings, step.sql_port)).map_err(directory_failed(&dir))?;
+            done.effect = Effect::Done;
+        }
+        Record::remove(&host.settings, step.sql_port).map_err(unreadable)?;
     }
-    for identity in &identities {
-        if let Err(error) = runs::forget(&host.settings, &identity.run) {
-            tracing::warn!(run = identity.run, %error, "the files of a run could not be removed");
+    for run in &named {
+        if let Err(error) = runs::forget(&host.settings, run) {
+            tracing::warn!(run, %error, "the files of a run could not be removed");
         }
     }
     if done.effect == Effect::None {
         context.log.line("this operation left nothing running");
     }
     Ok(done)
+}
+
+fn remove_directory(dir: &Path) -> io::Result<()> {
+    let (Some(parent), Some(name)) = (dir.parent(), dir.file_name()) else { return Ok(()) };
+    match Directory::find(parent)? {
+        Some(parent) => parent.remove(Path::new(name)),
+        None => Ok(()),
+    }
 }

@@ -6,11 +6,14 @@
 //!  3. Whoever writes `claim` first decides: the shim of a job, the agent that is about to start a service, or the agent
 //!     that looks for a run which nobody holds. The agent claims a service before it asks systemd to start it; if it dies
 //!     in between, the search finds a unit that has never begun and takes it away, so that it never will.
-//!  4. A service has to be kept before its unit is started again by anybody. Until then its first end is its outcome,
+//!  4. A service goes to the background by itself, and the unit follows its main process by a file of this agent's own:
+//!     a hot restart hands over to another process, of which systemd learns by that file alone. [`super::unit_helper`]
+//!     writes it at each start; its copy beside the agent's state serves also when the package of the agent is gone.
+//!  5. A service has to be kept before its unit is started again by anybody. Until then its first end is its outcome,
 //!     which is written down before the unit is taken away.
 
 mod bus;
-mod cgroup;
+pub(super) mod cgroup;
 mod job;
 mod service;
 mod status;
@@ -73,8 +76,8 @@ impl Supervisor for SystemdSupervisor {
     fn start<'a>(&'a self, run_dir: &'a Path, launch: &'a Launch) -> BoxFuture<'a, io::Result<()>> {
         Box::pin(async move {
             match &launch.kind {
-                Kind::Job => job::start(&self.bus, &self.agent, run_dir, launch).await,
-                Kind::Service { name, secrets } => service::start(&self.bus, run_dir, launch, name, secrets).await,
+                Kind::Job | Kind::SecludedJob { .. } => job::start(&self.bus, &self.agent, run_dir, launch).await,
+                Kind::Service { name, .. } => service::start(&self.bus, &self.agent, run_dir, launch, name).await,
             }
         })
     }
@@ -92,8 +95,16 @@ impl Supervisor for SystemdSupervisor {
     fn peek(&self, run_dir: &Path) -> io::Result<Option<ProcessId>> {
         match read_json(&run_dir.join(CLAIM))? {
             Some(Claim::Shim(_)) => shimmed::program(run_dir),
-            Some(Claim::Unit(_)) => service::peek(run_dir),
+            Some(Claim::Unit(unit)) => service::peek(run_dir, &unit),
             Some(Claim::Recovery) | None => Ok(None),
+        }
+    }
+
+    fn processes(&self, run_dir: &Path) -> io::Result<Vec<ProcessId>> {
+        match holder(run_dir)? {
+            Claim::Shim(shim) => Ok(shim.session()),
+            Claim::Unit(_) => service::processes(run_dir),
+            Claim::Recovery => Ok(Vec::new()),
         }
     }
 

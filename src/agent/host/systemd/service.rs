@@ -7,6 +7,7 @@ use super::{
         shim::{CLAIM, Claim, OUTCOME},
         shimmed::{self, KILL_DEADLINE},
         supervisor::{Launch, RunOutcome, RunState, ServiceName},
+        unit_helper,
     },
     bus::Bus,
     cgroup, run_name,
@@ -14,20 +15,10 @@ use super::{
     unit_file::{self, UnitFile, unit_name},
 };
 use serde::{Deserialize, Serialize};
-use std::{
-    fs::DirBuilder,
-    io,
-    os::unix::fs::DirBuilderExt as _,
-    path::{Path, PathBuf},
-    time::Duration,
-};
-use zeroize::Zeroizing;
+use std::{fs::DirBuilder, io, os::unix::fs::DirBuilderExt as _, path::Path, time::Duration};
 
 /// The unit waits for the network, which takes minutes at most.
 const START_DEADLINE: Duration = Duration::from_secs(150);
-/// Gone with the next boot, and with [`keep`]: obproxy writes what it was told into its own configuration when it
-/// starts, so secrets need to be there for the first start only.
-const SECRETS_DIRECTORY: &str = "/run/oblet-agent/secrets";
 const RECORD: &str = "unit";
 
 /// Written once the unit has begun.
@@ -46,10 +37,6 @@ impl Record {
         let record = Self { invocation: status.invocation.clone(), control_group: status.control_group.clone() };
         write_json(&run_dir.join(RECORD), &record)
     }
-}
-
-fn secrets_file(unit: &str) -> PathBuf {
-    Path::new(SECRETS_DIRECTORY).join(format!("{unit}.env"))
 }
 
 /// A unit of a service and what is known of it for one run.
@@ -96,10 +83,10 @@ async fn refuse_taken(bus: &Bus, unit: &str) -> io::Result<()> {
 
 pub(super) async fn start(
     bus: &Bus,
+    agent: &Path,
     run_dir: &Path,
     launch: &Launch,
     name: &ServiceName,
-    secrets: &[(String, Zeroizing<String>)],
 ) -> io::Result<()> {
     let unit = unit_name(name);
     let run = run_name(run_dir)?;
@@ -108,15 +95,12 @@ pub(super) async fn start(
         return Ok(());
     }
     refuse_taken(bus, &unit).await?;
-    let secrets_file = secrets_file(&unit);
-    let file = UnitFile::render(launch, run, &secrets_file, bus.version().await?)?;
-    let secrets = secrets.iter().map(|(name, value)| (name.as_str(), value.as_str()));
-    let secrets = unit_file::environment_file(secrets)?;
+    let helper = unit_helper::install(agent, run_dir)?;
+    let file = UnitFile::render(launch, run, name, &helper, bus.version().await?)?;
     if !claim_json(&run_dir.join(CLAIM), &Claim::Unit(unit.clone()))? {
         return shimmed::is_open(run_dir).map(drop);
     }
-    DirBuilder::new().recursive(true).mode(0o700).create(SECRETS_DIRECTORY)?;
-    write_text(&secrets_file, &secrets, 0o600)?;
+    unit_helper::forget(name)?;
     write_text(&unit_file::path(&unit), file.text(), 0o644)?;
     // Enabled before it starts: systemd keeps what it knows of a unit only as long as another one refers to it.
     bus.enable(&unit).await?;
@@ -160,10 +144,22 @@ pub(super) async fn find(bus: &Bus, run_dir: &Path, unit: &str) -> io::Result<Ru
     }
 }
 
-/// The oldest process of the unit's control group: whoever is in it belongs to the run.
-pub(super) fn peek(run_dir: &Path) -> io::Result<Option<ProcessId>> {
-    let ended = run_dir.join(OUTCOME).exists();
-    Ok(Record::read(run_dir)?.filter(|_| !ended).and_then(|record| cgroup::oldest(&record.control_group)))
+/// Whoever is in the unit's control group belongs to the run.
+pub(super) fn processes(run_dir: &Path) -> io::Result<Vec<ProcessId>> {
+    Ok(Record::read(run_dir)?.map(|record| cgroup::processes(&record.control_group)).unwrap_or_default())
+}
+
+/// The process that the unit follows, while it is one of the unit's.
+pub(super) fn peek(run_dir: &Path, unit: &str) -> io::Result<Option<ProcessId>> {
+    if run_dir.join(OUTCOME).exists() {
+        return Ok(None);
+    }
+    let processes = processes(run_dir)?;
+    Ok(match unit_helper::main_pid(unit)? {
+        Some(pid) => processes.into_iter().find(|process| process.pid == pid),
+        // A unit of a version that had no such file, or one that has not started yet.
+        None => processes.into_iter().next(),
+    })
 }
 
 pub(super) async fn keep(bus: &Bus, run_dir: &Path, unit: &str) -> io::Result<()> {
@@ -177,7 +173,7 @@ pub(super) async fn keep(bus: &Bus, run_dir: &Path, unit: &str) -> io::Result<()
     if !file.is_kept() || look.status.needs_reload {
         bus.reload().await?;
     }
-    remove(&secrets_file(unit))
+    Ok(())
 }
 
 pub(super) async fn stop(bus: &Bus, run_dir: &Path, unit: &str, grace: Duration) -> io::Result<()> {
@@ -208,7 +204,6 @@ async fn settle(bus: &Bus, run_dir: &Path, unit: &str, outcome: RunOutcome) -> i
 }
 
 async fn take_away(bus: &Bus, unit: &str) -> io::Result<()> {
-    remove(&secrets_file(unit))?;
     let file = unit_file::path(unit);
     if file.exists() {
         bus.disable(unit).await?;

@@ -7,6 +7,7 @@ use super::{
     super::{
         durable::read_text,
         supervisor::{Launch, ServiceName},
+        unit_helper,
     },
     bus::Version,
 };
@@ -21,7 +22,11 @@ pub(super) const EXEC_AND_APPEND: Version = Version(240);
 const RUN_KEY: &str = "X-Oblet-Run=";
 // With the ends of the lines: a description may hold the same words.
 const ONCE: &str = "\nRestart=no\n";
-const AGAIN: &str = "\nRestart=on-failure\n";
+const AGAIN: &str = "\nRestart=always\n";
+/// As units had it that were started again after a failure only.
+const AGAIN_AFTER_FAILURE: &str = "\nRestart=on-failure\n";
+/// The first systemd that runs single commands of a unit with all privileges.
+const PRIVILEGED_COMMANDS: Version = Version(231);
 
 pub(super) const UNIT_DIRECTORY: &str = "/etc/systemd/system";
 
@@ -63,7 +68,7 @@ impl UnitFile {
 
     /// The service is started again when it fails.
     pub(super) fn is_kept(&self) -> bool {
-        self.text.contains(AGAIN)
+        self.text.contains(AGAIN) || self.text.contains(AGAIN_AFTER_FAILURE)
     }
 
     pub(super) fn keep(&self) -> Self {
@@ -71,7 +76,13 @@ impl UnitFile {
     }
 
     /// Refuses what a unit file cannot carry.
-    pub(super) fn render(launch: &Launch, run: &str, environment_file: &Path, version: Version) -> io::Result<Self> {
+    pub(super) fn render(
+        launch: &Launch,
+        run: &str,
+        service: &ServiceName,
+        helper: &Path,
+        version: Version,
+    ) -> io::Result<Self> {
         let program = text(&launch.program)?;
         // systemd replaces variables in the arguments only, and has no way to write this sign in the path.
         if program.contains('$') || !program.starts_with('/') {
@@ -92,17 +103,29 @@ impl UnitFile {
              {RUN_KEY}{}\n\
              Wants=network-online.target\n\
              After=network-online.target\n\
-             StartLimitIntervalSec=300\n\
-             StartLimitBurst=10\n\
+             # Started again for as long as it ends; the pause between two starts grows up to a minute.\n\
+             StartLimitIntervalSec=0\n\
              \n\
              [Service]\n",
             plain(&launch.description)?,
             plain(run)?,
         );
-        unit.push_str(if version >= EXEC_AND_APPEND { "Type=exec\n" } else { "Type=simple\n" });
-        // obproxy hands over to a child of its own in a hot restart, and the child must not go with its parent.
-        unit.push_str("ExitType=cgroup\n");
+        // In a hot restart obproxy hands over to a child of its own. The unit goes on with it only if its main process is
+        // told by a file (docs/facts/obproxy.md, H3 and H4); with every other type the child goes with its parent.
+        let _ = writeln!(unit, "Type=forking\nPIDFile={}", plain(text(&unit_helper::pid_file(service))?)?);
+        let as_root = if version >= PRIVILEGED_COMMANDS { "+" } else { "" };
+        if as_root.is_empty() {
+            unit.push_str("PermissionsStartOnly=true\n");
+        }
+        let helped = |task: unit_helper::Task| {
+            let words = [text(helper)?, unit_helper::SUBCOMMAND, task.as_str(), &service.to_string()].map(quoted);
+            io::Result::Ok(format!("{as_root}{}", words.join(" ")))
+        };
+        let _ = writeln!(unit, "ExecStartPre={}", helped(unit_helper::Task::Pause)?);
         let _ = writeln!(unit, "ExecStart={command}");
+        let _ = writeln!(unit, "ExecStartPost={}", helped(unit_helper::Task::NoteMainProcess)?);
+        // What obproxy ends with when it is told to end (X2).
+        unit.push_str("SuccessExitStatus=1\n");
         if let Some((uid, gid)) = launch.user {
             let _ = writeln!(unit, "User={uid}\nGroup={gid}");
         }
@@ -110,7 +133,6 @@ impl UnitFile {
         for (name, value) in &launch.environment {
             let _ = writeln!(unit, "Environment={}", quoted(&format!("{name}={value}")));
         }
-        let _ = writeln!(unit, "EnvironmentFile=-{}", plain(text(environment_file)?)?);
         if version >= EXEC_AND_APPEND {
             let log = plain(text(&launch.log)?)?;
             let _ = writeln!(unit, "StandardOutput=append:{log}\nStandardError=append:{log}");
@@ -119,7 +141,8 @@ impl UnitFile {
         unit.push_str("UMask=0022\nOOMScoreAdjust=-500");
         unit.push_str(ONCE);
         unit.push_str(
-            "RestartSec=2\nKillMode=control-group\nTimeoutStopSec=30\n\n[Install]\nWantedBy=multi-user.target\n",
+            "RestartSec=1\nKillMode=control-group\nTimeoutStartSec=150\nTimeoutStopSec=30\n\n\
+             [Install]\nWantedBy=multi-user.target\n",
         );
         Ok(Self { text: unit })
     }
@@ -175,35 +198,18 @@ fn quoted(word: &str) -> String {
     text
 }
 
-/// The text of an environment file, systemd.exec(5): quoted as in a shell.
-pub(super) fn environment_file<'a>(variables: impl Iterator<Item = (&'a str, &'a str)>) -> io::Result<String> {
-    let mut text = String::new();
-    for (name, value) in variables {
-        if value.chars().any(char::is_control) {
-            return Err(unfit("a secret with control characters"));
-        }
-        let _ = write!(text, "{name}=\"");
-        for character in value.chars() {
-            if matches!(character, '"' | '\\' | '`' | '$') {
-                text.push('\\');
-            }
-            text.push(character);
-        }
-        text.push_str("\"\n");
-    }
-    Ok(text)
-}
-
 #[cfg(test)]
 mod tests {
     use super::{super::super::supervisor::Kind, *};
     use crate::steps::InstanceKind;
 
+    fn name() -> ServiceName {
+        ServiceName::new(InstanceKind::Obproxy, 2883.try_into().unwrap())
+    }
+
     fn launch() -> Launch {
-        let name = ServiceName::new(InstanceKind::Obproxy, 2883.try_into().unwrap());
-        let secrets = vec![("observer_sys_password".into(), "not-to-be-seen".to_owned().into())];
         Launch {
-            kind: Kind::Service { name, secrets },
+            kind: Kind::Service { name: name(), foreground: vec!["-N".into()] },
             description: "OBProxy odp on port 2883, 100% managed by oblet".into(),
             program: "/opt/my proxy/bin/obproxy".into(),
             arguments: vec!["-o".into(), r#"a=%i,b="$HOME",c=\x"#.into(), String::new(), "two\nlines".into()],
@@ -215,7 +221,7 @@ mod tests {
     }
 
     fn render(launch: &Launch, version: u32) -> io::Result<UnitFile> {
-        UnitFile::render(launch, "run-1", Path::new("/run/oblet-agent/secrets/x.env"), Version(version))
+        UnitFile::render(launch, "run-1", &name(), Path::new("/var/lib/oblet-agent/helper"), Version(version))
     }
 
     #[test]
@@ -234,7 +240,22 @@ mod tests {
         ] {
             assert!(lines.contains(&line), "{line} is not in\n{}", file.text());
         }
-        assert!(!file.text().contains("not-to-be-seen"));
+    }
+
+    #[test]
+    fn the_unit_follows_its_main_process_by_a_file_of_root() {
+        let file = render(&launch(), 252).unwrap();
+        for line in [
+            "Type=forking",
+            "PIDFile=/run/oblet-agent/obproxy@2883.pid",
+            r#"ExecStartPre=+"/var/lib/oblet-agent/helper" "unit" "pause" "obproxy@2883""#,
+            r#"ExecStartPost=+"/var/lib/oblet-agent/helper" "unit" "note-main-process" "obproxy@2883""#,
+            "SuccessExitStatus=1",
+            "StartLimitIntervalSec=0",
+        ] {
+            assert!(file.text().lines().any(|held| held == line), "{line} is not in\n{}", file.text());
+        }
+        assert!(!file.text().contains("\"-N\""), "in the foreground nothing could take over");
     }
 
     #[test]
@@ -247,13 +268,13 @@ mod tests {
         ] {
             assert_eq!(render(&launch, 252).unwrap_err().kind(), io::ErrorKind::InvalidInput);
         }
-        assert!(environment_file([("name", "a\nb")].into_iter()).is_err());
     }
 
     #[test]
     fn an_old_systemd_is_asked_for_what_it_knows() {
         let file = render(&launch(), 219).unwrap();
-        assert!(file.text().contains("Type=simple\n") && !file.text().contains("append:"));
+        assert!(file.text().contains("\nPermissionsStartOnly=true\n") && !file.text().contains("append:"));
+        assert!(!file.text().contains("=+"), "no prefix that it would take for a part of the path");
     }
 
     #[test]
@@ -262,11 +283,6 @@ mod tests {
         assert_eq!((file.run(), file.is_kept()), (Some("run-1"), false));
         let kept = file.keep();
         assert_eq!((kept.run(), kept.is_kept(), kept.keep()), (Some("run-1"), true, kept.clone()));
-    }
-
-    #[test]
-    fn secrets_are_quoted_as_in_a_shell() {
-        let text = environment_file([("name", r#"a"b\c$d`e f"#)].into_iter()).unwrap();
-        assert_eq!(text, "name=\"a\\\"b\\\\c\\$d\\`e f\"\n");
+        assert!(kept.text().contains("\nRestart=always\n"), "also one that ends with 0 by itself");
     }
 }

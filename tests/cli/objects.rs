@@ -159,7 +159,7 @@ async fn a_proxy_is_added_on_the_ports_that_were_asked_for() {
     for line in [add, with_ports.as_str()] {
         fake.run(&line.split(' ').collect::<Vec<_>>()).await;
     }
-    assert_snapshot!(fake.requests(), @"");
+    assert_snapshot!(fake.requests());
 }
 
 #[tokio::test]

@@ -8,28 +8,28 @@ use super::{
 };
 use crate::{
     coordinator::store::{
-        clusters::{self, Cluster, ClusterMode, NewObproxy},
+        clusters::{self, Cluster, ClusterMode, NewObproxy, Obproxy},
         hosts::{self, Host, HostStatus},
         locks,
         packages::{self, Package},
     },
     operations::{NewProxy, ObjectKind, ObjectLock, ObproxyInstall},
     steps::{
-        WorkMode,
+        DEFAULT_RPC_PORT, ObproxyVersion, WorkMode,
         values::{InvalidValue, PackageRef, Port, ServerAddress},
     },
 };
 use axum::http::StatusCode;
 use serde::Deserialize;
 use sqlx::AnyConnection;
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use utoipa::ToSchema;
 
 /// Start-up parameter that lists the servers of an RS_LIST cluster, as obproxy's own option does.
 const SERVER_LIST: &str = "rootservice_list";
 const MAX_HOSTS: usize = 200;
 
-/// Where proxies are installed, and which. All members are required as soon as a host is named.
+/// Where proxies are installed, and which. With a host `sqlPort`, `exporterPort` and `version` are required.
 #[derive(Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(super) struct InstallParam {
@@ -41,56 +41,36 @@ pub(super) struct InstallParam {
     #[serde(alias = "exportPort")]
     #[schema(value_type = Option<u16>, example = 2884)]
     exporter_port: Option<Port>,
+    /// 1025 to 65535. From version 4.3 on, 2885 if absent; older versions have no such port.
+    #[schema(value_type = Option<u16>, example = 2885)]
+    rpc_port: Option<Port>,
     /// File name of the package, or OCP's short name.
     #[schema(example = "obproxy-1.9.1.1-1919579.el7.x86_64.rpm")]
     version: Option<String>,
-}
-
-/// The installation that a batchAdd asks for.
-#[derive(Deserialize, ToSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub(super) struct BatchAdd {
-    host_ids: Vec<i64>,
-    /// 1025 to 65535.
-    #[schema(value_type = Option<u16>, example = 2883)]
-    sql_port: Option<Port>,
-    /// 1025 to 65535. Also understood as `exportPort`.
-    #[serde(alias = "exportPort")]
-    #[schema(value_type = Option<u16>, example = 2884)]
-    exporter_port: Option<Port>,
-    /// File name of the package, or OCP's short name.
-    #[schema(example = "obproxy-1.9.1.1-1919579.el7.x86_64.rpm")]
-    version: Option<String>,
-    /// OCP's name for the header `Idempotency-Key`: 8 to 64 characters.
-    #[serde(rename = "clientToken")]
-    _client_token: Option<String>,
-}
-
-impl From<BatchAdd> for InstallParam {
-    fn from(body: BatchAdd) -> Self {
-        let BatchAdd { host_ids, sql_port, exporter_port, version, _client_token } = body;
-        Self { host_ids, sql_port, exporter_port, version }
-    }
+    /// Of batchAdd only: OCP's name for the header `Idempotency-Key`, 8 to 64 characters.
+    pub(super) client_token: Option<String>,
 }
 
 /// An installation whose hosts and package exist and fit together.
 pub(super) struct Installation {
     hosts: Vec<Host>,
     package: Package,
-    sql_port: Port,
-    exporter_port: Port,
+    ports: Ports,
+}
+
+/// Those of each proxy of a request. No two of them are the same.
+struct Ports {
+    sql: Port,
+    exporter: Port,
+    rpc: Option<Port>,
 }
 
 impl InstallParam {
     /// Finds every reason to refuse before anything is written.
     pub(super) async fn check(&self, connection: &mut AnyConnection) -> Result<Installation, ApiError> {
-        let required = |name: &str| ApiError::invalid(name, "is required");
         let sql_port = self.sql_port.ok_or_else(|| required("sqlPort"))?;
         let exporter_port = self.exporter_port.ok_or_else(|| required("exporterPort"))?;
         let version = self.version.as_deref().ok_or_else(|| required("version"))?;
-        if sql_port == exporter_port {
-            return Err(ApiError::invalid("exporterPort", format_args!("{exporter_port} is the SQL port already")));
-        }
         if self.host_ids.is_empty() || self.host_ids.len() > MAX_HOSTS {
             return Err(ApiError::invalid("hostIds", format_args!("1 to {MAX_HOSTS} hosts are named at a time")));
         }
@@ -109,18 +89,74 @@ impl InstallParam {
             hosts.push(host);
         }
         let package = choose_package(connection, version, &hosts).await?;
-        let ports = [sql_port, exporter_port];
+        let rpc = self.rpc_port(&package.package)?;
+        let ports = Ports { sql: sql_port, exporter: exporter_port, rpc };
+        ports.check_different(self.rpc_port.is_none())?;
         for host in &hosts {
-            for proxy in clusters::proxies_on_host(connection, host.id).await? {
-                if let Some(port) = ports.iter().find(|port| [proxy.sql_port, proxy.exporter_port].contains(port)) {
-                    let text =
-                        format_args!("proxy {} ({}) has port {port} of host {}", proxy.id, proxy.status, host.id);
-                    return Err(ApiError::conflict("ODP21116", text).about("hostIds").advise("choose other ports"));
-                }
+            ports.check_free(connection, host).await?;
+        }
+        Ok(Installation { hosts, package, ports })
+    }
+
+    fn rpc_port(&self, package: &PackageRef) -> Result<Option<Port>, ApiError> {
+        match (ObproxyVersion::of(package).rpc_port, self.rpc_port) {
+            (true, None) => {
+                let default = Port::try_from(i64::from(DEFAULT_RPC_PORT));
+                Ok(Some(default.map_err(|error| ApiError::internal(&error))?))
+            }
+            (false, Some(_)) => {
+                let why = format_args!("obproxy {} has no port for RPC", package.version());
+                Err(ApiError::invalid("rpcPort", why).advise("leave rpcPort out"))
+            }
+            (true | false, given) => Ok(given),
+        }
+    }
+}
+
+impl Ports {
+    fn named(&self) -> impl Iterator<Item = (&'static str, Port)> {
+        [("sqlPort", self.sql), ("exporterPort", self.exporter)]
+            .into_iter()
+            .chain(self.rpc.map(|port| ("rpcPort", port)))
+    }
+
+    fn check_different(&self, rpc_by_default: bool) -> Result<(), ApiError> {
+        let mut seen = HashMap::new();
+        for (member, port) in self.named() {
+            if let Some(other) = seen.insert(port, member) {
+                let error = ApiError::invalid(member, format_args!("{port} is the {other} already"));
+                // Or the error would be about a member that the request does not have.
+                return Err(if member == "rpcPort" && rpc_by_default {
+                    error.advise(format!("choose another {other}, or give an rpcPort, which is {port} if it is absent"))
+                } else {
+                    error
+                });
             }
         }
-        Ok(Installation { hosts, package, sql_port, exporter_port })
+        Ok(())
     }
+
+    /// Asks what is known of the host; what else listens there, the first step of the task finds.
+    async fn check_free(&self, connection: &mut AnyConnection, host: &Host) -> Result<(), ApiError> {
+        let taken = |text: std::fmt::Arguments| {
+            ApiError::conflict("ODP21116", text).about("hostIds").advise("choose other ports")
+        };
+        let agent = [host.agent_port, host.metrics_port];
+        if let Some((_, port)) = self.named().find(|(_, port)| agent.contains(&port.get())) {
+            return Err(taken(format_args!("the agent has port {port} of host {}", host.id)));
+        }
+        for proxy in clusters::proxies_on_host(connection, host.id).await? {
+            if let Some(port) = proxy.ports().find(|port| self.named().any(|(_, own)| own == *port)) {
+                let Obproxy { id, status, .. } = proxy;
+                return Err(taken(format_args!("proxy {id} ({status}) has port {port} of host {}", host.id)));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn required(member: &str) -> ApiError {
+    ApiError::invalid(member, "is required")
 }
 
 async fn unprepared(connection: &mut AnyConnection, host: &Host) -> Result<ApiError, ApiError> {
@@ -192,8 +228,9 @@ impl Installation {
             let new = NewObproxy {
                 cluster_id: cluster.id,
                 host_id: host.id,
-                sql_port: self.sql_port,
-                exporter_port: self.exporter_port,
+                sql_port: self.ports.sql,
+                exporter_port: self.ports.exporter,
+                rpc_port: self.ports.rpc,
                 version: self.package.package.clone(),
                 parameter_version: cluster.parameter_version,
             };
@@ -210,9 +247,9 @@ impl Installation {
             work_mode,
             startup_parameters: startup.cloned().collect(),
             parameters: cluster.parameters.clone(),
-            sql_port: self.sql_port,
-            exporter_port: self.exporter_port,
-            rpc_port: None,
+            sql_port: self.ports.sql,
+            exporter_port: self.ports.exporter,
+            rpc_port: self.ports.rpc,
             package: self.package.package,
             sha256: self.package.sha256,
             disk_bytes: u64::try_from(self.package.installed_bytes).unwrap_or(0),

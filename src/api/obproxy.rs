@@ -4,7 +4,7 @@ use super::{
     envelope::{Contents, Envelope, ErrorEnvelope, Page, Reply},
     error::{ApiError, code},
     extract::{Params, PathOf},
-    install::{self, BatchAdd, InstallParam},
+    install::{self, InstallParam},
     obproxy_view::{self, ObproxyClusterView},
     once::Keyed,
     query::DryRun,
@@ -173,6 +173,9 @@ async fn create(
     for (field, password) in [("password", &body.password), ("proxyroPassword", &body.proxyro_password)] {
         password.as_ref().map_or(Ok(()), |password| password.check(field))?;
     }
+    if body.obproxy_install_param.as_ref().is_some_and(|param| param.client_token.is_some()) {
+        return Err(ApiError::invalid("obproxyInstallParam.clientToken", "belongs beside obproxyInstallParam"));
+    }
     let mut transaction = state.store().begin().await?;
     if !dry_run && let Some(made) = once.made(&mut transaction).await? {
         let made = made.into_iter().next().ok_or_else(|| ApiError::internal(&sqlx::Error::RowNotFound))?;
@@ -293,7 +296,7 @@ fn parameters(field: &str, list: Vec<ParameterParam>) -> Result<Vec<Parameter>, 
         ("id" = i64, Path),
         DryRun, ("Idempotency-Key" = Option<String>, Header, description = "The same request with the same key again answers the same tasks."),
     ),
-    request_body = BatchAdd,
+    request_body = InstallParam,
     responses(
         (status = 200, description = "Done.", body = Envelope<Contents<TaskInstance>>), (status = 400, description = "A field is missing or wrong.", body = ErrorEnvelope),
         (status = 404, description = "The cluster, a host or the package does not exist.", body = ErrorEnvelope),
@@ -305,14 +308,14 @@ async fn batch_add(
     requester: Requester,
     PathOf(id): PathOf<i64>,
     DryRun(dry_run): DryRun,
-    Keyed { body, once }: Keyed<BatchAdd>,
+    Keyed { body, once }: Keyed<InstallParam>,
 ) -> Result<Reply<Contents<TaskInstance>>, ApiError> {
     let mut transaction = state.store().begin().await?;
     if !dry_run && let Some(made) = once.made(&mut transaction).await? {
         return Ok(Reply(Contents { contents: made.into_iter().map(task_view::again).collect::<Result<_, _>>()? }));
     }
     let cluster = clusters::get(&mut transaction, id).await?.ok_or_else(|| absent(id))?;
-    let installation = InstallParam::from(body).check(&mut transaction).await?;
+    let installation = body.check(&mut transaction).await?;
     let (install, proxies) = installation.write(&state, &mut transaction, &cluster).await?;
     let mut records = Vec::with_capacity(proxies.len());
     for proxy in proxies {

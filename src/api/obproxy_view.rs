@@ -6,7 +6,7 @@ use crate::coordinator::store::{
     clusters::{self, Cluster, ClusterMode, Obproxy, ObproxyStatus},
     hosts, users,
 };
-use crate::steps::values::Parameter;
+use crate::steps::values::{Parameter, Port};
 use serde::Serialize;
 use sqlx::AnyConnection;
 use std::collections::{BTreeMap, HashMap};
@@ -83,6 +83,9 @@ struct ObproxyView {
     ip: String,
     sql_port: u16,
     exporter_port: u16,
+    /// Absent where the version has no such port.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rpc_port: Option<u16>,
     #[schema(example = "1.9.1.1-1919579")]
     version: String,
     architecture: String,
@@ -145,6 +148,7 @@ fn proxy_view(proxy: Obproxy, addresses: &HashMap<i64, String>) -> ObproxyView {
         ip: addresses.get(&proxy.host_id).cloned().unwrap_or_default(),
         sql_port: proxy.sql_port.get(),
         exporter_port: proxy.exporter_port.get(),
+        rpc_port: proxy.rpc_port.map(Port::get),
         version: proxy.version.version_build(),
         architecture: proxy.architecture,
         status: proxy.status.as_str(),

@@ -44,6 +44,7 @@ const PROXIES: &[Column] = &[
     ("ADDRESS", "/ip"),
     ("SQL PORT", "/sqlPort"),
     ("EXPORTER PORT", "/exporterPort"),
+    ("RPC PORT", "/rpcPort"),
     ("VERSION", "/version"),
     ("STATUS", "/status"),
 ];
@@ -117,6 +118,22 @@ struct Ports {
     /// Port on which the proxies serve metrics
     #[arg(long, default_value_t = 2884, value_parser = port(), value_name = "PORT")]
     exporter_port: u16,
+    /// Port on which proxies from version 4.3 on take RPC; the coordinator's default if it is not given
+    #[arg(long, value_parser = port(), value_name = "PORT")]
+    rpc_port: Option<u16>,
+}
+
+impl Ports {
+    fn installation(&self, exporter_member: &str, hosts: &[u64], version: &str) -> Value {
+        let members = [
+            ("hostIds", Some(json!(hosts))),
+            ("sqlPort", Some(json!(self.sql_port))),
+            (exporter_member, Some(json!(self.exporter_port))),
+            ("rpcPort", self.rpc_port.map(Into::into)),
+            ("version", Some(json!(version))),
+        ];
+        members.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?))).collect()
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -176,12 +193,7 @@ pub(crate) async fn run(context: &Context<'_>, command: &Command) -> Result<(), 
         Command::Add(args) => {
             let doing = format!("add proxies to the obproxy cluster {}", args.cluster);
             let path = format!("{CLUSTERS}/{}/obproxies/batchAdd", cluster_id(context, &doing, &args.cluster).await?);
-            let body = json!({
-                "hostIds": args.host,
-                "sqlPort": args.ports.sql_port,
-                "exporterPort": args.ports.exporter_port,
-                "version": args.version,
-            });
+            let body = args.ports.installation("exporterPort", &args.host, &args.version);
             follow::start(context, &args.creation, &doing, &path, &body).await
         }
         Command::List => {
@@ -228,7 +240,12 @@ fn creation(args: &CreateArgs) -> Result<Value, CliError> {
     body.insert("obLinks".into(), links.collect());
     body.insert("startupParameters".into(), json!(startup));
     body.insert("parameters".into(), args.parameter.iter().map(wire_parameter).collect());
-    body.insert("obproxyInstallParam".into(), installation(args));
+    let installation = match &args.version {
+        // OCP's name of the port differs here.
+        Some(version) => args.ports.installation("exportPort", &args.host, version),
+        None => json!({"hostIds": []}),
+    };
+    body.insert("obproxyInstallParam".into(), installation);
     if let Some(address) = &args.address {
         body.insert("address".into(), json!(address));
     }
@@ -242,18 +259,6 @@ fn creation(args: &CreateArgs) -> Result<Value, CliError> {
         }
     }
     Ok(Value::Object(body))
-}
-
-fn installation(args: &CreateArgs) -> Value {
-    if args.host.is_empty() {
-        return json!({"hostIds": []});
-    }
-    json!({
-        "hostIds": args.host,
-        "sqlPort": args.ports.sql_port,
-        "exportPort": args.ports.exporter_port,
-        "version": args.version,
-    })
 }
 
 fn wire_parameter(parameter: &Parameter) -> Value {

@@ -19,6 +19,8 @@ mod once;
 #[cfg(test)]
 mod openapi;
 #[cfg(test)]
+mod ports;
+#[cfg(test)]
 mod refusals;
 #[cfg(test)]
 mod resources;

@@ -110,8 +110,12 @@ async fn a_cluster_is_shown_by_its_name() {
         "workMode": "CONFIG_URL",
         "creatorName": "admin",
         "createTime": "2021-09-03T15:05:01.106+08:00",
-        "obproxies": [{"id": 2, "hostId": 2, "ip": "10.0.0.2", "sqlPort": 2883, "exporterPort": 2884,
-            "version": "1.9.1.1-1919579", "status": "RUNNING"}],
+        "obproxies": [
+            {"id": 2, "hostId": 2, "ip": "10.0.0.2", "sqlPort": 2883, "exporterPort": 2884,
+                "version": "1.9.1.1-1919579", "status": "RUNNING"},
+            {"id": 3, "hostId": 2, "ip": "10.0.0.2", "sqlPort": 2893, "exporterPort": 2894, "rpcPort": 2895,
+                "version": "4.3.1.0-4", "status": "RUNNING"},
+        ],
         "obLinks": [{"clusterName": "hooray", "obClusterId": 1, "username": "proxyro", "status": "RUNNING"}],
     });
     let fake = Fake::start()
@@ -132,7 +136,8 @@ async fn a_cluster_is_created_as_asked() {
     secret.write_all(b"Aa11+._bB\n").unwrap();
     let with_list = [
         "obproxy create OBProxy001 --detach --ob-link hooray:1 --rs-list 10.0.0.1:2881,10.0.0.2:2881 --host 1 2",
-        "--version obproxy-1.9.1.1-1919579.el7.x86_64.rpm --parameter enable_proxy_scramble=True --address foo.bar",
+        "--version obproxy-4.3.1.0-4.el7.x86_64.rpm --parameter enable_proxy_scramble=True --address foo.bar",
+        "--rpc-port 2895",
         "--startup-parameter obproxy_config_server_url= --proxyro-password-file",
     ]
     .join(" ");
@@ -142,6 +147,19 @@ async fn a_cluster_is_created_as_asked() {
     let empty = fake.run(&["obproxy", "create", "OBProxy002", "--detach", "--ob-link", "hooray:1:ro"]).await;
     let wrong = fake.run(&["obproxy", "create", "OBProxy003", "--rs-list", "10.0.0.1:2881"]).await;
     assert_snapshot!(format!("{told}\n\n{empty}\n\n{wrong}\n\n{}", fake.requests()));
+}
+
+#[tokio::test]
+async fn a_proxy_is_added_on_the_ports_that_were_asked_for() {
+    let task = json!({"id": 31258, "name": "Install obproxy", "status": "RUNNING", "subtasks": []});
+    let fake =
+        Fake::start().await.answers("POST /api/v2/obproxy/clusters/1/obproxies/batchAdd", json!({"contents": [task]}));
+    let add = "obproxy add 1 --host 2 --version obproxy-4.3.1.0-4.el7.x86_64.rpm --detach";
+    let with_ports = format!("{add} --sql-port 2893 --exporter-port 2894 --rpc-port 2895");
+    for line in [add, with_ports.as_str()] {
+        fake.run(&line.split(' ').collect::<Vec<_>>()).await;
+    }
+    assert_snapshot!(fake.requests());
 }
 
 #[tokio::test]

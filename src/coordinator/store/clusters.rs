@@ -156,12 +156,21 @@ pub struct Obproxy {
     pub host_id: i64,
     pub sql_port: Port,
     pub exporter_port: Port,
+    /// None for versions that have no such port.
+    pub rpc_port: Option<Port>,
     pub version: PackageRef,
     pub status: ObproxyStatus,
     pub architecture: String,
     pub parameter_version: i64,
     pub created_at: i64,
     pub updated_at: i64,
+}
+
+impl Obproxy {
+    /// All on which the proxy listens.
+    pub fn ports(&self) -> impl Iterator<Item = Port> {
+        [self.sql_port, self.exporter_port].into_iter().chain(self.rpc_port)
+    }
 }
 
 /// A proxy that is to be.
@@ -171,6 +180,8 @@ pub struct NewObproxy {
     pub host_id: i64,
     pub sql_port: Port,
     pub exporter_port: Port,
+    /// None for versions that have no such port.
+    pub rpc_port: Option<Port>,
     pub version: PackageRef,
     pub parameter_version: i64,
 }
@@ -184,6 +195,7 @@ pub async fn insert_proxy(connection: &mut AnyConnection, new: NewObproxy) -> Re
         host_id: new.host_id,
         sql_port: new.sql_port,
         exporter_port: new.exporter_port,
+        rpc_port: new.rpc_port,
         architecture: new.version.architecture().to_owned(),
         version: new.version,
         status: ObproxyStatus::Creating,
@@ -192,14 +204,15 @@ pub async fn insert_proxy(connection: &mut AnyConnection, new: NewObproxy) -> Re
         updated_at: now,
     };
     sqlx::query(
-        "INSERT INTO obproxies (id, cluster_id, host_id, sql_port, exporter_port, version, architecture, status, \
-         parameter_version, created_at, updated_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        "INSERT INTO obproxies (id, cluster_id, host_id, sql_port, exporter_port, rpc_port, version, architecture, \
+         status, parameter_version, created_at, updated_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
     )
     .bind(proxy.id)
     .bind(proxy.cluster_id)
     .bind(proxy.host_id)
     .bind(i64::from(proxy.sql_port.get()))
     .bind(i64::from(proxy.exporter_port.get()))
+    .bind(proxy.rpc_port.map(|port| i64::from(port.get())))
     .bind(proxy.version.file_name())
     .bind(&proxy.architecture)
     .bind(proxy.status.as_str())
@@ -260,16 +273,14 @@ pub async fn delete_proxy(connection: &mut AnyConnection, id: i64) -> Result<boo
 fn read_proxy(row: &AnyRow) -> Result<Obproxy, StoreError> {
     let id: i64 = row.try_get("id")?;
     let damaged = |source: Cause| StoreError::Damaged { table: "obproxies", id, source };
-    let port = |column: &str| {
-        let number: i64 = row.try_get(column)?;
-        Port::try_from(number).map_err(|error| damaged(Box::new(error)))
-    };
+    let port = |number: i64| Port::try_from(number).map_err(|error| damaged(Box::new(error)));
     Ok(Obproxy {
         id,
         cluster_id: row.try_get("cluster_id")?,
         host_id: row.try_get("host_id")?,
-        sql_port: port("sql_port")?,
-        exporter_port: port("exporter_port")?,
+        sql_port: port(row.try_get("sql_port")?)?,
+        exporter_port: port(row.try_get("exporter_port")?)?,
+        rpc_port: row.try_get::<Option<i64>, _>("rpc_port")?.map(port).transpose()?,
         version: row.try_get::<String, _>("version")?.parse().map_err(|error| damaged(Box::new(error)))?,
         status: parse(row, "status").map_err(damaged)?,
         architecture: row.try_get("architecture")?,
@@ -320,15 +331,23 @@ mod tests {
             host_id: 7,
             sql_port: Port::try_from(2883).unwrap(),
             exporter_port: Port::try_from(2884).unwrap(),
+            rpc_port: None,
             version: "obproxy-1.9.1.1-1919579.el7.x86_64".parse().unwrap(),
             parameter_version: 1,
         };
         let proxy = insert_proxy(&mut transaction, new.clone()).await.unwrap();
-        assert!(insert_proxy(&mut transaction, new).await.unwrap_err().is_conflict());
-        assert_eq!(proxies_on_host(&mut transaction, 7).await.unwrap(), std::slice::from_ref(&proxy));
+        assert!(insert_proxy(&mut transaction, new.clone()).await.unwrap_err().is_conflict());
+        let ports = [2893, 2894, 2895].map(|number| Port::try_from(number).unwrap());
+        let [sql_port, exporter_port, rpc_port] = ports;
+        let second = NewObproxy { sql_port, exporter_port, rpc_port: Some(rpc_port), ..new };
+        let second = insert_proxy(&mut transaction, second).await.unwrap();
+        assert_eq!(second.ports().collect::<Vec<_>>(), ports);
+        assert_eq!(proxies_on_host(&mut transaction, 7).await.unwrap(), [proxy.clone(), second.clone()]);
         set_proxy_status(&mut transaction, proxy.id, ObproxyStatus::Running).await.unwrap();
         assert_eq!(proxies(&mut transaction, 1).await.unwrap()[0].status, ObproxyStatus::Running);
-        assert!(delete_proxy(&mut transaction, proxy.id).await.unwrap());
+        for id in [proxy.id, second.id] {
+            assert!(delete_proxy(&mut transaction, id).await.unwrap());
+        }
         assert_eq!(all_proxies(&mut transaction).await.unwrap(), []);
     }
 }

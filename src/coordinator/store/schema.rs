@@ -117,6 +117,7 @@ const STATEMENTS: &[(&str, &str)] = &[
         "CREATE TABLE revoked_hosts (address VARCHAR(64) PRIMARY KEY, revoked_at BIGINT NOT NULL, \
          revoked_by VARCHAR(64) NOT NULL)",
     ),
+    ("RPC port of proxies", "ALTER TABLE obproxies ADD COLUMN rpc_port BIGINT"),
 ];
 
 pub(super) fn migrator() -> Migrator {

@@ -60,6 +60,10 @@ impl Supervisor for Arc<Jobs> {
         Ok(None)
     }
 
+    fn processes(&self, _run_dir: &Path) -> io::Result<Vec<ProcessId>> {
+        Ok(Vec::new())
+    }
+
     fn keep<'a>(&'a self, _run_dir: &'a Path) -> BoxFuture<'a, io::Result<()>> {
         Box::pin(async { Ok(()) })
     }

@@ -46,6 +46,17 @@ pub struct Client {
 impl Client {
     /// Connects and logs in; no wait is longer than five seconds.
     pub fn login(host: &str, port: u16, user: &str, password: &str) -> Result<Self, Error> {
+        let hash = (!password.is_empty()).then(|| mysql::sha1(&[password.as_bytes()]));
+        Self::login_with(host, port, user, hash)
+    }
+
+    /// Logs in with the SHA-1 of the password alone: mysql_native_password asks for nothing more (A11 of
+    /// `docs/facts/obproxy.md`).
+    pub fn login_by_hash(host: &str, port: u16, user: &str, password_sha1: [u8; 20]) -> Result<Self, Error> {
+        Self::login_with(host, port, user, Some(password_sha1))
+    }
+
+    fn login_with(host: &str, port: u16, user: &str, hash: Option<[u8; 20]>) -> Result<Self, Error> {
         let address = (host, port).to_socket_addrs()?.next().ok_or_else(|| io::Error::other("unknown host"))?;
         let stream = TcpStream::connect_timeout(&address, PATIENCE)?;
         stream.set_read_timeout(Some(PATIENCE))?;
@@ -61,7 +72,7 @@ impl Client {
         fields.bytes(1 + 2 + 1 + 2 + 2 + 1 + 10)?;
         salt.extend_from_slice(fields.bytes(mysql::SALT_BYTES - 8)?);
 
-        packets.write(&answer(user, password, &salt))?;
+        packets.write(&answer(user, hash, &salt))?;
         refused(packets.read()?)?;
         Ok(Self { packets })
     }
@@ -92,7 +103,7 @@ impl Client {
     }
 }
 
-fn answer(user: &str, password: &str, salt: &[u8]) -> Vec<u8> {
+fn answer(user: &str, hash: Option<[u8; 20]>, salt: &[u8]) -> Vec<u8> {
     let capabilities = mysql::CLIENT_LONG_PASSWORD
         | mysql::CLIENT_PROTOCOL_41
         | mysql::CLIENT_SECURE_CONNECTION
@@ -103,10 +114,10 @@ fn answer(user: &str, password: &str, salt: &[u8]) -> Vec<u8> {
     packet.extend_from_slice(&[0; 23]);
     packet.extend_from_slice(user.as_bytes());
     packet.push(0);
-    if password.is_empty() {
-        packet.push(0);
-    } else {
-        mysql::put_counted(&mut packet, &mysql::scramble(salt, mysql::sha1(&[password.as_bytes()])));
+    match hash {
+        // An empty password is told by an empty answer.
+        None => packet.push(0),
+        Some(hash) => mysql::put_counted(&mut packet, &mysql::scramble(salt, hash)),
     }
     packet.extend_from_slice(mysql::PLUGIN.as_bytes());
     packet.push(0);

@@ -137,6 +137,18 @@ pub fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
+/// Forty hexadecimal digits, in either case.
+pub fn unhex(text: &str) -> Option<[u8; 20]> {
+    if text.len() != 40 || !text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+        return None;
+    }
+    let mut bytes = [0; 20];
+    for (index, byte) in bytes.iter_mut().enumerate() {
+        *byte = u8::from_str_radix(text.get(index * 2..index * 2 + 2)?, 16).ok()?;
+    }
+    Some(bytes)
+}
+
 pub fn malformed() -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, "malformed packet")
 }
@@ -148,6 +160,14 @@ mod tests {
     #[test]
     fn hash_is_the_one_that_obproxy_documents() {
         assert_eq!(hex(&sha1(&[b"123456"])), "7c4a8d09ca3762af61e59520943dc26494f8941b");
+    }
+
+    #[test]
+    fn hashes_are_read_back() {
+        let hash = sha1(&[b"123456"]);
+        assert_eq!(unhex(&hex(&hash)), Some(hash));
+        assert_eq!(unhex(&format!("+{}", "1".repeat(39))), None);
+        assert_eq!(unhex("secret"), None);
     }
 
     #[test]

@@ -1,4 +1,5 @@
-//! Builds the obproxy package around the stand-in, laid out as the enterprise package of obproxy.
+//! Builds a package of obproxy around the stand-in, laid out as the enterprise package or as obproxy-ce
+//! (V8 of `docs/facts/obproxy.md`).
 
 use rpm::{BuildConfig, CompressionType, FileOptions, PackageBuilder};
 use std::{fs, path::PathBuf};
@@ -39,6 +40,10 @@ pub struct Options {
     pub before_install: Option<String>,
     /// A `%postun` scriptlet.
     pub after_erase: Option<String>,
+    /// The directory that holds `obproxy-<version>`.
+    pub parent: String,
+    /// Items of the stand-in that hold at every start, the first one included.
+    pub faults: Vec<(String, String)>,
 }
 
 impl Options {
@@ -54,7 +59,33 @@ impl Options {
             scriptlet: Some("echo obproxy stand-in is installed".into()),
             before_install: None,
             after_erase: None,
+            parent: "/opt/taobao/install".into(),
+            faults: Vec::new(),
         }
+    }
+
+    /// `obproxy-ce-4.3.1.0-1.el8` for the machine this runs on.
+    pub fn modern(binary: impl Into<PathBuf>, directory: impl Into<PathBuf>) -> Self {
+        Self {
+            name: "obproxy-ce".into(),
+            version: "4.3.1.0".into(),
+            release: "1.el8".into(),
+            parent: "/home/admin".into(),
+            ..Self::new(binary, directory)
+        }
+    }
+
+    /// `bin` and `lib` are below it.
+    pub fn install_path(&self) -> String {
+        format!("{}/obproxy-{}", self.parent, self.version)
+    }
+
+    /// Version and release as the program tells them: before 4 the distribution is left out.
+    fn told_version(&self) -> String {
+        let old =
+            self.version.split('.').next().and_then(|major| major.parse().ok()).is_some_and(|major: u32| major < 4);
+        let release = if old { self.release.split('.').next().unwrap_or_default() } else { &self.release };
+        format!("{}-{release}", self.version)
     }
 
     pub fn file_name(&self) -> String {
@@ -64,9 +95,8 @@ impl Options {
 
 /// Writes the package and answers its path.
 pub fn build(options: &Options) -> Result<PathBuf, rpm::Error> {
-    let install = format!("/opt/taobao/install/obproxy-{}", options.version);
-    let build_number = options.release.split('.').next().unwrap_or_default();
-    let told_version = format!("{}-{build_number}\n", options.version);
+    let install = options.install_path();
+    let faults: String = options.faults.iter().map(|(name, value)| format!("{name}={value}\n")).collect();
     // Format 4 is what rpm of EL7 to EL9 reads.
     let config = BuildConfig::v4().compression(CompressionType::None).source_date(BUILD_TIME_SECONDS);
     let mut builder = PackageBuilder::new(
@@ -87,9 +117,13 @@ pub fn build(options: &Options) -> Result<PathBuf, rpm::Error> {
         .with_file(&options.binary, FileOptions::new(format!("{install}/bin/obproxy")).permissions(0o755))?
         .with_file_contents(CONTROL_SCRIPT, FileOptions::new(format!("{install}/bin/obproxyd.sh")).permissions(0o755))?
         .with_file_contents(
-            told_version,
+            format!("{}\n", options.told_version()),
             FileOptions::new(format!("{install}/lib/standin-version")).permissions(0o644),
         )?;
+    if !faults.is_empty() {
+        let file = FileOptions::new(format!("{install}/lib/standin-faults")).permissions(0o644);
+        builder.with_file_contents(faults, file)?;
+    }
     if let Some(scriptlet) = &options.scriptlet {
         builder.post_install_script(scriptlet.as_str());
     }

@@ -7,7 +7,9 @@ use std::{
     process::ExitCode,
 };
 
-const USAGE: &str = "usage: build-rpm OBPROXY-BINARY DIRECTORY [--arch A] [--version V] [--release R]";
+const USAGE: &str = "usage: build-rpm OBPROXY-BINARY DIRECTORY [--modern] [--name N] [--arch A] [--version V]
+                 [--release R] [--fault NAME=VALUE]...
+--modern builds obproxy-ce 4.3.1.0 instead of obproxy 1.9.1.1; the other options change what it chose.";
 const BAD_USAGE: u8 = 64;
 
 fn main() -> ExitCode {
@@ -27,14 +29,23 @@ fn main() -> ExitCode {
     }
 }
 
-fn parse(mut arguments: impl Iterator<Item = String>) -> Option<Options> {
-    let mut options = Options::new(arguments.next()?, arguments.next()?);
-    while let Some(flag) = arguments.next() {
-        let value = arguments.next()?;
+fn parse(arguments: impl Iterator<Item = String>) -> Option<Options> {
+    let (modern, rest): (Vec<String>, Vec<String>) = arguments.partition(|argument| argument == "--modern");
+    let mut rest = rest.into_iter();
+    let (binary, directory) = (rest.next()?, rest.next()?);
+    let mut options =
+        if modern.is_empty() { Options::new(binary, directory) } else { Options::modern(binary, directory) };
+    while let Some(flag) = rest.next() {
+        let value = rest.next()?;
         match flag.as_str() {
+            "--name" => options.name = value,
             "--arch" => options.architecture = value,
             "--version" => options.version = value,
             "--release" => options.release = value,
+            "--fault" => {
+                let (name, value) = value.split_once('=')?;
+                options.faults.push((name.to_owned(), value.to_owned()));
+            }
             _ => return None,
         }
     }

@@ -1,163 +1,168 @@
-//! Configuration items: defaults, rules, and the local file that survives a restart.
+//! The values of the items, and the file that keeps them over a restart.
 
+use super::{
+    items::{ITEMS, Item},
+    kind::Kind,
+    version::Rules,
+};
 use crate::mysql;
 use std::{collections::BTreeMap, fs, io, io::Write as _, os::unix::fs::OpenOptionsExt as _, path::PathBuf};
 
-/// A configuration item as obproxy describes it.
-pub(super) struct Item {
-    pub(super) name: &'static str,
-    pub(super) default: &'static str,
-    pub(super) need_reboot: bool,
+/// Why a value is not taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Refusal {
+    Unknown,
+    Invalid,
+    /// A log level that does not exist.
+    Level,
+    /// It cannot be altered while obproxy runs.
+    Fixed,
+    /// It cannot be saved.
+    Unsaved,
 }
-
-const fn item(name: &'static str, default: &'static str) -> Item {
-    Item { name, default, need_reboot: false }
-}
-
-const fn reboot(name: &'static str, default: &'static str) -> Item {
-    Item { name, default, need_reboot: true }
-}
-
-/// Items with the defaults of `obutils/ob_proxy_config.h`.
-pub(super) const ITEMS: &[Item] = &[
-    reboot("app_name", "undefined"),
-    reboot("automatic_match_work_thread", "True"),
-    item("client_max_connections", "8192"),
-    item("delay_exit_time", "100ms"),
-    item("enable_cached_server", "True"),
-    item("enable_client_connection_lru_disconnect", "False"),
-    item("enable_cluster_checkout", "True"),
-    item("enable_compression_protocol", "True"),
-    item("enable_extra_prometheus_metric", "False"),
-    item("enable_get_rslist_remote", "False"),
-    reboot("enable_metadb_used", "True"),
-    item("enable_prometheus", "True"),
-    item("enable_proxy_scramble", "False"),
-    item("enable_qos", "False"),
-    item("enable_strict_kernel_release", "True"),
-    item("hot_upgrade_exit_timeout", "30s"),
-    item("hot_upgrade_failure_retries", "5"),
-    item("hot_upgrade_rollback_timeout", "24h"),
-    item("inspector_password", ""),
-    reboot("listen_port", "6688"),
-    reboot("local_bound_ip", "0.0.0.0"),
-    item("log_dir_size_threshold", "64GB"),
-    item("max_connections", "60000"),
-    item("monitor_cost_ms_unit", "False"),
-    item("monitor_log_level", "INFO"),
-    reboot("obproxy_config_server_url", ""),
-    item("obproxy_sys_password", ""),
-    item("observer_sys_password", ""),
-    item("observer_sys_password1", ""),
-    item("prometheus_cost_ms_unit", "False"),
-    reboot("prometheus_listen_port", "2884"),
-    item("prometheus_sync_interval", "1m"),
-    reboot("proxy_id", "0"),
-    item("proxy_local_cmd", "0"),
-    item("proxy_mem_limited", "2G"),
-    reboot("proxy_service_mode", "server"),
-    item("query_digest_time_threshold", "100ms"),
-    reboot("rootservice_cluster_name", "undefined"),
-    reboot("rootservice_list", ""),
-    reboot("rpc_listen_port", "2885"),
-    item("server_detect_mode", "1"),
-    item("skip_proxy_sys_private_check", "False"),
-    item("skip_proxyro_check", "False"),
-    item("syslog_level", "WDIAG"),
-    reboot("work_thread_num", "128"),
-    item("xflush_log_level", "INFO"),
-];
-
-const PASSWORDS: [&str; 4] =
-    ["obproxy_sys_password", "inspector_password", "observer_sys_password", "observer_sys_password1"];
 
 /// Values that differ from the defaults.
 pub(super) struct Config {
+    rules: &'static Rules,
     file: PathBuf,
     values: BTreeMap<String, String>,
+    /// Faults that the package carries; they hold at every start, whatever is stored.
+    package_faults: BTreeMap<String, String>,
 }
 
 impl Config {
-    /// Reads the file, one `name=value` per line; a file that is not there is an empty one.
-    pub(super) fn load(file: PathBuf) -> io::Result<Self> {
+    /// D9: reads what is stored; a file that is not there is an empty one.
+    pub(super) fn load(file: PathBuf, rules: &'static Rules) -> io::Result<Self> {
         let text = match fs::read_to_string(&file) {
             Ok(text) => text,
             Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
             Err(error) => return Err(error),
         };
-        let pair = |line: &str| line.split_once('=').map(|(name, value)| (name.to_owned(), value.to_owned()));
-        Ok(Self { file, values: text.lines().filter_map(pair).collect() })
+        let values = text.lines().map(stored_pair).collect::<Option<_>>();
+        let values = values.ok_or_else(|| io::Error::other("not a stored configuration"))?;
+        Ok(Self { rules, file, values, package_faults: BTreeMap::new() })
     }
 
-    /// Replaces the file by rename; it holds password hashes, hence the mode.
+    /// D5: readable for everybody, unless the umask or the directory says otherwise.
     pub(super) fn save(&self) -> io::Result<()> {
         let beside = self.file.with_extension("tmp");
-        let mut file = fs::OpenOptions::new().create(true).write(true).truncate(true).mode(0o600).open(&beside)?;
-        for (name, value) in &self.values {
-            writeln!(file, "{name}={value}")?;
+        let mut file = fs::OpenOptions::new().create(true).write(true).truncate(true).mode(0o644).open(&beside)?;
+        let stored = |name: &str| self.item(name).is_some_and(|item| !item.in_memory());
+        for (name, value) in self.values.iter().filter(|(name, _)| stored(name)) {
+            writeln!(file, "{name}={}", value.replace('\\', r"\\").replace('\n', r"\n").replace('\r', r"\r"))?;
         }
         file.sync_all()?;
         fs::rename(&beside, &self.file)
     }
 
+    /// The items that this version knows.
+    pub(super) fn items(&self) -> impl Iterator<Item = &'static Item> {
+        let without = self.rules.unknown_items;
+        ITEMS.iter().filter(move |item| !without.contains(&item.name))
+    }
+
+    pub(super) fn item(&self, name: &str) -> Option<&'static Item> {
+        self.items().find(|item| item.name == name)
+    }
+
+    pub(super) fn default_of(&self, item: &Item) -> &'static str {
+        self.rules.default_of(item.name).unwrap_or(item.default)
+    }
+
     pub(super) fn get(&self, name: &str) -> &str {
-        let default = || ITEMS.iter().find(|item| item.name == name).map_or("", |item| item.default);
-        self.values.get(name).map_or_else(default, String::as_str)
+        let default = || self.item(name).map_or("", |item| self.default_of(item));
+        let value = self.package_faults.get(name).or_else(|| self.values.get(name));
+        value.map_or_else(default, String::as_str)
     }
 
-    /// A port in the range that obproxy's own command line accepts.
-    pub(super) fn port(&self, name: &str) -> io::Result<u16> {
-        let value = self.get(name);
-        let port = value.parse().ok().filter(|&port: &u16| port > 1024);
-        port.ok_or_else(|| invalid(format!("{name} {value:?} is not between 1025 and 65535")))
+    pub(super) fn is_true(&self, name: &str) -> bool {
+        self.get(name) == "True"
     }
 
-    /// An item of the command line or of the environment. A password is given as its SHA-1, never in clear.
-    pub(super) fn set_at_start(&mut self, name: &str, value: &str) -> io::Result<()> {
-        if !known(name) {
-            return Err(invalid(format!("no such config item: {name}")));
-        }
-        let is_hash = value.is_empty() || (value.len() == 40 && value.chars().all(|c| c.is_ascii_hexdigit()));
-        if PASSWORDS.contains(&name) && !is_hash {
-            return Err(invalid(format!("{name} has to be given as a SHA-1 in hexadecimal")));
-        }
-        self.values.insert(name.to_owned(), normal(name, value));
-        Ok(())
+    /// The number of an item whose range fits `T`; values out of range never come this far.
+    pub(super) fn number<T: std::str::FromStr + Default>(&self, name: &str) -> T {
+        self.get(name).parse().unwrap_or_default()
     }
 
-    /// An item of `ALTER PROXYCONFIG SET`. A password comes in clear and is kept as its SHA-1.
-    pub(super) fn alter(&mut self, name: &str, value: &str) {
-        let hidden = PASSWORDS.contains(&name) && !value.is_empty();
-        let kept = if hidden { mysql::hex(&mysql::sha1(&[value.as_bytes()])) } else { normal(name, value) };
+    /// An item of the command line or of the environment.
+    pub(super) fn set_at_start(&mut self, name: &str, value: &str) -> Result<(), Refusal> {
+        // C14: names of the command line were only seen in lower case; in another one they are unknown.
+        let item = self.item(name).ok_or(Refusal::Unknown)?;
+        // A7: the value stands between the quotes of a statement as it is. Two quotes alone are an escaped one there;
+        // any other value with a quote is taken to break the statement.
+        let value = match value {
+            "''" => "'",
+            value if value.contains('\'') => return Err(Refusal::Unsaved),
+            value => value,
+        };
+        // A4, A6: a password is kept as it comes.
+        let kept = item.kind.accept(value, self.rules.log_levels).ok_or(Refusal::Invalid)?;
         self.values.insert(name.to_owned(), kept);
+        Ok(())
     }
 
-    /// Ports are in range and there is one source of clusters.
-    pub(super) fn check(&self) -> io::Result<()> {
-        for name in ["listen_port", "prometheus_listen_port", "rpc_listen_port"] {
-            self.port(name)?;
-        }
-        if self.get("rootservice_list").is_empty() && self.get("obproxy_config_server_url").is_empty() {
-            return Err(invalid("neither rootservice_list nor obproxy_config_server_url is given"));
+    /// S15: one item of ALTER, in force and stored at once.
+    pub(super) fn alter(&mut self, name: &str, value: &str) -> Result<(), Refusal> {
+        let name = name.to_ascii_lowercase();
+        let item = self.item(&name).ok_or(Refusal::Unknown)?;
+        let kept = match item.kind {
+            _ if item.name == "app_name" => return Err(Refusal::Fixed), // S19
+            Kind::Password if value.is_empty() => String::new(),        // A8
+            // A8; that of the inspector was not tried and is taken to be like the others.
+            Kind::Password => mysql::hex(&mysql::sha1(&[value.as_bytes()])),
+            // The facts are silent on quotes in ALTER; A7 says what saving does with one on the command line.
+            _ if value.contains('\'') => return Err(Refusal::Unsaved),
+            Kind::Level => item.kind.accept(value, self.rules.log_levels).ok_or(Refusal::Level)?, // S18
+            kind => kind.accept(value, self.rules.log_levels).ok_or(Refusal::Invalid)?,           // S17
+        };
+        let before = self.values.insert(name.clone(), kept);
+        self.save().map_err(|_| {
+            match before {
+                Some(before) => self.values.insert(name, before),
+                None => self.values.remove(&name),
+            };
+            Refusal::Unsaved
+        })
+    }
+
+    /// Reads `name=value` lines of faults; answers what is wrong with them.
+    pub(super) fn carry_faults(&mut self, text: &str) -> Result<(), String> {
+        for line in text.lines().filter(|line| !line.trim().is_empty()) {
+            let known = line.split_once('=').and_then(|(name, value)| {
+                let item = self.item(name).filter(|item| item.name.starts_with("standin_"))?;
+                Some((name.to_owned(), item.kind.accept(value, &[])?))
+            });
+            let (name, value) = known.ok_or_else(|| format!("no such fault: {line}"))?;
+            self.package_faults.insert(name, value);
         }
         Ok(())
     }
 }
 
-/// obproxy shows a switch as `True` or `False`, however it was set.
-fn normal(name: &str, value: &str) -> String {
-    let switch = ITEMS.iter().any(|item| item.name == name && matches!(item.default, "True" | "False"));
-    match value.to_ascii_lowercase().as_str() {
-        "true" | "1" if switch => "True".to_owned(),
-        "false" | "0" if switch => "False".to_owned(),
-        _ => value.to_owned(),
+fn stored_pair(line: &str) -> Option<(String, String)> {
+    let (name, kept) = line.split_once('=')?;
+    let mut value = String::new();
+    let mut rest = kept.chars();
+    while let Some(next) = rest.next() {
+        value.push(match next {
+            '\\' => match rest.next()? {
+                'n' => '\n',
+                'r' => '\r',
+                other => other,
+            },
+            other => other,
+        });
     }
+    Some((name.to_owned(), value))
 }
 
-pub(super) fn known(name: &str) -> bool {
-    ITEMS.iter().any(|item| item.name == name)
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-fn invalid(message: impl Into<String>) -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidInput, message.into())
+    #[test]
+    fn what_is_stored_comes_back() {
+        assert_eq!(stored_pair(r"a=b\\n=\nc"), Some(("a".into(), "b\\n=\nc".into())));
+        assert_eq!(stored_pair("no pair"), None);
+    }
 }

@@ -1,4 +1,4 @@
-//! The exporter: `GET /metrics` with the families that obproxy has (its `prometheus/` sources).
+//! The metrics port.
 
 use super::Proxy;
 use std::{
@@ -13,15 +13,15 @@ const PATIENCE: Duration = Duration::from_secs(5);
 const LONGEST_REQUEST_BYTES: u64 = 16 * 1024;
 
 /// Answers one request after the other; a scraper is alone here.
-pub(super) fn serve(listener: &TcpListener, proxy: &Proxy, broken: bool) {
+pub(super) fn serve(listener: &TcpListener, proxy: &Proxy) {
     for stream in listener.incoming().flatten() {
-        if let Err(error) = answer(stream, proxy, broken) {
-            proxy.log(&format!("scrape failed: {error}"));
+        if let Err(error) = answer(stream, proxy) {
+            proxy.log.info(&format!("scrape failed: {error}"));
         }
     }
 }
 
-fn answer(mut stream: TcpStream, proxy: &Proxy, broken: bool) -> io::Result<()> {
+fn answer(mut stream: TcpStream, proxy: &Proxy) -> io::Result<()> {
     stream.set_read_timeout(Some(PATIENCE))?;
     stream.set_write_timeout(Some(PATIENCE))?;
     let mut lines = BufReader::new((&stream).take(LONGEST_REQUEST_BYTES)).lines();
@@ -31,23 +31,66 @@ fn answer(mut stream: TcpStream, proxy: &Proxy, broken: bool) -> io::Result<()> 
             break;
         }
     }
-    let (status, body) = match request.split(' ').nth(1).map(|target| target.split('?').next().unwrap_or_default()) {
-        Some("/metrics") if broken => ("200 OK", "odp_current_session{ 1 2 3\n<html>\n".to_owned()),
-        Some("/metrics") => ("200 OK", render(proxy)),
-        _ => ("404 Not Found", String::new()),
+    let mut words = request.split(' ');
+    let (method, target) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
+    // M1
+    let scrape = method == "GET" && target.split('?').next() == Some("/metrics");
+    let (status, body) = match scrape {
+        true if proxy.faults.bad_metrics => ("200 OK", "odp_current_session{ 1 2 3\n<html>\n".to_owned()),
+        true => ("200 OK", render(proxy)),
+        false => ("404 Not Found", String::new()),
     };
+    if scrape {
+        proxy.scrapes.fetch_add(1, Ordering::Relaxed);
+        proxy.scraped_bytes.fetch_add(body.len() as u64, Ordering::Relaxed);
+    }
     write!(
         stream,
-        "HTTP/1.1 {status}\r\nContent-Type: text/plain; version=0.0.4; charset=utf-8\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}",
+        "HTTP/1.1 {status}\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: {}\r\n\
+         Connection: close\r\n\r\n{body}",
         body.len()
     )
 }
 
 fn render(proxy: &Proxy) -> String {
-    let cluster = proxy.with_config(|config| config.get("rootservice_cluster_name").to_owned());
+    let mut text = exposer(proxy.scrapes.load(Ordering::Relaxed), proxy.scraped_bytes.load(Ordering::Relaxed));
+    // M2, M4
+    if proxy.version.rules.families_at_once || proxy.faults.tenant_traffic {
+        text.push_str(&families(proxy));
+    }
+    text
+}
+
+/// M2, M3: what the metrics library says of itself.
+fn exposer(scrapes: u64, bytes: u64) -> String {
+    let mut text = format!(
+        "# HELP exposer_transferred_bytes_total Transferred bytes to metrics services\n\
+         # TYPE exposer_transferred_bytes_total counter\n\
+         exposer_transferred_bytes_total {bytes}\n\
+         # HELP exposer_scrapes_total Number of times metrics were scraped\n\
+         # TYPE exposer_scrapes_total counter\n\
+         exposer_scrapes_total {scrapes}\n\
+         # HELP exposer_request_latencies Latencies of serving scrape requests, in microseconds\n\
+         # TYPE exposer_request_latencies summary\n\
+         exposer_request_latencies_count {scrapes}\n\
+         exposer_request_latencies_sum {}\n",
+        scrapes * 100
+    );
+    for quantile in ["0.5", "0.9", "0.99"] {
+        let value = if scrapes == 0 { "Nan" } else { "100" };
+        // Writing to a String cannot fail.
+        let _ = writeln!(text, "exposer_request_latencies{{quantile=\"{quantile}\"}} {value}");
+    }
+    text
+}
+
+/// M5
+fn families(proxy: &Proxy) -> String {
     let labels = format!(
-        "logicTenant=\"\",logicSchema=\"\",cluster=\"{}\",tenant=\"sys\"",
-        cluster.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
+        "ip=\"127.0.0.1\",namespace=\"ODP\",odpVersion=\"{}\",logicTenant=\"\",logicSchema=\"\",cluster=\"{}\",\
+         tenant=\"sys\"",
+        proxy.version.number(),
+        proxy.cluster.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
     );
     let requests = proxy.requests.load(Ordering::Relaxed);
     let connections = proxy.connections.load(Ordering::Relaxed);
@@ -65,8 +108,18 @@ fn render(proxy: &Proxy) -> String {
     let mut text = String::new();
     for (name, kind, labels, value) in families {
         let help = name.trim_start_matches("odp_").replace('_', " ");
-        // Writing to a String cannot fail.
         let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} {kind}\n{name}{{{labels}}} {value}");
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_scrape_is_as_long_as_the_real_one() {
+        let text = exposer(0, 0);
+        assert_eq!((text.lines().count(), text.len()), (13, 618));
+    }
 }

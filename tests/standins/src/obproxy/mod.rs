@@ -1,150 +1,136 @@
-//! Stands in for obproxy 1.9: its command line, directories, users, configuration statements and metrics.
+//! Stands in for obproxy: its command line, directories, users, configuration statements and metrics.
 //!
-//! It forwards nothing to any observer. Faults that a test wants are asked for with `-o standin_...` items,
-//! which are never kept: `standin_slow_start_ms`, `standin_die_after_ms` with `standin_exit_code`,
-//! `standin_no_metrics=1` and `standin_bad_metrics=1`.
+//! It keeps to `docs/facts/obproxy.md`; comments name the ids of the facts. It forwards nothing to any observer, and it
+//! has no hot restart. Faults that a test wants are configuration items whose names begin with `standin_`; they are
+//! stored like others. A package can carry faults of its own in `lib/standin-faults`.
 
+mod alter;
+mod answer;
 mod config;
+mod items;
+mod kind;
+mod log;
+mod login;
 mod metrics;
 mod options;
+mod quoting;
 mod session;
+mod show;
 mod sql;
+mod start;
+mod stop;
+mod version;
 
 use config::Config;
-pub use options::{Options, USAGE};
+use log::Log;
+use options::{Action, Mistake, Options};
+use version::Version;
 
 use std::{
-    collections::HashMap,
-    env, fs, io,
-    io::Write as _,
-    net::{IpAddr, Ipv4Addr, TcpListener},
-    path::{Path, PathBuf},
-    process,
+    fs,
+    io::{self, IsTerminal as _, Write as _},
+    process::ExitCode,
     sync::{
-        Arc, Mutex,
-        atomic::{AtomicU64, Ordering},
+        Mutex,
+        atomic::{AtomicBool, AtomicU64},
     },
-    thread,
-    time::Duration,
 };
-
-/// Directories that obproxy makes below its root.
-const DIRECTORIES: [&str; 5] = ["etc", "log", ".conf", "control-config", "sharding-config"];
 
 /// What the sessions share.
 struct Proxy {
     config: Mutex<Config>,
-    version: String,
-    root: PathBuf,
+    version: Version,
+    log: Log,
+    faults: Faults,
+    /// C21: `-c`, as it was at the start.
+    cluster: String,
+    sql_port: u16,
+    told_to_exit: AtomicBool,
     sessions: AtomicU64,
     connections: AtomicU64,
     requests: AtomicU64,
+    scrapes: AtomicU64,
+    scraped_bytes: AtomicU64,
 }
 
 impl Proxy {
-    fn log(&self, line: &str) {
-        append(&self.root, line);
-    }
-
     /// Runs `change` on the configuration; a session that panicked leaves it as it was.
     fn with_config<T>(&self, change: impl FnOnce(&mut Config) -> T) -> T {
         change(&mut self.config.lock().unwrap_or_else(|poisoned| poisoned.into_inner()))
     }
 }
 
-/// Appends to `log/obproxy.log`; a log that cannot be written stops nothing.
-fn append(root: &Path, line: &str) {
-    let file = fs::OpenOptions::new().create(true).append(true).open(root.join("log/obproxy.log"));
-    if let Ok(mut file) = file {
-        let _ = writeln!(file, "{line}");
-    }
+/// What a test wants to go wrong, as it was at the start.
+struct Faults {
+    slow_start_ms: u64,
+    die_after_ms: u64,
+    exit_code: i32,
+    no_metrics: bool,
+    bad_metrics: bool,
+    refuse_logins: bool,
+    no_backslash_escapes: bool,
+    tenant_traffic: bool,
 }
 
-/// `name-version` as `SHOW PROXYINFO BINARY` and `-V` tell it. The package says which version it carries.
-pub fn version() -> String {
-    let told = env::current_exe().ok().and_then(|exe| {
-        let file = exe.parent()?.parent()?.join("lib/standin-version");
-        fs::read_to_string(file).ok()
-    });
-    told.map_or_else(|| crate::package::DEFAULT_VERSION.to_owned(), |text| text.trim().to_owned())
-}
-
-/// Serves until the process is told to end. Returns only what kept it from starting.
-pub fn run(options: Options) -> io::Result<()> {
-    let root = match env::var_os("OBPROXY_ROOT") {
-        Some(root) => PathBuf::from(root),
-        None => env::current_dir()?,
-    };
-    for directory in DIRECTORIES {
-        fs::create_dir_all(root.join(directory))?;
-    }
-    append(&root, &format!("obproxy starts as pid {}", process::id()));
-    let mut config = Config::load(root.join("etc/obproxy_config.bin"))?;
-    for name in ["observer_sys_password", "observer_sys_password1"] {
-        if let Ok(hash) = env::var(name) {
-            config.set_at_start(name, &hash)?;
+impl Faults {
+    fn of(config: &Config) -> Self {
+        let switch = |name| config.number::<u8>(name) == 1;
+        Self {
+            slow_start_ms: config.number("standin_slow_start_ms"),
+            die_after_ms: config.number("standin_die_after_ms"),
+            exit_code: config.number("standin_exit_code"),
+            no_metrics: switch("standin_no_metrics"),
+            bad_metrics: switch("standin_bad_metrics"),
+            refuse_logins: switch("standin_refuse_logins"),
+            no_backslash_escapes: switch("standin_no_backslash_escapes"),
+            tenant_traffic: switch("standin_tenant_traffic"),
         }
     }
-    for (name, value) in &options.items {
-        config.set_at_start(name, value)?;
-    }
-    config.check()?;
-    config.save()?;
+}
 
-    let faults = Faults(&options.faults);
-    thread::sleep(Duration::from_millis(faults.number("standin_slow_start_ms").unwrap_or(0)));
-
-    let ip = config.get("local_bound_ip").parse().unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
-    let sql = listen(ip, config.port("listen_port")?)?;
-    let exporter = match faults.number("standin_no_metrics") {
-        Some(1) => None,
-        _ => Some(listen(ip, config.port("prometheus_listen_port")?)?),
+/// The whole program. `arguments` begins with its name.
+pub fn run(arguments: &[String]) -> ExitCode {
+    let version = Version::installed();
+    // C1
+    told(&arguments.join(" "));
+    let options = match Options::parse(arguments.iter().skip(1).cloned(), version.rules) {
+        Ok(options) => options,
+        Err(Mistake(code)) => {
+            told(&format!("fail to parse cmd line, ret={code}\n{}", options::usage(version.rules)));
+            return ExitCode::SUCCESS; // C3
+        }
     };
-    let proxy = Arc::new(Proxy {
-        config: Mutex::new(config),
-        version: version(),
-        root,
-        sessions: AtomicU64::new(0),
-        connections: AtomicU64::new(0),
-        requests: AtomicU64::new(0),
-    });
-    proxy.log(&format!("obproxy {} serves {}", proxy.version, sql.local_addr()?));
-
-    if let Some(delay) = faults.number("standin_die_after_ms") {
-        let code = faults.number("standin_exit_code").and_then(|code| i32::try_from(code).ok()).unwrap_or(1);
-        thread::spawn(move || {
-            thread::sleep(Duration::from_millis(delay));
-            process::exit(code);
-        });
-    }
-    if let Some(listener) = exporter {
-        let proxy = Arc::clone(&proxy);
-        let broken = faults.number("standin_bad_metrics") == Some(1);
-        thread::spawn(move || metrics::serve(&listener, &proxy, broken));
-    }
-    for (stream, id) in sql.incoming().flatten().zip(1_u32..) {
-        let proxy = Arc::clone(&proxy);
-        thread::spawn(move || {
-            proxy.connections.fetch_add(1, Ordering::Relaxed);
-            proxy.sessions.fetch_add(1, Ordering::Relaxed);
-            if let Err(error) = session::serve(stream, id, &proxy) {
-                proxy.log(&format!("session {id} ended: {error}"));
+    match options.action {
+        Action::Help => told(&options::usage(version.rules)), // C2
+        Action::Version => told(&version_text(&version)),     // C2, C8
+        Action::Release if io::stdout().is_terminal() => {
+            // C9: anything but a terminal gets nothing.
+            let _ = writeln!(io::stdout(), "{}.", version.release());
+        }
+        Action::Release => {}
+        Action::Dump => {
+            let _ = fs::write("obproxy_config_update.sql", ""); // C13; what it holds was not looked at
+        }
+        Action::Serve => {
+            // C10: before the first thread, and the working directory stays.
+            if !options.foreground && nix::unistd::daemon(true, false).is_err() {
+                return ExitCode::SUCCESS;
             }
-            proxy.sessions.fetch_sub(1, Ordering::Relaxed);
-        });
+            start::serve(&options, version);
+        }
     }
-    Ok(())
+    ExitCode::SUCCESS // C3
 }
 
-fn listen(ip: IpAddr, port: u16) -> io::Result<TcpListener> {
-    TcpListener::bind((ip, port))
-        .map_err(|error| io::Error::new(error.kind(), format!("cannot listen on {ip}:{port}: {error}")))
+/// Nobody may be left to read it.
+fn told(text: &str) {
+    let _ = writeln!(io::stderr(), "{text}");
 }
 
-struct Faults<'a>(&'a HashMap<String, String>);
-
-impl Faults<'_> {
-    fn number(&self, name: &str) -> Option<u64> {
-        self.0.get(name)?.parse().ok()
-    }
+fn version_text(version: &Version) -> String {
+    format!(
+        "obproxy (OceanBase {} {})\nREVISION: 1-local-standin\nBUILD_TIME: Nov 21 2026 12:04:12\nBUILD_FLAGS: stand-in",
+        version.number(),
+        version.release()
+    )
 }

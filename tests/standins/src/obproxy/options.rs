@@ -1,122 +1,187 @@
 //! The command line.
 
-use std::collections::HashMap;
+use super::version::Rules;
 
-pub const USAGE: &str = "obproxy [OPTIONS]
- -p, --listen_port PORT              SQL port
- -l, --prometheus_listen_port PORT   metrics port
- -s, --rpc_listen_port PORT          RPC port
- -o, --optstr K=V,K=V                configuration items
- -n, --appname NAME                  application name
- -r, --rs_list IP:PORT;IP:PORT       SQL addresses of the observers
- -c, --cluster_name NAME             cluster of --rs_list
- -e, --execute                       execute metadb configuration SQL
- -N, --nodaemon                      stay in the foreground
- -V, --version                       print the version";
+/// C7: the misspelt option is the real one.
+const USAGE: &str = "obproxy [OPTIONS]
+ -h,--help                              print this help
+ -p,--listen_port         LISTEN_PORT   obproxy listen port
+ -l,--promethues_listen_port PORT       obproxy prometheus listen port
+";
+const RPC_USAGE: &str = " -s,--rpc_listen_port     LISTEN_PORT   obproxy rpc listen port\n";
+const MORE_USAGE: &str = " -o,--optstr              OPTSTR        extra options string
+ -n,--appname             APPNAME       application name
+ -r,--rs_list             RS_LIST       root server list(format ip:sql_port)
+ -c,--cluster_name        CLUSTER_NAME  root server cluster name
+ -d,--dump_config_sql     DUMP          dump config sql to file
+ -e,--execute_config_sql  EXECUTE       exectute config sql
+ -N,--nodaemon                          don't run in daemon
+ -V,--version             VERSION       print version
+ -R,--releaseid           RELEASEID     print release id
+ -t,--regression_test     TEST_NAME     regression test
+";
 
-/// What was asked for: configuration items in order, and the faults to play.
+/// Short and long name, and whether a value follows.
+const OPTIONS: &[(char, &str, bool)] = &[
+    ('h', "help", false),
+    ('p', "listen_port", true),
+    ('l', "promethues_listen_port", true),
+    ('s', "rpc_listen_port", true),
+    ('o', "optstr", true),
+    ('n', "appname", true),
+    ('r', "rs_list", true),
+    ('c', "cluster_name", true),
+    ('d', "dump_config_sql", false),
+    ('e', "execute_config_sql", false),
+    ('N', "nodaemon", false),
+    ('V', "version", false),
+    ('R', "releaseid", false),
+    ('t', "regression_test", true),
+];
+
+/// What is asked for.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Action {
+    #[default]
+    Serve,
+    Help,
+    Version,
+    Release,
+    Dump,
+}
+
 #[derive(Debug, Default, PartialEq, Eq)]
-pub struct Options {
-    pub items: Vec<(String, String)>,
-    pub faults: HashMap<String, String>,
-    pub foreground: bool,
-    pub version: bool,
-    pub help: bool,
+pub(super) struct Options {
+    /// Configuration items in order.
+    pub(super) items: Vec<(String, String)>,
+    pub(super) foreground: bool,
+    pub(super) action: Action,
+}
+
+/// The `ret=` that obproxy prints.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Mistake(pub(super) i32);
+
+/// C4
+const BAD_OPTION: Mistake = Mistake(-4104);
+/// C5
+const BAD_VALUE: Mistake = Mistake(-4002);
+
+pub(super) fn usage(rules: &Rules) -> String {
+    [USAGE, if rules.rpc_port { RPC_USAGE } else { "" }, MORE_USAGE].concat()
 }
 
 impl Options {
-    /// Understands `-p2883`, `-p 2883`, `--listen_port 2883` and `--listen_port=2883`.
-    pub fn parse(arguments: impl IntoIterator<Item = String>) -> Result<Self, String> {
+    /// Understands `-p2883`, `-p 2883`, `-Np2883`, `--listen_port 2883` and `--listen_port=2883`.
+    pub(super) fn parse(arguments: impl IntoIterator<Item = String>, rules: &Rules) -> Result<Self, Mistake> {
         let mut options = Self::default();
         let mut arguments = arguments.into_iter();
         while let Some(argument) = arguments.next() {
-            let (flag, mut attached) = split(&argument)?;
-            match flag {
-                "N" | "nodaemon" => options.foreground = true,
-                "V" | "version" => options.version = true,
-                "h" | "help" => options.help = true,
-                // The stand-in has no metadb to read from.
-                "e" | "execute" => {}
-                _ => {
-                    let value = attached.take().or_else(|| arguments.next());
-                    options.put(flag, &value.ok_or_else(|| format!("{argument} needs a value"))?)?;
-                }
+            if let Some(long) = argument.strip_prefix("--") {
+                let (name, attached) =
+                    long.split_once('=').map_or((long, None), |(name, value)| (name, Some(value.to_owned())));
+                // Silent: getopt would take an abbreviated name too.
+                let option = OPTIONS.iter().find(|(_, long, _)| *long == name);
+                options.take(option, attached, &mut arguments, rules)?;
+                continue;
             }
-            if attached.is_some() {
-                return Err(format!("{argument} takes no value"));
+            // Silent: what stands alone is refused.
+            let mut rest = argument.strip_prefix('-').filter(|rest| !rest.is_empty()).ok_or(BAD_OPTION)?.chars();
+            while let Some(short) = rest.next() {
+                let option = OPTIONS.iter().find(|(letter, ..)| *letter == short);
+                let valued = option.is_some_and(|(.., valued)| *valued);
+                let attached = Some(rest.as_str().to_owned()).filter(|value| valued && !value.is_empty());
+                options.take(option, attached, &mut arguments, rules)?;
+                if valued {
+                    break;
+                }
             }
         }
         Ok(options)
     }
 
-    fn put(&mut self, flag: &str, value: &str) -> Result<(), String> {
-        let name = match flag {
-            "p" | "listen_port" => "listen_port",
-            "l" | "prometheus_listen_port" => "prometheus_listen_port",
-            "s" | "rpc_listen_port" => "rpc_listen_port",
-            "n" | "appname" => "app_name",
-            "r" | "rs_list" => "rootservice_list",
-            "c" | "cluster_name" => "rootservice_cluster_name",
-            "o" | "optstr" => return self.put_items(value),
-            _ => return Err(format!("unknown option {flag}")),
+    fn take(
+        &mut self,
+        option: Option<&(char, &str, bool)>,
+        attached: Option<String>,
+        arguments: &mut impl Iterator<Item = String>,
+        rules: &Rules,
+    ) -> Result<(), Mistake> {
+        let (letter, _, valued) = *option.ok_or(BAD_OPTION)?;
+        let value = match (valued, attached) {
+            (true, attached) => attached.or_else(|| arguments.next()).ok_or(BAD_OPTION)?,
+            (false, None) => String::new(),
+            (false, Some(_)) => return Err(BAD_OPTION),
         };
-        self.items.push((name.to_owned(), value.to_owned()));
-        Ok(())
-    }
-
-    fn put_items(&mut self, text: &str) -> Result<(), String> {
-        for item in text.split(',').filter(|item| !item.is_empty()) {
-            let (name, value) = item.split_once('=').ok_or_else(|| format!("{item:?} is not name=value"))?;
-            let (name, value) = (name.trim().to_owned(), value.trim().to_owned());
-            if name.starts_with("standin_") {
-                self.faults.insert(name, value);
-            } else {
-                self.items.push((name, value));
-            }
+        match letter {
+            'N' => self.foreground = true,
+            'h' => self.action = Action::Help,
+            'V' => self.action = Action::Version,
+            'R' => self.action = Action::Release,
+            'd' => self.action = Action::Dump,
+            'p' => self.put_port("listen_port", value)?,
+            'l' => self.put_port("prometheus_listen_port", value)?,
+            's' if rules.rpc_port => self.put_port("rpc_listen_port", value)?,
+            's' => return Err(BAD_OPTION), // V1
+            'n' => self.put("app_name", value),
+            'r' => self.put("rootservice_list", value),
+            'c' => self.put("rootservice_cluster_name", value),
+            'o' => self.put_items(&value)?,
+            // `-e` and `-t`: there is no metadb here, and nothing to test.
+            _ => {}
         }
         Ok(())
     }
-}
 
-fn split(argument: &str) -> Result<(&str, Option<String>), String> {
-    if let Some(long) = argument.strip_prefix("--") {
-        return Ok(match long.split_once('=') {
-            Some((name, value)) => (name, Some(value.to_owned())),
-            None => (long, None),
-        });
+    fn put(&mut self, name: &str, value: String) {
+        self.items.push((name.to_owned(), value));
     }
-    let short = argument.strip_prefix('-').and_then(|rest| rest.split_at_checked(1));
-    let (flag, value) = short.ok_or_else(|| format!("unexpected argument {argument:?}"))?;
-    Ok((flag, Some(value.to_owned()).filter(|value| !value.is_empty())))
+
+    /// C5
+    fn put_port(&mut self, name: &str, value: String) -> Result<(), Mistake> {
+        value.parse().ok().filter(|&port: &u16| port > 1024).ok_or(BAD_VALUE)?;
+        self.put(name, value);
+        Ok(())
+    }
+
+    /// C14. Silent on blanks, which stay, and on text without `=`, which is refused.
+    fn put_items(&mut self, text: &str) -> Result<(), Mistake> {
+        for item in text.split(',').filter(|item| !item.is_empty()) {
+            let (name, value) = item.split_once('=').ok_or(BAD_VALUE)?;
+            self.put(name, value.to_owned());
+        }
+        Ok(())
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{super::version::Version, *};
 
-    fn parse(line: &str) -> Result<Options, String> {
-        Options::parse(line.split(' ').map(str::to_owned))
+    fn parse(line: &str) -> Result<Options, Mistake> {
+        Options::parse(line.split(' ').map(str::to_owned), Version::of("4.3.1.0-1.el8").rules)
     }
 
     #[test]
     fn all_spellings_of_an_option_are_one() {
-        let expected = parse("-p 2883 -l 2884").unwrap();
-        assert_eq!(parse("-p2883 -l2884").unwrap(), expected);
-        assert_eq!(parse("--listen_port=2883 --prometheus_listen_port 2884").unwrap(), expected);
-    }
-
-    #[test]
-    fn faults_are_kept_apart_from_items() {
-        let options = parse("-N -o proxy_id=7,standin_exit_code=3").unwrap();
-        assert_eq!(options.items, [("proxy_id".to_owned(), "7".to_owned())]);
-        assert_eq!(options.faults.get("standin_exit_code").map(String::as_str), Some("3"));
-        assert!(options.foreground);
+        let expected = parse("-N -p 2883 -l 2884").unwrap();
+        assert_eq!(parse("-Np2883 -l2884").unwrap(), expected);
+        assert_eq!(parse("--nodaemon --listen_port=2883 --promethues_listen_port 2884").unwrap(), expected);
     }
 
     #[test]
     fn mistakes_are_refused() {
-        for line in ["-x 1", "-p", "-o proxy_id", "listen_port", "-Nx"] {
-            assert!(parse(line).is_err(), "{line}");
+        for line in ["-Z", "--bogus", "-p", "listen_port", "--nodaemon=1", "--prometheus_listen_port 2884", "-"] {
+            assert_eq!(parse(line), Err(BAD_OPTION), "{line}");
         }
+        for line in ["-p 80", "-p abc", "-l 70000", "-s 1024", "-o proxy_id"] {
+            assert_eq!(parse(line), Err(BAD_VALUE), "{line}");
+        }
+    }
+
+    #[test]
+    fn older_versions_have_no_rpc_port() {
+        let arguments = ["-s".to_owned(), "2885".to_owned()];
+        assert_eq!(Options::parse(arguments, Version::of("1.9.1.1-1").rules), Err(BAD_OPTION));
     }
 }

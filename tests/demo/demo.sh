@@ -8,132 +8,35 @@ set -euo pipefail
 
 top=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd -P)
 target=$(mkdir -p "${CARGO_TARGET_DIR:-$top/target}" && cd "${CARGO_TARGET_DIR:-$top/target}" && pwd -P)
-package_file=obproxy-1.9.1.1-1919579.el7.$(uname -m).rpm
 readonly top target programs=$target/debug state=$target/demo
-readonly cluster=demo package_file sql_port=2883 exporter_port=2884
+readonly cluster=demo sql_port=2883
+# A host for each version. They share a network, and obproxy listens for metrics and RPC on every address of it,
+# whatever it is told: so those ports differ.
 readonly -a addresses=(127.0.0.2 127.0.0.3)
-# shellcheck source=tests/demo/processes.sh
-source "$top/tests/demo/processes.sh"
-
-failures=0
-say() { printf '\n== %s\n' "$*"; }
-fail() { printf 'demo: %s\n' "$*" >&2; exit 1; }
-
-# prove WHAT COMMAND...: whether it holds, with the first line that shows it, or the whole output when it fails.
-prove() {
-  local what=$1 output
-  shift
-  if output=$("$@" 2>&1); then
-    printf 'ok    %s\n      %.110s\n' "$what" "${output%%$'\n'*}"
-  else
-    printf 'FAIL  %s\n%s\n' "$what" "${output:-(no output)}"
-    failures=$((failures + 1))
-  fi
-}
-
-oblet() { "$programs/oblet" "$@"; }
-
-# api METHOD PATH [BODY]: the password goes to curl through a file descriptor, not through its arguments.
-api() {
-  local -a body=()
-  (($# < 3)) || body=(-H 'Content-Type: application/json' --data "$3")
-  curl -sS --fail-with-body --max-time 30 --cacert "$OBLET_CA" -X "$1" \
-    -K <(printf 'user = "%s:%s"\n' "$OBLET_USER" "$OBLET_PASSWORD") "${body[@]}" "$OBLET_URL$2"
-}
-
-ready() { curl -sS --fail --max-time 5 --cacert "$OBLET_CA" "$OBLET_URL/-/ready"; }
-
-# Whether every user may go down to this directory.
-traversable() {
-  local directory=$1
-  while [[ $(stat -c %A "$directory") == *[xt] ]]; do
-    [[ $directory != / ]] || return 0
-    directory=$(dirname "$directory")
-  done
-  return 1
-}
-
-run_user() {
-  if ((EUID == 0)) && traversable "$target"; then printf 'nobody\n'; else id -un; fi
-}
+package_files=("obproxy-1.9.1.1-1919579.el7.$(uname -m).rpm" "obproxy-ce-4.3.1.0-1.el8.$(uname -m).rpm")
+readonly -a package_files exporter_ports=(2884 2894) rpc_ports=('' 2895)
+# shellcheck source=tests/demo/common.sh
+source "$top/tests/demo/common.sh"
 
 build() {
-  say "build the programs and the package"
+  say "build the programs and a package of each version"
   (cd "$top" && cargo build --quiet --workspace --bins)
   mkdir -p "$state/rpm"
   strip -o "$state/rpm/obproxy" "$programs/obproxy"
   "$programs/build-rpm" "$state/rpm/obproxy" "$state/rpm"
-}
-
-start_coordinator() {
-  say "start the coordinator"
-  local directory=$state/coordinator port
-  port=$(free_port 127.0.0.1)
-  mkdir -p "$directory"
-  cat >"$directory/coordinator.toml" <<TOML
-listen = "127.0.0.1:$port"
-config_service_listen = "127.0.0.1:$(free_port 127.0.0.1)"
-state_dir = "$directory/state"
-initial_password_file = "$directory/initial-password"
-advertise_addresses = ["127.0.0.1"]
-TOML
-  setsid "$programs/oblet-coordinator" --config "$directory/coordinator.toml" </dev/null >"$directory/coordinator.log" 2>&1 &
-  coordinator_pid=$!
-  export OBLET_URL=https://127.0.0.1:$port OBLET_USER=admin OBLET_CA=$directory/state/tls/ca.pem
-  wait_until "$coordinator_pid" "the coordinator's first password" test -s "$directory/initial-password"
-  wait_until "$coordinator_pid" "the coordinator" ready
-  OBLET_PASSWORD=$(head -n 1 "$directory/initial-password")
-  export OBLET_PASSWORD
-  printf 'serves %s\n' "$OBLET_URL"
-}
-
-# certificate ROLE NAME ADDRESS DIRECTORY
-certificate() {
-  "$programs/oblet-coordinator" certificate --config "$state/coordinator/coordinator.toml" \
-    --role "$1" --name "$2" --address "$3" --out "$4" </dev/null
-}
-
-# start_agent NUMBER: fills agent_pids.
-start_agent() {
-  local name=host$1 address=${addresses[$1 - 1]} directory=$state/host$1
-  mkdir -p "$directory/root" "$directory/tls"
-  certificate agent "$name" "$address" "$directory/tls"
-  cat >"$directory/agent.toml" <<TOML
-listen = "$address:$agent_port"
-metrics_listen = "$address:$metrics_port"
-state_dir = "$directory/state"
-root_dir = "$directory/root"
-address = "$address"
-run_user = "$(run_user)"
-run_path = "/home/admin/obproxy"
-rpm_scriptlets = true
-rpm_dependencies = false
-reflection = true
-tls_ca = "$directory/tls/ca.pem"
-tls_certificate = "$directory/tls/agent.pem"
-tls_key = "$directory/tls/agent.key"
-TOML
-  setsid "$programs/oblet-agent" --config "$directory/agent.toml" </dev/null >"$directory/agent.log" 2>&1 &
-  agent_pids+=($!)
-  wait_until "$!" "the agent of $name" port_answers "$address" "$agent_port"
-  printf '%s serves %s:%s\n' "$name" "$address" "$agent_port"
-}
-
-# id_where VALUE: id of the object, anywhere in the answer, that has this value.
-id_where() {
-  jq -er --arg value "$1" '[.. | objects | select(has("id") and any(.[]; . == $value)) | .id] | first'
+  "$programs/build-rpm" "$state/rpm/obproxy" "$state/rpm" --modern
 }
 
 deploy() {
-  local answer address user request
-  local -a ids=()
+  local answer address user request number
+  local -a ids=() request_ids=()
   for user in proxysys proxyro; do
     # OCP's rule: 8 to 32 characters, two of each kind.
     (umask 077 && printf 'Ab.%sCd_12\n' "$(head -c 12 /dev/urandom | od -An -tx1 | tr -d ' \n')" >"$state/$user-password")
   done
 
-  say "upload the package, add the hosts, create the proxy cluster"
-  oblet package upload "$state/rpm/$package_file"
+  say "upload the packages, add the hosts, create the proxy cluster"
+  oblet package upload "${package_files[@]/#/$state/rpm/}"
   for address in "${addresses[@]}"; do
     oblet host add "$address" --agent-port "$agent_port" --metrics-port "$metrics_port"
     ids+=("$(oblet host list --output json | id_where "$address")")
@@ -144,17 +47,23 @@ deploy() {
   cluster_id=$(oblet obproxy list --output json | id_where "$cluster")
 
   say "POST /api/v2/obproxy/clusters/$cluster_id/obproxies/batchAdd"
-  request=$(jq -nc --arg version "$package_file" --argjson hosts "[$host_ids]" --argjson sql $sql_port \
-    --argjson exporter $exporter_port '{hostIds: $hosts, sqlPort: $sql, exporterPort: $exporter, version: $version}')
-  printf '%s\n' "$request"
-  answer=$(api POST "/api/v2/obproxy/clusters/$cluster_id/obproxies/batchAdd" "$request") ||
-    fail "batchAdd was refused: $answer"
-  mapfile -t task_ids < <(jq -er '.data.contents[].id' <<<"$answer")
-  ((${#task_ids[@]} == ${#addresses[@]})) || fail "expected a task for each host: $answer"
+  for number in 0 1; do
+    request=$(jq -nc --arg version "${package_files[number]}" --argjson host "${ids[number]}" --argjson sql $sql_port \
+      --argjson exporter "${exporter_ports[number]}" --argjson rpc "${rpc_ports[number]:-null}" \
+      '{hostIds: [$host], sqlPort: $sql, exporterPort: $exporter, version: $version}
+        + if $rpc then {rpcPort: $rpc} else {} end')
+    printf '%s\n' "$request"
+    answer=$(api POST "/api/v2/obproxy/clusters/$cluster_id/obproxies/batchAdd" "$request") ||
+      fail "batchAdd was refused: $answer"
+    mapfile -t request_ids < <(jq -er '.data.contents[].id' <<<"$answer")
+    ((${#request_ids[@]} == 1)) || fail "expected a task for the host: $answer"
+    task_ids+=("${request_ids[@]}")
+  done
   oblet task watch "${task_ids[@]}" || failures=$((failures + 1))
 }
 
-installed() { rpm --dbpath "$1/var/lib/rpm" -q obproxy | grep -x "${package_file%.rpm}"; }
+# installed ROOT FILE: by the name of the file, which is the name of the package.
+installed() { rpm --dbpath "$1/var/lib/rpm" -qa | grep -Fx "${2%.rpm}"; }
 logs_in() { OBLET_SQL_PASSWORD=$(<"$state/proxysys-password") "$programs/sql-login" "$1" "$sql_port" root@proxysys; }
 refuses() {
   { OBLET_SQL_PASSWORD='' "$programs/sql-login" "$1" "$sql_port" root@proxysys 2>&1 || true; } | grep 'refused with 1045'
@@ -177,7 +86,7 @@ sealed() {
 }
 
 prove_all() {
-  local number address id
+  local number address exporter id
   say "the Prometheus targets"
   api GET /api/v2/prometheus/targets | jq -c '.[]'
   say "task ${task_ids[0]} as JSON"
@@ -187,13 +96,14 @@ prove_all() {
     prove "task $id: 12 subtasks, all SUCCESSFUL" succeeded "$id"
   done
   for number in 1 2; do
-    address=${addresses[number - 1]}
-    prove "host$number: rpm database has ${package_file%.rpm}" installed "$state/host$number/root"
+    address=${addresses[number - 1]} exporter=${addresses[number - 1]}:${exporter_ports[number - 1]}
+    prove "host$number: rpm database has ${package_files[number - 1]%.rpm}" \
+      installed "$state/host$number/root" "${package_files[number - 1]}"
     prove "host$number: SQL login at $address:$sql_port with the cluster's password" logs_in "$address"
     prove "host$number: SQL login without a password is refused" refuses "$address"
-    prove "host$number: exporter port $address:$exporter_port" scraped "$address:$exporter_port" '^odp_current_session{'
+    prove "host$number: exporter port $exporter" scraped "$exporter" '^exposer_scrapes_total'
     prove "host$number: agent's metrics at $address:$metrics_port" scraped "$address:$metrics_port" '^oblet_'
-    prove "host$number: Prometheus finds $address:$exporter_port" listed "$address:$exporter_port"
+    prove "host$number: Prometheus finds $exporter" listed "$exporter"
   done
   prove "the proxies' passwords stand in clear in no file made below $state" sealed
 }
@@ -207,7 +117,7 @@ write_env() {
     OBLET_AGENT_1 "${addresses[0]}:$agent_port" OBLET_AGENT_2 "${addresses[1]}:$agent_port"
     OBLET_AGENT_1_METRICS "http://${addresses[0]}:$metrics_port/metrics"
     OBLET_CLIENT_CERT "$state/client/coordinator.pem" OBLET_CLIENT_KEY "$state/client/coordinator.key"
-    OBLET_DEMO_RPM "$state/rpm/$package_file"
+    OBLET_DEMO_RPM "$state/rpm/${package_files[0]}" OBLET_DEMO_RPM_4 "$state/rpm/${package_files[1]}"
   )
   (umask 077 && printf "export %s='%s'\n" "${pairs[@]//\'/\'\\\'\'}" >"$state/env")
 }
@@ -227,9 +137,10 @@ up() {
   "$top/tests/demo/setup.sh"
   end_processes
   rm -rf "$state"
-  local address port
+  local address port number
   for address in "${addresses[@]}"; do
-    for port in $sql_port $exporter_port; do
+    # shellcheck disable=SC2086 # a version without a port for RPC has none here
+    for port in $sql_port ${exporter_ports[*]} ${rpc_ports[*]}; do
       ! port_answers "$address" "$port" || fail "port $port of $address is taken; stop its owner (ss -ltnp 'sport = :$port')"
     done
   done
@@ -238,9 +149,8 @@ up() {
   build
   start_coordinator
   say "start two agents"
-  agent_port=$(free_port "${addresses[@]}") metrics_port=$(free_port "${addresses[@]}") agent_pids=()
-  start_agent 1
-  start_agent 2
+  agent_port=$(free_port "${addresses[@]}") metrics_port=$(free_port "${addresses[@]}") agent_pids=() task_ids=()
+  for number in 1 2; do start_agent "$number" "${addresses[number - 1]}"; done
   deploy
   prove_all
   ((failures == 0)) || fail "$failures proofs failed"

@@ -15,7 +15,7 @@ pub(super) struct Item {
 }
 
 impl Item {
-    /// S24: commands are never stored.
+    /// S2. Silent on whether it is stored: a stored X5 would end every later start too.
     pub(super) fn in_memory(&self) -> bool {
         self.visible_level == "MEMORY"
     }

@@ -36,7 +36,7 @@ deploy() {
   done
 
   say "upload the packages, add the hosts, create the proxy cluster"
-  oblet package upload "${package_files[@]/#/$state/rpm/}"
+  for number in 0 1; do oblet package upload "$state/rpm/${package_files[number]}"; done
   for address in "${addresses[@]}"; do
     oblet host add "$address" --agent-port "$agent_port" --metrics-port "$metrics_port"
     ids+=("$(oblet host list --output json | id_where "$address")")

@@ -3,13 +3,14 @@ MAKEFLAGS += --no-print-directory
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-up demo-down lab lab-down lab-packages test chaos lint lint-rust lint-tls lint-proto lint-deny lint-shell bench \
+.PHONY: help setup demo demo-up demo-down lab lab-down lab-packages test real chaos lint lint-rust lint-tls lint-proto lint-deny lint-shell bench \
   openapi package
 
 BUF_VERSION := 1.75.0
 BUF := target/tools/node_modules/.bin/buf
 SHELL_SCRIPTS := .ci/run packaging/package.sh $(wildcard packaging/scriptlets/*.sh) \
-  tests/demo/demo.sh tests/demo/processes.sh tests/demo/setup.sh tests/lab/lab.sh tests/lab/previous.sh
+  tests/demo/demo.sh tests/demo/processes.sh tests/demo/setup.sh tests/lab/lab.sh tests/lab/previous.sh \
+  tests/real/real.sh
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "%-10s %s\n", $$1, $$2 }'
@@ -54,6 +55,12 @@ test: setup ## all tests; the runner's count is the last line
 	fi
 
 # ROUNDS=1 SEED=s FIRST=r plays round r alone.
+# LIBS=directory, SQL_PORT=, EXPORTER_PORT=, RPC_PORT=; LAB=1 on a systemd host of the lab.
+real: setup $(if $(LAB),lab-packages) ## check that oblet manages an obproxy: OBPROXY_RPM=path, LAB=1
+	@[[ -n "$(OBPROXY_RPM)" ]] || { echo 'real: name the package: make real OBPROXY_RPM=path' >&2; exit 64; }
+	@LIBS="$(LIBS)" SQL_PORT="$(SQL_PORT)" EXPORTER_PORT="$(EXPORTER_PORT)" RPC_PORT="$(RPC_PORT)" \
+	  tests/real/real.sh $(if $(LAB),--lab) "$(OBPROXY_RPM)"
+
 chaos: setup ## kill real programs at random moments; ROUNDS=n, SEED=s
 	@cargo build --quiet --workspace --bins
 	@OBLET_CHAOS_ROUNDS=$(or $(ROUNDS),100) OBLET_CHAOS_SEED=$(SEED) OBLET_CHAOS_FIRST=$(FIRST) \

@@ -21,6 +21,7 @@ prove() {
   fi
 }
 
+build_programs() { (cd "$top" && cargo build --quiet --workspace --bins); }
 oblet() { "$programs/oblet" "$@"; }
 
 # api METHOD PATH [BODY]: the password goes to curl through a file descriptor, not through its arguments.

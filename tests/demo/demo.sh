@@ -20,7 +20,7 @@ source "$top/tests/demo/common.sh"
 
 build() {
   say "build the programs and a package of each version"
-  (cd "$top" && cargo build --quiet --workspace --bins)
+  build_programs
   mkdir -p "$state/rpm"
   strip -o "$state/rpm/obproxy" "$programs/obproxy"
   "$programs/build-rpm" "$state/rpm/obproxy" "$state/rpm"
@@ -139,9 +139,8 @@ up() {
   rm -rf "$state"
   local address port number
   for address in "${addresses[@]}"; do
-    # shellcheck disable=SC2086 # a version without a port for RPC has none here
-    for port in $sql_port ${exporter_ports[*]} ${rpc_ports[*]}; do
-      ! port_answers "$address" "$port" || fail "port $port of $address is taken; stop its owner (ss -ltnp 'sport = :$port')"
+    for port in $sql_port "${exporter_ports[@]}" "${rpc_ports[@]}"; do
+      [[ -z $port ]] || ! port_answers "$address" "$port" || fail "port $port of $address is taken; stop its owner (ss -ltnp 'sport = :$port')"
     done
   done
   trap leave EXIT

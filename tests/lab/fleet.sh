@@ -75,6 +75,7 @@ enrol() {
   write_on "$host" /etc/oblet-agent/agent.toml <<TOML
 address = "$address"
 run_user = "$run_user"
+${OBLET_LAB_AGENT_SETTINGS:-}
 TOML
   line=$(oblet host add --token "$address")
   run_on "$host" bash -c "$line"

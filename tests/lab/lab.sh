@@ -24,7 +24,8 @@ usage: lab.sh up [COUNT]           a coordinator and COUNT hosts with agents, fr
 
 OBLET_LAB is the number of the lab, 0 to 255 [default: 0]. OBLET_LAB_CACHE is where the root of the hosts is kept
 [default: /var/cache/oblet-lab], OBLET_LAB_PACKAGES where the packages are [default: target/packages]
-and OBLET_LAB_RELEASE which of them are installed [default: the newest]. OBLET_LAB_RPM_HOSTS names the hosts that get rpms.
+and OBLET_LAB_RELEASE which of them are installed [default: the newest]. OBLET_LAB_RPM_HOSTS names the hosts that get rpms,
+OBLET_LAB_AGENT_SETTINGS has lines for the configuration of their agents.
 END
   exit 64
 }

@@ -1,4 +1,5 @@
-//! Starts programs through the shim, where no service manager does it. Nobody starts them again when they fail.
+//! Starts programs through the shim, where no service manager does it. The shim starts a service again when it ends, and
+//! nobody does after a reboot.
 
 use super::{
     durable::{read_json, write_json},
@@ -103,14 +104,14 @@ impl Supervisor for DirectSupervisor {
         false
     }
 
-    fn keep<'a>(&'a self, _run_dir: &'a Path) -> BoxFuture<'a, io::Result<()>> {
-        Box::pin(async { Ok(()) })
+    fn keep<'a>(&'a self, run_dir: &'a Path) -> BoxFuture<'a, io::Result<()>> {
+        Box::pin(async { shimmed::keep(run_dir) })
     }
 
     fn stop<'a>(&'a self, run_dir: &'a Path, grace: Duration) -> BoxFuture<'a, io::Result<()>> {
         Box::pin(async move {
             match shimmed::settle_claim(run_dir)? {
-                Claim::Shim(shim) => shimmed::stop(&shim, grace).await,
+                Claim::Shim(shim) => shimmed::stop(run_dir, &shim, grace).await,
                 Claim::Unit(unit) => Err(foreign(&unit)),
                 Claim::Recovery => Ok(()),
             }

@@ -147,13 +147,11 @@ impl<'a> RpmDatabase<'a> {
     fn transaction(&self, verb: &str) -> Vec<String> {
         let mut arguments = self.place();
         arguments.push(verb.into());
-        if self.settings.is_nested() {
-            if !self.settings.rpm_scriptlets {
-                arguments.push("--noscripts".into());
-            }
-            if !self.settings.rpm_dependencies {
-                arguments.push("--nodeps".into());
-            }
+        if !self.settings.rpm_scriptlets {
+            arguments.push("--noscripts".into());
+        }
+        if !self.settings.rpm_dependencies {
+            arguments.push("--nodeps".into());
         }
         arguments
     }

@@ -17,9 +17,9 @@ pub struct HostSettings {
     pub run_user: String,
     /// Absolute path inside `root_dir` that holds one directory per instance, named by its SQL port.
     pub run_path: PathBuf,
-    /// Below a `root_dir` other than `/`: run the scriptlets of packages.
+    /// Run the scriptlets of packages.
     pub rpm_scriptlets: bool,
-    /// Below a `root_dir` other than `/`: check the dependencies of packages.
+    /// Check the dependencies of packages.
     pub rpm_dependencies: bool,
     pub search_path: Vec<PathBuf>,
 }

@@ -5,7 +5,8 @@
 //!  2. `claim`: the shim's identity, created exclusively before anything is started. A recovering agent that finds no
 //!     claim puts [`Claim::Recovery`] there, so a shim that comes late starts nothing.
 //!  3. `program`: identity of the program.
-//!  4. `outcome`: how it ended.
+//!  4. `kept`: the program is a service that serves, so the shim starts it again when it ends. Without it an end is final.
+//!  5. `outcome`: how it ended.
 //!
 //! The shim leads a session of its own; everything it starts is found by that session, even if the shim is killed.
 //! Nothing in these files is secret.
@@ -15,12 +16,13 @@ use super::{
     process::ProcessId,
     secluded,
     supervisor::{Kind, Launch, RunOutcome},
+    unit_helper::Starts,
 };
 use nix::sys::stat::Mode;
 use serde::{Deserialize, Serialize};
 use std::{
     env,
-    fs::OpenOptions,
+    fs::{File, OpenOptions},
     io::{self, Write as _},
     os::unix::{
         fs::OpenOptionsExt as _,
@@ -28,15 +30,21 @@ use std::{
     },
     path::{Path, PathBuf},
     process::{Command, ExitCode, ExitStatus, Stdio},
+    thread::sleep,
+    time::{Duration, Instant},
 };
 use tokio::signal::unix::{SignalKind, signal};
 
 pub(super) const LAUNCH: &str = "launch";
 pub(super) const CLAIM: &str = "claim";
 pub(super) const PROGRAM: &str = "program";
+pub(super) const KEPT: &str = "kept";
 pub(super) const OUTCOME: &str = "outcome";
 /// What the shim itself has to say.
 pub(super) const SHIM_LOG: &str = "shim.log";
+
+/// How soon a shim that waits notices that it shall not start its program again.
+const POLL: Duration = Duration::from_millis(50);
 
 /// The launch as a file.
 #[derive(Serialize, Deserialize)]
@@ -138,16 +146,36 @@ fn carry(run_dir: &Path) -> io::Result<ExitStatus> {
     // Whoever may write to the directory of the log could have planted a link there.
     let no_follow = nix::fcntl::OFlag::O_NOFOLLOW.bits();
     let log = OpenOptions::new().create(true).append(true).custom_flags(no_follow).open(&launch.log)?;
+    if let Some(port) = launch.secluded {
+        secluded::enter(run_dir, port)?;
+    }
+    let begun = Instant::now();
+    let mut starts = None;
+    loop {
+        let (next, pause) = Starts::next(starts, begun.elapsed());
+        starts = Some(next);
+        let kept_until = Instant::now() + pause;
+        while Instant::now() < kept_until {
+            if !run_dir.join(KEPT).exists() {
+                return Err(io::Error::other("it was stopped before it was started again"));
+            }
+            sleep(POLL.min(kept_until.saturating_duration_since(Instant::now())));
+        }
+        let status = run_once(run_dir, &launch, &log)?;
+        if !run_dir.join(KEPT).exists() {
+            return Ok(status);
+        }
+    }
+}
+
+fn run_once(run_dir: &Path, launch: &LaunchFile, log: &File) -> io::Result<ExitStatus> {
     let mut command = Command::new(&launch.program);
     command.args(&launch.arguments).current_dir(&launch.directory);
-    command.env_clear().envs(launch.environment);
-    command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
+    command.env_clear().envs(launch.environment.iter().map(|(name, value)| (name, value)));
+    command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log.try_clone()?);
     if let Some((uid, gid)) = launch.user {
         // Supplementary groups are dropped by the standard library when a root process changes its uid.
         command.uid(uid).gid(gid);
-    }
-    if let Some(port) = launch.secluded {
-        secluded::enter(run_dir, port)?;
     }
     let mut child = command.spawn()?;
     let recorded = i32::try_from(child.id())

@@ -1,9 +1,9 @@
 //! Runs under a shim, whoever started the shim: who holds them, what became of them, and how they are stopped.
 
 use super::{
-    durable::{claim_json, read_json},
+    durable::{claim_json, read_json, remove, write_text},
     process::ProcessId,
-    shim::{CLAIM, Claim, OUTCOME, PROGRAM, SHIM_LOG},
+    shim::{CLAIM, Claim, KEPT, OUTCOME, PROGRAM, SHIM_LOG},
     supervisor::{RunOutcome, RunState},
 };
 use rustix::process::Signal;
@@ -77,11 +77,18 @@ pub(super) fn find(shim: ProcessId, run_dir: &Path) -> io::Result<RunState> {
     if !lives {
         return Ok(RunState::Ended(RunOutcome::Lost));
     }
-    Ok(RunState::Running(program(run_dir)?.unwrap_or(shim)))
+    // Between two lives of a service, or at the very beginning or end of any run.
+    Ok(program(run_dir)?.map_or(RunState::Between, RunState::Running))
 }
 
-/// Ends every process of the shim's session.
-pub(super) async fn stop(shim: &ProcessId, grace: Duration) -> io::Result<()> {
+/// From here on the shim starts its program again when it ends.
+pub(super) fn keep(run_dir: &Path) -> io::Result<()> {
+    write_text(&run_dir.join(KEPT), "", 0o600)
+}
+
+/// Ends every process of the shim's session, for good.
+pub(super) async fn stop(run_dir: &Path, shim: &ProcessId, grace: Duration) -> io::Result<()> {
+    remove(&run_dir.join(KEPT))?;
     let asked = Instant::now();
     let mut told = Vec::new();
     let mut poll = FIRST_POLL;

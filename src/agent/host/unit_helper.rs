@@ -119,7 +119,7 @@ fn make_directory() -> io::Result<()> {
 
 /// The starts of a service one soon after the other: how many there were, and when the last one was.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Starts {
+pub(super) struct Starts {
     count: u32,
     /// Since boot.
     last: Duration,
@@ -136,7 +136,7 @@ impl Starts {
     }
 
     /// The start that follows, and how long it has to wait.
-    fn next(earlier: Option<Self>, now: Duration) -> (Self, Duration) {
+    pub(super) fn next(earlier: Option<Self>, now: Duration) -> (Self, Duration) {
         let quick = earlier.filter(|earlier| now.saturating_sub(earlier.last) < STEADY);
         let count = quick.map_or(0, |earlier| earlier.count.saturating_add(1));
         let pause = match count {

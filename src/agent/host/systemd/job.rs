@@ -79,7 +79,7 @@ async fn is_gone(bus: &Bus, run_dir: &Path, unit: &str) -> io::Result<bool> {
 /// A run that was started directly, before the setting was changed, has no unit.
 pub(super) async fn stop(bus: &Bus, run_dir: &Path, shim: &ProcessId, grace: Duration) -> io::Result<()> {
     let asked = Instant::now();
-    shimmed::stop(shim, grace).await?;
+    shimmed::stop(run_dir, shim, grace).await?;
     let rest = grace.saturating_sub(asked.elapsed());
     Ok(bus.stop(&unit_name(run_dir)?, rest, KILL_DEADLINE).await?)
 }

@@ -117,7 +117,7 @@ impl Supervisor for SystemdSupervisor {
             match holder(run_dir)? {
                 Claim::Unit(unit) => service::keep(&self.bus, run_dir, &unit).await,
                 // Started directly, before the setting was changed.
-                Claim::Shim(_) => Ok(()),
+                Claim::Shim(_) => shimmed::keep(run_dir),
                 Claim::Recovery => Err(io::Error::other("the run was given up before it began")),
             }
         })

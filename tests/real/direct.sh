@@ -1,0 +1,66 @@
+# shellcheck shell=bash
+# A host below a directory of this machine: what real.sh needs of it. Sourced by real.sh.
+
+readonly host_root=$state/host1/root
+
+raise() {
+  end_processes
+  rm -rf "$state"
+  mkdir -p "$state"
+  address=127.0.0.1
+  local port
+  for port in "$sql_port" "$exporter_port" $rpc_port; do
+    ! port_answers "$address" "$port" || fail "port $port is taken; choose others with SQL_PORT, EXPORTER_PORT and RPC_PORT"
+  done
+  build_programs
+  start_coordinator
+  agent_port=$(free_port "$address") metrics_port=$(free_port "$address") agent_pids=()
+  start_agent 1 "$address"
+  oblet host add "$address" --agent-port "$agent_port" --metrics-port "$metrics_port" >/dev/null
+  host_id=$(oblet host list --output json | id_where "$address")
+  if [[ -n $libs ]]; then
+    # Beside the program, where its launch looks for them.
+    local program
+    program=$(query -l | grep '/bin/obproxy$' | head -n 1)
+    mkdir -p "$host_root${program%/bin/obproxy}/lib"
+    cp -P "$libs"/* "$host_root${program%/bin/obproxy}/lib/"
+  fi
+}
+
+rpm_on_host() { rpm --dbpath "$host_root/var/lib/rpm" "$@"; }
+instance_dir() { echo "$host_root/home/admin/obproxy/$sql_port"; }
+instance_leftovers() { ls -d "$(instance_dir)" 2>/dev/null || true; }
+files_to_search() { printf '%s\n' "$state"; }
+
+# Processes whose program lies below the root of the host.
+proxy_pids() {
+  local directory exe
+  for directory in /proc/[0-9]*; do
+    exe=$(readlink "$directory/exe" 2>/dev/null) || continue
+    [[ $exe != "$host_root"/*/bin/obproxy ]] || echo "${directory#/proc/}"
+  done
+}
+
+# Its command line is in the launch file of the run, which is the agent's own.
+first_start_hash() {
+  grep -rhoE 'obproxy_sys_password=[0-9a-f]{40}' "$state"/host1/state/runs/*-first*/launch | tail -n 1 | cut -d = -f 2
+}
+
+can_be_a_stranger() { ((EUID == 0)) && traversable "$target"; }
+as_stranger() { setpriv --reuid=daemon --regid=daemon --clear-groups "$@"; }
+
+kill_agent() { kill -KILL "${agent_pids[-1]}"; }
+# What a service manager would do.
+agent_returns() { start_agent_again; }
+start_agent_again() {
+  setsid "$programs/oblet-agent" --config "$state/host1/agent.toml" </dev/null >>"$state/host1/agent.log" 2>&1 &
+  agent_pids+=($!)
+}
+
+more_proofs() { :; }
+show_logs() { tail -n 20 "$state"/coordinator/coordinator.log "$state"/host1/agent.log; }
+
+take_down() {
+  end_processes
+  [[ -n ${KEEP:-} ]] || rm -rf "$state"
+}

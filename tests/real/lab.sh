@@ -1,0 +1,128 @@
+# shellcheck shell=bash
+# A systemd host of the lab: what real.sh needs of it. Sourced by real.sh.
+
+export OBLET_LAB=${REAL_LAB:-230} OBLET_LAB_DIR=$state/lab
+# The package's libraries are laid there by hand, so no package of the host provides them.
+export OBLET_LAB_AGENT_SETTINGS='rpm_dependencies = false'
+lab() { "$top/tests/lab/lab.sh" "$@"; }
+on_host() { lab run h1 "$@"; }
+readonly unit=oblet-obproxy@$sql_port.service
+
+raise() {
+  ((EUID == 0)) || fail "a lab needs root"
+  lab down
+  rm -rf "$state"
+  mkdir -p "$state"
+  build_programs
+  lab boot h0 h1
+  address=10.213.$OBLET_LAB.11
+  # obproxy looks its host's name up, and waits for each answer that does not come.
+  # shellcheck disable=SC2016 # the host knows its name
+  on_host sh -c 'echo "127.0.1.1 $(hostname)" >>/etc/hosts'
+  if [[ -n $libs ]]; then
+    on_host mkdir -p /usr/local/lib/obproxy
+    local file
+    for file in "$libs"/*; do
+      lab put "$file" h1 >/dev/null
+      on_host mv "/root/$(basename "$file")" /usr/local/lib/obproxy/
+    done
+    on_host sh -c 'echo /usr/local/lib/obproxy >/etc/ld.so.conf.d/obproxy.conf && ldconfig'
+  fi
+  lab coordinator
+  lab enrol h1
+  export OBLET_URL=https://10.213.$OBLET_LAB.10:8443 OBLET_USER=admin OBLET_CA=$OBLET_LAB_DIR/ca.pem
+  OBLET_PASSWORD=$(head -n 1 "$OBLET_LAB_DIR/password")
+  export OBLET_PASSWORD
+  await 60 "the coordinator" ready >/dev/null 2>&1 || fail "the coordinator does not answer"
+  oblet host add "$address" >/dev/null
+  host_id=$(oblet host list --output json | id_where "$address")
+}
+
+rpm_on_host() { on_host rpm "$@"; }
+instance_dir() { echo "/home/admin/obproxy/$sql_port"; }
+instance_leftovers() {
+  on_host sh -c "ls -d /home/admin/obproxy/$sql_port /etc/systemd/system/oblet-obproxy@* 2>/dev/null" || true
+  on_host systemctl list-units --no-legend --plain 'oblet-obproxy@*' 'oblet-job-*'
+}
+
+# Seen from this machine, for signals and for /proc.
+files_to_search() {
+  local init root
+  init=$(pgrep --parent "$(cat "$OBLET_LAB_DIR/hosts/h1/nspawn.pid")" | head -n 1)
+  root=/proc/$init/root
+  on_host journalctl --no-pager -o export >"$state/journal"
+  printf '%s\n' "$root/etc/systemd" "$root/var/log" "$root/var/lib/oblet-agent" "$root/run/oblet-agent" \
+    "$root/run/systemd" "$root/home/admin" "$state/journal"
+}
+
+# The main process, by the number that it has on this machine.
+proxy_pids() {
+  local inside status
+  inside=$(on_host systemctl show --property=MainPID --value "$unit")
+  [[ $inside != 0 && -n $inside ]] || return 0
+  for status in /proc/[0-9]*/status; do
+    # Numbers from the outermost namespace to the innermost.
+    if awk -v inside="$inside" '/^Name:/ { name = $2 } /^NSpid:/ { ok = (NF == 3 && $3 == inside) }
+        END { exit !(ok && name == "obproxy") }' "$status" 2>/dev/null; then
+      status=${status%/status}
+      echo "${status#/proc/}"
+    fi
+  done
+}
+
+first_start_hash() {
+  on_host sh -c "grep -rhoE 'obproxy_sys_password=[0-9a-f]{40}' /var/lib/oblet-agent/runs/*-first*/launch" | tail -n 1 | cut -d = -f 2
+}
+
+can_be_a_stranger() { true; }
+as_stranger() { on_host setpriv --reuid=daemon --regid=daemon --clear-groups "$@"; }
+
+kill_agent() { on_host systemctl kill --signal=KILL oblet-agent; }
+agent_returns() { await 60 "the service of the agent" on_host systemctl is-active --quiet oblet-agent; }
+
+unit_is_of_the_kind_that_survives() {
+  on_host systemctl show --property=Type,PIDFile,Restart,SuccessExitStatus "$unit" >"$state/unit"
+  grep -qx 'Type=forking' "$state/unit" && grep -q '^PIDFile=/run/' "$state/unit" && grep -qx 'Restart=always' "$state/unit" ||
+    {
+      cat "$state/unit"
+      return 1
+    }
+  on_host systemctl cat "$unit" >"$state/unit-text"
+  ! grep -E '^Environment.*(password|[0-9a-f]{40})' "$state/unit-text" && paste -sd ' ' "$state/unit"
+}
+
+operator_restarts_it() {
+  on_host systemctl restart "$unit"
+  await 120 "a login" serves && everything_in_force >/dev/null && on_host systemctl is-active "$unit"
+}
+
+a_stop_is_no_failure() {
+  local result
+  on_host systemctl stop "$unit"
+  result=$(on_host systemctl show --property=ActiveState --value "$unit")
+  on_host systemctl start "$unit"
+  [[ $result == inactive ]] && await 120 "a login" serves && echo "stopped: $result; started: serves"
+}
+
+host_reboots() {
+  lab off h1
+  lab boot h1
+  await 180 "a login" serves && everything_in_force >/dev/null && echo "serves with the same configuration"
+}
+
+more_proofs() {
+  prove "the unit is of the kind that survives a hot restart" unit_is_of_the_kind_that_survives
+  prove "systemctl restart" operator_restarts_it
+  prove "systemctl stop is no failure, and systemctl start brings it back" a_stop_is_no_failure
+  prove "a reboot" host_reboots
+}
+
+show_logs() {
+  on_host journalctl --no-pager -u oblet-agent -n 30
+  on_host sh -c "systemctl status --no-pager '$unit'; tail -n 20 /home/admin/obproxy/$sql_port/log/obproxy.log"
+}
+
+take_down() {
+  [[ -z ${KEEP:-} ]] || return 0
+  lab down && rm -rf "$state"
+}

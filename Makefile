@@ -58,7 +58,7 @@ test: setup ## all tests; the runner's count is the last line
 # LIBS=directory, SQL_PORT=, EXPORTER_PORT=, RPC_PORT=; LAB=1 on a systemd host of the lab.
 real: setup $(if $(LAB),lab-packages) ## check that oblet manages an obproxy: OBPROXY_RPM=path, LAB=1
 	@[[ -n "$(OBPROXY_RPM)" ]] || { echo 'real: name the package: make real OBPROXY_RPM=path' >&2; exit 64; }
-	@LIBS="$(LIBS)" SQL_PORT="$(SQL_PORT)" EXPORTER_PORT="$(EXPORTER_PORT)" RPC_PORT="$(RPC_PORT)" \
+	@LIBS="$(LIBS)" SQL_PORT="$(SQL_PORT)" EXPORTER_PORT="$(EXPORTER_PORT)" RPC_PORT="$(RPC_PORT)" KEEP="$(KEEP)" \
 	  tests/real/real.sh $(if $(LAB),--lab) "$(OBPROXY_RPM)"
 
 chaos: setup ## kill real programs at random moments; ROUNDS=n, SEED=s

@@ -48,17 +48,22 @@ fi
 
 # Parameters that every version has, with values that are nobody's default.
 startup_parameters=(work_thread_num=7 automatic_match_work_thread=False)
-parameters=(client_max_connections=9123 proxy_mem_limited=3G enable_compression_protocol=False)
+parameters=(client_max_connections=9123 proxy_mem_limited=3G enable_cluster_checkout=False)
 readonly startup_parameters parameters
 # The hash of the password that is built into 4.x; its text is not known.
 readonly built_in_hash=f0455d5edb4833fa2e91762e71b61bc35d45cf0b
 
 # --- what is asked of the coordinator
 
-# create NAME [OPTION...]: a proxy cluster without a proxy.
+# create NAME [OPTION...]: a proxy cluster without a proxy; says something only if it fails.
 create() {
-  oblet obproxy create "$1" --rs-list 127.0.0.1:2881 --ob-link obreal:1 \
-    --proxysys-password-file "$state/proxysys-password" --proxyro-password-file "$state/proxyro-password" "${@:2}" >/dev/null
+  local said
+  said=$(oblet obproxy create "$1" --rs-list 127.0.0.1:2881 --ob-link obreal:1 \
+    --proxysys-password-file "$state/proxysys-password" --proxyro-password-file "$state/proxyro-password" "${@:2}" 2>&1) ||
+    {
+      echo "$said"
+      return 1
+    }
 }
 
 # add CLUSTER: requests a proxy over the REST API; prints the id of its task.

@@ -105,8 +105,11 @@ impl Client {
 
 fn answer(user: &str, hash: Option<[u8; 20]>, salt: &[u8]) -> Vec<u8> {
     let capabilities = mysql::CLIENT_LONG_PASSWORD
+        | mysql::CLIENT_LONG_FLAG
         | mysql::CLIENT_PROTOCOL_41
+        | mysql::CLIENT_TRANSACTIONS
         | mysql::CLIENT_SECURE_CONNECTION
+        | mysql::CLIENT_MULTI_RESULTS
         | mysql::CLIENT_PLUGIN_AUTH;
     let mut packet = capabilities.to_le_bytes().to_vec();
     packet.extend_from_slice(&(1_u32 << 20).to_le_bytes());

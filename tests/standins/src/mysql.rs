@@ -10,9 +10,12 @@ pub const SALT_BYTES: usize = 20;
 pub const UTF8: u8 = 45;
 
 pub const CLIENT_LONG_PASSWORD: u32 = 1;
+pub const CLIENT_LONG_FLAG: u32 = 1 << 2;
 pub const CLIENT_CONNECT_WITH_DB: u32 = 1 << 3;
 pub const CLIENT_PROTOCOL_41: u32 = 1 << 9;
+pub const CLIENT_TRANSACTIONS: u32 = 1 << 13;
 pub const CLIENT_SECURE_CONNECTION: u32 = 1 << 15;
+pub const CLIENT_MULTI_RESULTS: u32 = 1 << 17;
 pub const CLIENT_PLUGIN_AUTH: u32 = 1 << 19;
 pub const CLIENT_PLUGIN_AUTH_LENENC_DATA: u32 = 1 << 21;
 

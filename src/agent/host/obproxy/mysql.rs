@@ -13,10 +13,15 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 pub(super) const PLUGIN: &str = "mysql_native_password";
 
 const LONG_PASSWORD: u32 = 1;
+const LONG_FLAG: u32 = 1 << 2;
 const PROTOCOL_41: u32 = 1 << 9;
+const TRANSACTIONS: u32 = 1 << 13;
 const SECURE_CONNECTION: u32 = 1 << 15;
+const MULTI_RESULTS: u32 = 1 << 17;
 const PLUGIN_AUTH: u32 = 1 << 19;
-const CAPABILITIES: u32 = LONG_PASSWORD | PROTOCOL_41 | SECURE_CONNECTION | PLUGIN_AUTH;
+/// What every client of today says of itself; nothing that would change the form of an answer.
+const CAPABILITIES: u32 =
+    LONG_PASSWORD | LONG_FLAG | PROTOCOL_41 | TRANSACTIONS | SECURE_CONNECTION | MULTI_RESULTS | PLUGIN_AUTH;
 const UTF8MB4: u8 = 45;
 const COM_QUIT: u8 = 1;
 const COM_QUERY: u8 = 3;

@@ -127,7 +127,7 @@ impl ProxySql {
         bounded(self.0.query(statement)).await
     }
 
-    /// Asked for as a whole: `LIKE` answers something else for some names (S3).
+    /// Asked for as a whole: `LIKE` answers something else for some names (S6).
     pub(super) async fn configuration(&mut self) -> Result<Configuration, SqlError> {
         let rows = self.query("SHOW PROXYCONFIG").await?;
         let item = |row: Row| {
@@ -187,7 +187,7 @@ impl ProxySql {
     }
 }
 
-/// obproxy keeps a password as SHA-1 in hexadecimal (A5).
+/// obproxy keeps a password as SHA-1 in hexadecimal (A18).
 pub(super) fn proxy_hash(password: &str) -> String {
     super::super::package_file::hex(&Sha1::digest(password.as_bytes()))
 }

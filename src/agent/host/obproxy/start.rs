@@ -180,7 +180,7 @@ fn port_taken(message: String) -> StepError {
     StepError::new("PORT_TAKEN", message, "stop that process or choose other ports, then retry the subtask")
 }
 
-/// The port of the metrics listens everywhere, whatever is configured (L2), and so does that for RPC (L1).
+/// The port of the metrics listens everywhere, whatever is configured (L3), and so does that for RPC (L1).
 fn taken_ports(host: &Host, step: &StartObproxy) -> Vec<String> {
     let everywhere: Vec<u16> = [step.exporter_port].into_iter().chain(step.rpc_port).map(|port| port.get()).collect();
     let mut held = held_ports(host.settings.listen(), &[step.sql_port.get()]);

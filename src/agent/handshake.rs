@@ -3,7 +3,10 @@
 //! tonic does the same by itself, but says nothing of a failure and waits for a silent client for ever. Who cannot get
 //! in is the first thing an operator asks after certificates were exchanged.
 
-use crate::tls::AgentTls;
+use crate::{
+    doorkeeper::{Bounds, Doorkeeper, Guarded, PAUSE_AFTER_ERROR},
+    tls::AgentTls,
+};
 use std::{
     fmt, io,
     net::SocketAddr,
@@ -12,15 +15,15 @@ use std::{
 };
 use tokio::{
     net::TcpStream,
-    sync::{Semaphore, mpsc, oneshot},
+    sync::{mpsc, oneshot},
     time::Instant,
 };
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 use tokio_stream::{Stream, StreamExt as _, wrappers::ReceiverStream};
 
 const DEADLINE: Duration = Duration::from_secs(10);
-/// Whoever comes beyond that waits in the backlog of the socket.
-const AT_ONCE: usize = 256;
+/// Until they have shown a certificate all who connect are strangers, and the silent ones make room.
+const BOUNDS: Bounds = Bounds { in_all: 512, per_address: 256 };
 /// A scanner or a coordinator with an old certificate tries for days.
 const TELL_EVERY: Duration = Duration::from_secs(10);
 
@@ -32,7 +35,7 @@ pub(super) fn over_tls(
     incoming: impl Stream<Item = io::Result<TcpStream>> + Send + 'static,
     tls: AgentTls,
     beats: Beats,
-) -> ReceiverStream<io::Result<TlsStream<TcpStream>>> {
+) -> ReceiverStream<io::Result<TlsStream<Guarded<TcpStream>>>> {
     let (ready, connections) = mpsc::channel(1);
     tokio::spawn(accept(incoming, tls, beats, ready));
     ReceiverStream::new(connections)
@@ -43,52 +46,52 @@ async fn accept(
     incoming: impl Stream<Item = io::Result<TcpStream>>,
     tls: AgentTls,
     mut beats: Beats,
-    ready: mpsc::Sender<io::Result<TlsStream<TcpStream>>>,
+    ready: mpsc::Sender<io::Result<TlsStream<Guarded<TcpStream>>>>,
 ) {
-    let places = Arc::new(Semaphore::new(AT_ONCE));
+    let doorkeeper = Doorkeeper::new(BOUNDS);
     let failures = Arc::new(Failures::default());
     let mut incoming = std::pin::pin!(incoming);
     loop {
-        let next = async {
-            // Never closed.
-            let place = Arc::clone(&places).acquire_owned().await.ok()?;
-            Some((place, incoming.next().await?))
-        };
         let next = tokio::select! {
             Some(beat) = beats.recv() => {
                 // Who asked may have lost patience.
                 let _ = beat.send(());
                 continue;
             }
-            next = next => next,
+            next = incoming.next() => next,
             () = ready.closed() => None,
         };
-        let Some((place, connection)) = next else { return };
+        let Some(connection) = next else { return };
+        let admitted = connection.and_then(|connection| Ok(doorkeeper.admit(connection.peer_addr()?, connection)));
+        let connection = match admitted {
+            Ok(connection) => connection,
+            Err(error) => {
+                // The system has no descriptor to spare, or the client has left already.
+                tracing::warn!(%error, "a connection cannot be accepted");
+                tokio::time::sleep(PAUSE_AFTER_ERROR).await;
+                continue;
+            }
+        };
         let (acceptor, failures, ready) = (TlsAcceptor::from(tls.current()), Arc::clone(&failures), ready.clone());
         tokio::spawn(async move {
-            let connection = match connection {
-                Ok(connection) => shake_hands(connection, &acceptor, &failures).await,
-                // Whether the listener can go on after that is for the server to decide.
-                Err(error) => Some(Err(error)),
-            };
-            drop(place);
-            if let Some(connection) = connection {
+            if let Some(connection) = shake_hands(connection, &acceptor, &failures).await {
+                connection.get_ref().0.vouch();
                 // A server that is going down takes no more.
-                let _ = ready.send(connection).await;
+                let _ = ready.send(Ok(connection)).await;
             }
         });
     }
 }
 
 async fn shake_hands(
-    connection: TcpStream,
+    connection: Guarded<TcpStream>,
     acceptor: &TlsAcceptor,
     failures: &Failures,
-) -> Option<io::Result<TlsStream<TcpStream>>> {
-    let peer = connection.peer_addr();
+) -> Option<TlsStream<Guarded<TcpStream>>> {
+    let peer = connection.get_ref().peer_addr();
     let shaken = tokio::time::timeout(DEADLINE, acceptor.accept(connection)).await;
     let error: &dyn fmt::Display = match &shaken {
-        Ok(Ok(_)) => return shaken.ok(),
+        Ok(Ok(_)) => return shaken.ok().and_then(Result::ok),
         Ok(Err(error)) => error,
         Err(_) => &"the client fell silent",
     };

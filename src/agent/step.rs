@@ -79,8 +79,9 @@ impl StepContext {
         self.identities.choose(identity).await.map_err(StepError::journal)
     }
 
+    /// To be called once the effect has begun: an error says so.
     pub async fn confirm_identity(&self) -> Result<(), StepError> {
-        self.identities.confirm().await.map_err(StepError::journal)
+        self.identities.confirm().await.map_err(|error| StepError::journal(error).leaving(Effect::Unknown))
     }
 }
 

@@ -1,11 +1,11 @@
 //! Packages, with the real rpm.
 
-use crate::place::{PACKAGE, Place, launch, rpm_is_missing, supervisor};
+use crate::place::{PACKAGE, Place, launch, rpm_is_missing, supervisor, until};
 use oblet::{
-    agent::step::{Carrier as _, Undoes},
+    agent::step::{BoxFuture, Carrier as _, IdentityStore, StepContext, Undoes},
     graph::Effect,
 };
-use std::fs;
+use std::{fs, sync::Arc};
 
 #[tokio::test]
 async fn a_package_is_installed_once_and_erased_only_by_its_installer() {
@@ -86,4 +86,52 @@ async fn a_refusal_of_rpm_carries_its_words() {
     assert_eq!((error.reason, error.effect), ("RPM_FAILED", Effect::None), "{}", error.message);
     assert!(error.exit_code.is_some_and(|code| code != 0));
     assert_eq!(place.undo(&step, "u1", &[attempt.undoes]).await, Effect::None);
+}
+
+/// A journal whose disk is full from the moment on at which the effect has begun.
+struct FullDisk;
+
+impl IdentityStore for FullDisk {
+    fn choose(&self, _identity: String) -> BoxFuture<'_, std::io::Result<()>> {
+        Box::pin(async { Ok(()) })
+    }
+
+    fn confirm(&self) -> BoxFuture<'_, std::io::Result<()>> {
+        Box::pin(async { Err(std::io::Error::from(std::io::ErrorKind::StorageFull)) })
+    }
+}
+
+#[tokio::test]
+async fn an_rpm_that_may_still_run_has_not_said_what_it_leaves() {
+    let script = "#!/bin/sh\ncase \"$*\" in\n*--initdb*) exec touch \"$2/rpmdb.sqlite\" ;;\n*-qa*) exit 0 ;;\n\
+                  *-iv*) exec sleep 600 ;;\nesac\n";
+    let place = Place::with_rpm(script);
+    let step = place.put(PACKAGE, "#!/bin/sh\n");
+    let (context, _) = place.context("r1", None);
+    let context = StepContext { identities: Arc::new(FullDisk), ..context };
+    let error = place.host.execute(&step, &context).await.unwrap_err();
+    assert_eq!((error.reason, error.effect), ("JOURNAL", Effect::Unknown));
+}
+
+#[tokio::test]
+async fn a_database_whose_making_was_broken_off_counts_for_nothing() {
+    let script = "#!/bin/sh\ncase \"$*\" in\n*--initdb*) touch \"$2/rpmdb.sqlite\"; test -e \"$HOME/quick\" || exec sleep 600 ;;\n\
+                  *-qa*) exit 0 ;;\nesac\n";
+    let place = Place::with_rpm(script);
+    let step = place.put(PACKAGE, "#!/bin/sh\n");
+    let (context, _) = place.context("r1", None);
+    let database = place.dir.path().join("root/var/lib/rpm/rpmdb.sqlite");
+    {
+        let making = place.host.execute(&step, &context);
+        tokio::pin!(making);
+        let begun = || fs::read_dir(place.dir.path().join("root/var/lib")).is_ok_and(|mut made| made.next().is_some());
+        tokio::select! {
+            _ = &mut making => panic!("it waits for rpm"),
+            () = until("the beginning of the database", begun) => {}
+        }
+    }
+    assert!(!database.exists());
+    fs::write(place.dir.path().join("state/quick"), "").unwrap();
+    place.execute(&step, "r2", None).await;
+    assert!(database.exists());
 }

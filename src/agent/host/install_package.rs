@@ -67,7 +67,7 @@ pub(super) async fn execute(host: &Host, step: &InstallPackage, context: &StepCo
         if state.lives() {
             context.log.line("rpm still runs, waiting for it");
             if let Err(error) = runs::wait(&*host.supervisor, &run_dir, RPM_GRACE, context, "rpm").await {
-                return Err(error.leaving(left(&database, step).await));
+                return Err(error.leaving(left(host, &database, &earlier.run, step).await));
             }
         }
         ours = !earlier.was_installed && has_begun(&state);
@@ -100,13 +100,16 @@ pub(super) async fn execute(host: &Host, step: &InstallPackage, context: &StepCo
     if let Ok(RunOutcome::ExitCode(0)) = outcome {
         return Ok(with_home(&checked.files, Done::made()));
     }
-    let left = left(&database, step).await;
+    let left = left(host, &database, &run, step).await;
     let outcome = outcome.map_err(|error| error.leaving(left))?;
     Err(rpm_failed(&format!("the installation of {}", step.package), &outcome, context, &run, host).leaving(left))
 }
 
-/// What a run of rpm that is over has left.
-async fn left(database: &RpmDatabase<'_>, step: &InstallPackage) -> Effect {
+/// What a run of rpm has left. One that may still be in mid-transaction has not said the last word.
+async fn left(host: &Host, database: &RpmDatabase<'_>, run: &str, step: &InstallPackage) -> Effect {
+    if !matches!(host.find(run).await, Ok(RunState::Ended(_) | RunState::Nothing)) {
+        return Effect::Unknown;
+    }
     match database.has(&step.package).await {
         Ok(true) => Effect::Done,
         // rpm may have left files of an interrupted transaction.

@@ -12,6 +12,7 @@ use crate::{
     steps::values::PackageRef,
 };
 use std::{
+    os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
     process::{Output, Stdio},
     time::Duration,
@@ -42,12 +43,26 @@ impl<'a> RpmDatabase<'a> {
         })?;
         let database = Self { settings, rpm };
         if settings.is_nested() && !database.has_files() {
-            let dir = database.dir();
-            std::fs::create_dir_all(&dir)
-                .map_err(|error| broken(format!("{} could not be made", dir.display())).because(error))?;
-            database.run(&["--initdb"]).await?;
+            database.create().await?;
         }
         Ok(database)
+    }
+
+    /// Makes the database beside its place and then puts it there as a whole: one that was broken off counts for nothing.
+    async fn create(&self) -> Result<(), StepError> {
+        let dir = self.dir();
+        let failed = |error| broken(format!("{} could not be made", dir.display())).because(error);
+        let parent = dir.parent().unwrap_or(&dir);
+        std::fs::create_dir_all(parent).map_err(failed)?;
+        let fresh = tempfile::Builder::new().prefix(".rpm-").tempdir_in(parent).map_err(failed)?;
+        let path = fresh.path().to_string_lossy().into_owned();
+        self.run_at(&["--dbpath".into(), path], &["--initdb"]).await?;
+        std::fs::set_permissions(fresh.path(), std::fs::Permissions::from_mode(0o755)).map_err(failed)?;
+        match std::fs::rename(fresh.path(), &dir) {
+            // Somebody was first.
+            Err(_) if self.has_files() => Ok(()),
+            renamed => renamed.map_err(failed),
+        }
     }
 
     fn dir(&self) -> PathBuf {
@@ -77,8 +92,12 @@ impl<'a> RpmDatabase<'a> {
     }
 
     async fn run(&self, arguments: &[&str]) -> Result<Output, StepError> {
+        self.run_at(&self.place(), arguments).await
+    }
+
+    async fn run_at(&self, place: &[String], arguments: &[&str]) -> Result<Output, StepError> {
         let child = tokio::process::Command::new(&self.rpm)
-            .args(self.place())
+            .args(place)
             .args(arguments)
             .env_clear()
             .envs(self.environment())

@@ -87,6 +87,8 @@ struct Starting<'a> {
     run: &'a str,
     passwords: &'a Passwords<'a>,
     log: LogOfStart,
+    /// This operation has started it: if it does not serve, it is stopped. Somebody else's goes on.
+    ours: bool,
     context: &'a StepContext,
 }
 
@@ -99,7 +101,7 @@ pub(in crate::agent::host) async fn execute(
     let passwords = &Passwords::of(context)?;
     let earlier = read_identity(context.identity.as_deref());
     if let Some(earlier) = &earlier {
-        let starting = Starting { host, step, run: &earlier.run, passwords, log: earlier.log, context };
+        let starting = Starting { host, step, run: &earlier.run, passwords, log: earlier.log, ours: true, context };
         match host.find(&earlier.run).await? {
             state @ (RunState::Running(_) | RunState::Between) => {
                 context.log.line(&format!("obproxy runs{} since before the agent's restart", as_pid(&state)));
@@ -126,7 +128,7 @@ pub(in crate::agent::host) async fn execute(
         if state.lives() {
             context.log.line(&format!("obproxy runs already{}", as_pid(&state)));
             let log = LogOfStart::begin(&dir);
-            let starting = Starting { host, step, run: &record.run, passwords, log, context };
+            let starting = Starting { host, step, run: &record.run, passwords, log, ours: false, context };
             return starting.serve().await.map(|()| Done::already());
         }
     }
@@ -166,7 +168,7 @@ pub(in crate::agent::host) async fn execute(
     let started = runs::start(&*host.supervisor, &run_dir, &launch, GRACE, context, "the start of obproxy").await;
     started.map_err(|error| error.leaving(Effect::Unknown))?;
     context.confirm_identity().await?;
-    Starting { host, step, run: &run, passwords, log, context }.serve().await.map(|()| Done::made())
+    Starting { host, step, run: &run, passwords, log, ours: true, context }.serve().await.map(|()| Done::made())
 }
 
 fn as_pid(state: &RunState) -> String {
@@ -207,8 +209,13 @@ enum Look {
 }
 
 impl Starting<'_> {
-    /// Waits until the proxy serves; if it does not, nothing of it runs any more.
+    /// Waits until the proxy serves; if it does not, nothing of it runs any more, unless it is not of this operation.
     async fn serve(&self) -> Result<(), StepError> {
+        let served = self.wait().await;
+        served.map_err(|error| error.leaving(if self.ours { Effect::Done } else { Effect::None }))
+    }
+
+    async fn wait(&self) -> Result<(), StepError> {
         let (host, context) = (self.host, self.context);
         let run_dir = runs::dir(&host.settings, self.run);
         let end = runs::deadline(context);
@@ -249,8 +256,10 @@ impl Starting<'_> {
                 () = sleep(POLL) => {}
             }
         };
-        host.supervisor.stop(&run_dir, GRACE).await.map_err(failed("the stop of obproxy"))?;
-        Err(error.leaving(Effect::Done))
+        if self.ours {
+            host.supervisor.stop(&run_dir, GRACE).await.map_err(failed("the stop of obproxy"))?;
+        }
+        Err(error)
     }
 
     /// `let_in` is when root@proxysys was let in for the first time.

@@ -239,7 +239,8 @@ async fn replace(
         log: context.log.path().unwrap_or_else(|| run_dir.join("log")),
     };
     let steady = steady(context);
-    runs::start(&*host.supervisor, &run_dir, &launch, GRACE, &steady, "the start of the exchange").await?;
+    let started = runs::start(&*host.supervisor, &run_dir, &launch, GRACE, &steady, "the start of the exchange").await;
+    started.map_err(|error| error.leaving(Effect::Unknown))?;
     context.confirm_identity().await?;
     let lost = || {
         StepError::new("INTERRUPTED", "the exchange of the agent ended without a verdict", "retry the subtask")

@@ -154,12 +154,7 @@ pub(super) fn peek(run_dir: &Path, unit: &str) -> io::Result<Option<ProcessId>> 
     if run_dir.join(OUTCOME).exists() {
         return Ok(None);
     }
-    let processes = processes(run_dir)?;
-    Ok(match unit_helper::main_pid(unit)? {
-        Some(pid) => processes.into_iter().find(|process| process.pid == pid),
-        // A unit of a version that had no such file, or one that has not started yet.
-        None => processes.into_iter().next(),
-    })
+    unit_helper::main_process(unit, processes(run_dir)?)
 }
 
 pub(super) async fn keep(bus: &Bus, run_dir: &Path, unit: &str) -> io::Result<()> {

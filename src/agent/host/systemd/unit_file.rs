@@ -121,7 +121,8 @@ impl UnitFile {
             let words = [text(helper)?, unit_helper::SUBCOMMAND, task.as_str(), &service.to_string()].map(quoted);
             io::Result::Ok(format!("{as_root}{}", words.join(" ")))
         };
-        let _ = writeln!(unit, "ExecStartPre={}", helped(unit_helper::Task::Pause)?);
+        // A pause that cannot be made keeps no proxy down.
+        let _ = writeln!(unit, "ExecStartPre=-{}", helped(unit_helper::Task::Pause)?);
         let _ = writeln!(unit, "ExecStart={command}");
         let _ = writeln!(unit, "ExecStartPost={}", helped(unit_helper::Task::NoteMainProcess)?);
         // What obproxy ends with when it is told to end (X2).
@@ -248,7 +249,7 @@ mod tests {
         for line in [
             "Type=forking",
             "PIDFile=/run/oblet-agent/obproxy@2883.pid",
-            r#"ExecStartPre=+"/var/lib/oblet-agent/helper" "unit" "pause" "obproxy@2883""#,
+            r#"ExecStartPre=-+"/var/lib/oblet-agent/helper" "unit" "pause" "obproxy@2883""#,
             r#"ExecStartPost=+"/var/lib/oblet-agent/helper" "unit" "note-main-process" "obproxy@2883""#,
             "SuccessExitStatus=1",
             "StartLimitIntervalSec=0",

@@ -13,6 +13,7 @@ const CLD_KILLED: i32 = 2;
 const CLD_DUMPED: i32 = 3;
 /// A process without a parent that would learn how it ended.
 const ENDED_AT_ONCE: &str = "its process ended as soon as it had gone to the background";
+const NO_PROGRAM: &str = "the program cannot be executed (No such file, or no permission)";
 /// What systemd's own child ends with when it cannot execute the program.
 const NOT_EXECUTED: i32 = 203;
 
@@ -134,6 +135,10 @@ impl UnitStatus {
     /// Why a start has left systemd without a process to follow.
     fn no_main_process(&self) -> RunOutcome {
         match self.commands.iter().find(|command| (command.code, command.status) != (CLD_EXITED, 0)) {
+            // From env(1), which puts the program in its place.
+            Some(Command { step: Step::Program, code: CLD_EXITED, status: status @ (126 | 127) }) => {
+                RunOutcome::NotStarted(format!("{NO_PROGRAM}, status {status}"))
+            }
             // It did not even go to the background.
             Some(Command { step: Step::Program, code, status }) => ended(*code, *status),
             Some(Command { step: Step::After, code: CLD_EXITED, status: NOT_EXECUTED }) => RunOutcome::NotStarted(
@@ -154,7 +159,7 @@ impl UnitStatus {
             Some(RunOutcome::ExitCode(code @ 200..=243)) => {
                 let what = match code {
                     200 => "the working directory cannot be entered",
-                    NOT_EXECUTED => "the program cannot be executed (No such file, or no permission)",
+                    NOT_EXECUTED => NO_PROGRAM,
                     209 => "the log cannot be opened",
                     216 | 217 => "the user cannot be taken on",
                     _ => "systemd could not prepare the process",
@@ -202,6 +207,7 @@ mod tests {
         assert_eq!(start(Step::Program, CLD_KILLED, 9), RunOutcome::Signal(9));
         for (step, status, said) in [
             (Step::Program, NOT_EXECUTED, "No such file"),
+            (Step::Program, 127, "No such file"),
             (Step::After, NOT_EXECUTED, "noexec"),
             (Step::After, 1, "ended as soon as"),
         ] {

@@ -95,6 +95,8 @@ async fn lab_the_pause_before_each_further_start_grows_and_a_stop_need_not_wait_
     systemctl(&["stop", &place.unit]);
     assert!(asked.elapsed() < Duration::from_secs(2), "{:?}", asked.elapsed());
     assert_eq!(property(&place.unit, "ActiveState"), "inactive");
+    place.supervisor.stop(&run, Duration::ZERO).await.unwrap();
+    assert!(!helper_file(&place, "starts").exists(), "nothing is left of a unit that was taken away");
 }
 
 #[tokio::test]
@@ -217,7 +219,7 @@ async fn lab_a_unit_of_an_earlier_version_is_found_and_stopped() {
     systemctl(&["enable", "--now", &place.unit]);
     let process = place.running(&run).await;
     assert_eq!(place.supervisor.peek(&run).unwrap(), Some(process.clone()));
-    assert_eq!(place.supervisor.processes(&run).unwrap(), [process.clone()]);
+    assert_eq!(place.supervisor.processes(&run).unwrap(), vec![process.clone()]);
     place.supervisor.keep(&run).await.unwrap();
     assert_eq!(fs::read_to_string(unit_file(&place)).unwrap(), text, "it is kept already");
     systemctl(&["stop", &place.unit]);

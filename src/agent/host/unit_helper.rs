@@ -63,7 +63,7 @@ pub(super) fn pid_file(service: &ServiceName) -> PathBuf {
 
 /// The main process among those of a unit, the oldest first; none while the unit is about to start.
 pub(super) fn main_process(unit: &str, processes: Vec<ProcessId>) -> io::Result<Option<ProcessId>> {
-    let service = unit.strip_prefix("oblet-").and_then(|rest| rest.strip_suffix(".service")).unwrap_or(unit);
+    let service = service_of(unit);
     if let Some(text) = read_text(&file(service, "pid"))? {
         let pid = text.trim().parse::<i32>().ok();
         return Ok(processes.into_iter().find(|process| Some(process.pid) == pid));
@@ -84,8 +84,12 @@ fn is_program(process: &ProcessId) -> bool {
 }
 
 /// A service that is set up anew does not wait for what an earlier one of its name has done.
-pub(super) fn forget(service: &ServiceName) -> io::Result<()> {
-    remove(&file(&service.to_string(), "starts"))
+pub(super) fn forget(unit: &str) -> io::Result<()> {
+    remove(&file(service_of(unit), "starts"))
+}
+
+fn service_of(unit: &str) -> &str {
+    unit.strip_prefix("oblet-").and_then(|rest| rest.strip_suffix(".service")).unwrap_or(unit)
 }
 
 /// Puts a copy of the agent to where the units find it, beside the directory of all runs, unless it is there already.

@@ -100,7 +100,7 @@ pub(super) async fn start(
     if !claim_json(&run_dir.join(CLAIM), &Claim::Unit(unit.clone()))? {
         return shimmed::is_open(run_dir).map(drop);
     }
-    unit_helper::forget(name)?;
+    unit_helper::forget(&unit)?;
     write_text(&unit_file::path(&unit), file.text(), 0o644)?;
     // Enabled before it starts: systemd keeps what it knows of a unit only as long as another one refers to it.
     bus.enable(&unit).await?;
@@ -203,6 +203,7 @@ async fn take_away(bus: &Bus, unit: &str) -> io::Result<()> {
     if file.exists() {
         bus.disable(unit).await?;
         remove(&file)?;
+        unit_helper::forget(unit)?;
     }
     bus.reload().await?;
     Ok(bus.reset_failed(unit).await?)

@@ -8,4 +8,7 @@
 
 mod place;
 mod promises;
+mod restarts;
+mod secluded;
+mod systemctl;
 mod units;

@@ -16,6 +16,11 @@ use std::{
 
 static PORTS: AtomicU16 = AtomicU16::new(20_000);
 
+/// Goes to the background as obproxy does, and stays in the foreground with the same flag. `$0` is the script.
+const LIKE_OBPROXY: &str = r#"for last; do :; done
+if [ "$last" = -N ]; then exec /bin/sh -c "$0" sh "$@"; fi
+setsid /bin/sh -c "$0" sh "$@" &"#;
+
 pub(crate) fn is_systemd() -> bool {
     match env::var("OBLET_TEST_SUPERVISOR").as_deref() {
         Ok("systemd") => true,
@@ -34,17 +39,25 @@ pub(crate) fn without_systemd() -> bool {
 pub(crate) struct Place {
     dir: tempfile::TempDir,
     pub(crate) supervisor: Box<dyn Supervisor>,
-    service: ServiceName,
+    pub(crate) service: ServiceName,
     pub(crate) unit: String,
+}
+
+/// The `oblet-agent` under test.
+pub(crate) fn agent() -> PathBuf {
+    env::var_os("OBLET_TEST_AGENT").unwrap_or(env!("CARGO_BIN_EXE_oblet-agent").into()).into()
 }
 
 /// A supervisor as after a start of the agent.
 pub(crate) fn supervisor() -> Box<dyn Supervisor> {
-    let agent = env::var_os("OBLET_TEST_AGENT").unwrap_or(env!("CARGO_BIN_EXE_oblet-agent").into());
+    supervisor_of(agent())
+}
+
+pub(crate) fn supervisor_of(agent: PathBuf) -> Box<dyn Supervisor> {
     if is_systemd() {
-        Box::new(SystemdSupervisor::with_agent(agent.into()))
+        Box::new(SystemdSupervisor::with_agent(agent))
     } else {
-        Box::new(DirectSupervisor::with_agent(agent.into()))
+        Box::new(DirectSupervisor::with_agent(agent))
     }
 }
 
@@ -85,9 +98,18 @@ impl Place {
         }
     }
 
+    /// The script begins when the start has been seen to succeed, so that under systemd its process is known by then; every
+    /// further start of the service finds it begun.
     pub(crate) fn service(&self, script: &str) -> Launch {
+        let started = self.path("started");
+        self.hasty_service(&format!("until [ -e {} ]; do sleep 0.02; done\n{script}", started.display()))
+    }
+
+    /// The script begins at once.
+    pub(crate) fn hasty_service(&self, script: &str) -> Launch {
         let kind = Kind::Service { name: self.service.clone(), foreground: vec!["-N".into()] };
-        Launch { kind, ..self.job(script) }
+        let arguments = vec!["-c".into(), LIKE_OBPROXY.into(), script.into()];
+        Launch { kind, arguments, ..self.job("") }
     }
 
     /// A job and a service, each in a run of its own.
@@ -98,6 +120,9 @@ impl Place {
     pub(crate) async fn start(&self, run: &Path, launch: &Launch) {
         fs::create_dir_all(self.path("runs")).unwrap();
         self.supervisor.start(run, launch).await.unwrap();
+        if matches!(launch.kind, Kind::Service { .. }) {
+            fs::write(self.path("started"), "").unwrap();
+        }
     }
 
     pub(crate) async fn running(&self, run: &Path) -> ProcessId {

@@ -1,7 +1,7 @@
 //! Promises that do not depend on who starts a process.
 
-use crate::place::{Place, SECRET, supervisor, until};
-use oblet::agent::host::{Launch, RunOutcome, RunState};
+use crate::place::{Place, is_systemd, supervisor, until};
+use oblet::agent::host::{Kind, Launch, RunOutcome, RunState};
 use std::{
     fs,
     os::unix::fs::{MetadataExt as _, PermissionsExt as _},
@@ -28,13 +28,37 @@ async fn every_argument_arrives_as_it_was_given() {
     let place = Place::new();
     let odd = ["%i %%", "$HOME ${HOME} $$", r#"a "b" 'c' \d\x41"#, "", " blanks ", "two\nlines", "tab\there", ";", "é"];
     for (run, launch) in place.both("") {
-        let mut arguments = vec!["-c".to_owned(), r#"printf '[%s]' "$@""#.to_owned(), "sh".to_owned()];
-        arguments.extend(odd.map(String::from));
-        place.start(&run, &Launch { arguments, ..launch }).await;
+        let is_job = matches!(launch.kind, Kind::Job);
+        let print = r#"printf '[%s]' "$@""#;
+        let mut launch = if is_job { place.job(print) } else { place.service(print) };
+        launch.arguments.extend(is_job.then(|| "sh".to_owned()));
+        launch.arguments.extend(odd.map(String::from));
+        place.start(&run, &launch).await;
         assert_eq!(place.outcome(&run).await, RunOutcome::ExitCode(0));
-        assert_eq!(place.read("log"), odd.map(|argument| format!("[{argument}]")).concat());
+        let foreground = if is_job || is_systemd() { "" } else { "[-N]" };
+        assert_eq!(place.read("log"), odd.map(|argument| format!("[{argument}]")).concat() + foreground);
         fs::remove_file(place.path("log")).unwrap();
     }
+}
+
+/// Under systemd a service has begun when its process is known. One that ended before has no exit code that anybody could
+/// learn, for it had no parent any more.
+#[tokio::test]
+async fn a_service_that_ends_at_once_was_not_started_or_says_how_it_ended() {
+    let place = Place::new();
+    let (background, foreground) = (place.run("background"), place.run("foreground"));
+    let behind_it = Launch { arguments: vec!["-c".into(), "(exit 3)& wait".into()], ..place.hasty_service("") };
+    place.start(&background, &behind_it).await;
+    let outcome = place.outcome(&background).await;
+    if is_systemd() {
+        assert!(matches!(&outcome, RunOutcome::NotStarted(why) if why.contains("ended as soon as")), "{outcome:?}");
+    } else {
+        assert_eq!(outcome, RunOutcome::ExitCode(0));
+    }
+    // What did not even go to the background has a parent.
+    let launch = Launch { arguments: vec!["-c".into(), "exit 3".into()], ..place.hasty_service("") };
+    place.start(&foreground, &launch).await;
+    assert_eq!(place.outcome(&foreground).await, RunOutcome::ExitCode(3));
 }
 
 #[tokio::test]
@@ -126,22 +150,35 @@ async fn stopping_what_never_began_is_no_failure() {
 }
 
 #[tokio::test]
-async fn a_program_gets_its_own_environment_and_no_secret_gets_into_a_file() {
+async fn a_program_gets_the_environment_of_its_launch_and_nothing_else() {
     let place = Place::new();
-    let [(job_run, job), (service_run, service)] = place.both("/usr/bin/env; exec sleep 600");
-    place.start(&job_run, &Launch { arguments: vec!["-c".into(), "exec /usr/bin/env".into()], ..job }).await;
-    assert_eq!(place.outcome(&job_run).await, RunOutcome::ExitCode(0));
-    // A shell of its own accord adds the last three.
-    let names = place.read("log").lines().map(|line| line.split('=').next().unwrap().to_owned()).collect::<Vec<_>>();
-    let strange = names.iter().find(|name| !["PATH", "PWD", "SHLVL", "_", "OLDPWD"].contains(&name.as_str()));
-    assert_eq!(strange, None, "a job has exactly the environment that it was given");
-
-    place.start(&service_run, &service).await;
-    until("the environment", || place.read("log").contains(&format!("SECRET={SECRET}\n"))).await;
-    for file in fs::read_dir(&service_run).unwrap() {
-        assert!(!fs::read_to_string(file.unwrap().path()).unwrap().contains(SECRET));
+    let variables = ["PATH", "HOME", "OBPROXY_ROOT", "LD_LIBRARY_PATH"];
+    let value = |name: &str| if name == "PATH" { "/usr/bin:/bin".into() } else { format!("/srv/a b/%n/{name}") };
+    let environment: Vec<(String, String)> = variables.map(|name| (name.to_owned(), value(name))).into();
+    for (run, launch) in place.both("exec sleep 600") {
+        place.start(&run, &Launch { environment: environment.clone(), ..launch }).await;
+        let process = place.running(&run).await;
+        let held = || {
+            let held = fs::read(format!("/proc/{}/environ", process.pid)).unwrap();
+            String::from_utf8(held).unwrap().split_terminator('\0').map(String::from).collect::<Vec<_>>()
+        };
+        // Between fork and execution a process holds what its parent does.
+        until("the program", || {
+            fs::read_to_string(format!("/proc/{}/comm", process.pid)).is_ok_and(|name| name == "sleep\n")
+        })
+        .await;
+        let held = held();
+        for (name, value) in &environment {
+            assert!(held.contains(&format!("{name}={value}")), "{name} is not in {held:?}");
+        }
+        let names = held.iter().map(|variable| variable.split('=').next().unwrap());
+        // A shell adds these of its own accord.
+        let mut known = vec!["PWD", "SHLVL", "_", "OLDPWD"];
+        known.extend(variables);
+        let strange: Vec<&str> = names.filter(|name| !known.contains(name)).collect();
+        assert!(strange.is_empty(), "{strange:?}");
+        assert_eq!(fs::metadata(&run).unwrap().permissions().mode() & 0o777, 0o700);
     }
-    assert_eq!(fs::metadata(&service_run).unwrap().permissions().mode() & 0o777, 0o700);
 }
 
 #[tokio::test]

@@ -96,7 +96,8 @@ pub fn main() -> ExitCode {
         let _ = writeln!(io::stderr(), "usage: oblet-agent shim <run_dir>");
         return ExitCode::from(64);
     };
-    match run(Path::new(&run_dir)) {
+    // A secluded run changes its working directory.
+    match std::path::absolute(&run_dir).and_then(|run_dir| run(&run_dir)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             let _ = writeln!(io::stderr(), "shim of {}: {error}", run_dir.display());

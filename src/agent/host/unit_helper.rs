@@ -8,6 +8,7 @@
 
 use super::{
     durable::{read_text, remove, write_text},
+    process::ProcessId,
     supervisor::ServiceName,
     systemd::cgroup,
 };
@@ -31,8 +32,9 @@ const COPY: &str = "unit-helper";
 /// A service that has lived for so long begins anew with the shortest pause.
 const STEADY: Duration = Duration::from_secs(60);
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
-/// The program has gone to the background before this helper is started; this is for a machine under heavy load.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// The program has gone to the background before this helper is started. A list of processes may still miss all of one that
+/// forks and ends at that very moment, so an empty one is looked at again.
+const PATIENCE: Duration = Duration::from_millis(500);
 const POLL: Duration = Duration::from_millis(20);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,15 +61,35 @@ pub(super) fn pid_file(service: &ServiceName) -> PathBuf {
     file(&service.to_string(), "pid")
 }
 
-/// What the file of a unit says; none before its first start.
-pub(super) fn main_pid(unit: &str) -> io::Result<Option<i32>> {
-    let service = unit.strip_prefix("oblet-").and_then(|rest| rest.strip_suffix(".service")).unwrap_or(unit);
-    Ok(read_text(&file(service, "pid"))?.and_then(|text| text.trim().parse().ok()))
+/// The main process among those of a unit, the oldest first; none while the unit is about to start.
+pub(super) fn main_process(unit: &str, processes: Vec<ProcessId>) -> io::Result<Option<ProcessId>> {
+    let service = service_of(unit);
+    if let Some(text) = read_text(&file(service, "pid"))? {
+        let pid = text.trim().parse::<i32>().ok();
+        return Ok(processes.into_iter().find(|process| Some(process.pid) == pid));
+    }
+    // systemd removes the file of a service that has ended, and the pause before the next start comes first.
+    if file(service, "starts").exists() {
+        return Ok(None);
+    }
+    // A unit of a version without these files; or systemd is older than 235 and has removed their directory when the agent
+    // ended, which it belongs to.
+    Ok(processes.into_iter().find(is_program))
+}
+
+/// Neither this helper nor what is about to become it: systemd names its children so until they execute.
+fn is_program(process: &ProcessId) -> bool {
+    let name = fs::read_to_string(format!("/proc/{}/comm", process.pid)).unwrap_or_default();
+    !name.is_empty() && name.trim() != COPY && !name.starts_with('(')
 }
 
 /// A service that is set up anew does not wait for what an earlier one of its name has done.
-pub(super) fn forget(service: &ServiceName) -> io::Result<()> {
-    remove(&file(&service.to_string(), "starts"))
+pub(super) fn forget(unit: &str) -> io::Result<()> {
+    remove(&file(service_of(unit), "starts"))
+}
+
+fn service_of(unit: &str) -> &str {
+    unit.strip_prefix("oblet-").and_then(|rest| rest.strip_suffix(".service")).unwrap_or(unit)
 }
 
 /// Puts a copy of the agent to where the units find it, beside the directory of all runs, unless it is there already.
@@ -85,12 +107,25 @@ pub(super) fn install(agent: &Path, run_dir: &Path) -> io::Result<PathBuf> {
     let mut file = tempfile::Builder::new().prefix(".new-").tempfile_in(dir)?;
     io::copy(&mut program, file.as_file_mut())?;
     file.as_file().set_permissions(fs::Permissions::from_mode(0o755))?;
+    keep_label(&program, file.as_file());
     // By its time a copy is known for one of this very program.
     file.as_file().set_modified(program.metadata()?.modified()?)?;
     file.as_file().sync_all()?;
     file.persist(&copy).map_err(|error| error.error)?;
     fs::File::open(dir)?.sync_all()?;
     Ok(copy)
+}
+
+/// SELinux lets systemd execute what is labelled as a program, and files below /var/lib are not. Where there is no SELinux
+/// there is no label, or nobody may set it, and nobody asks for it.
+fn keep_label(program: &fs::File, copy: &fs::File) {
+    const LABEL: &str = "security.selinux";
+    let mut label = [0; 256];
+    if let Ok(length) = rustix::fs::fgetxattr(program, LABEL, &mut label)
+        && let Some(label) = label.get(..length)
+    {
+        let _ = rustix::fs::fsetxattr(copy, LABEL, label, rustix::fs::XattrFlags::empty());
+    }
 }
 
 /// Entry point of `oblet-agent unit TASK SERVICE`.
@@ -152,9 +187,12 @@ fn pause(service: &str) -> io::Result<()> {
     let path = file(service, "starts");
     let uptime = procfs::Uptime::current().map_err(io::Error::other)?.uptime;
     // A file that cannot be read costs nothing but the pause.
-    let earlier = read_text(&path)?.and_then(|text| Starts::parse(&text));
+    let earlier = read_text(&path).ok().flatten().and_then(|text| Starts::parse(&text));
     let (next, pause) = Starts::next(earlier, Duration::from_secs_f64(uptime));
     write_text(&path, &next.text(), 0o600)?;
+    // systemd reads the file as soon as the program has gone to the background, and believes one that an earlier life has
+    // left, whosever process has that number by now.
+    remove(&file(service, "pid"))?;
     sleep(pause);
     Ok(())
 }
@@ -166,7 +204,8 @@ fn note_main_process(service: &str) -> io::Result<()> {
     let end = Instant::now() + PATIENCE;
     loop {
         // The program was there before this helper, and its first parent is gone.
-        if let Some(main) = cgroup::processes(&group).into_iter().find(|process| process.pid != own) {
+        let others = cgroup::processes(&group).into_iter();
+        if let Some(main) = others.filter(|process| process.pid != own).find(is_program) {
             return write_text(&file(service, "pid"), &format!("{}\n", main.pid), 0o644);
         }
         if Instant::now() > end {

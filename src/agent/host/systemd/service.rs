@@ -100,7 +100,7 @@ pub(super) async fn start(
     if !claim_json(&run_dir.join(CLAIM), &Claim::Unit(unit.clone()))? {
         return shimmed::is_open(run_dir).map(drop);
     }
-    unit_helper::forget(name)?;
+    unit_helper::forget(&unit)?;
     write_text(&unit_file::path(&unit), file.text(), 0o644)?;
     // Enabled before it starts: systemd keeps what it knows of a unit only as long as another one refers to it.
     bus.enable(&unit).await?;
@@ -154,12 +154,7 @@ pub(super) fn peek(run_dir: &Path, unit: &str) -> io::Result<Option<ProcessId>> 
     if run_dir.join(OUTCOME).exists() {
         return Ok(None);
     }
-    let processes = processes(run_dir)?;
-    Ok(match unit_helper::main_pid(unit)? {
-        Some(pid) => processes.into_iter().find(|process| process.pid == pid),
-        // A unit of a version that had no such file, or one that has not started yet.
-        None => processes.into_iter().next(),
-    })
+    unit_helper::main_process(unit, processes(run_dir)?)
 }
 
 pub(super) async fn keep(bus: &Bus, run_dir: &Path, unit: &str) -> io::Result<()> {
@@ -208,6 +203,7 @@ async fn take_away(bus: &Bus, unit: &str) -> io::Result<()> {
     if file.exists() {
         bus.disable(unit).await?;
         remove(&file)?;
+        unit_helper::forget(unit)?;
     }
     bus.reload().await?;
     Ok(bus.reset_failed(unit).await?)

@@ -11,6 +11,11 @@ use zbus::OwnedVariant;
 const CLD_EXITED: i32 = 1;
 const CLD_KILLED: i32 = 2;
 const CLD_DUMPED: i32 = 3;
+/// A process without a parent that would learn how it ended.
+const ENDED_AT_ONCE: &str = "its process ended as soon as it had gone to the background";
+const NO_PROGRAM: &str = "the program cannot be executed (No such file, or no permission)";
+/// What systemd's own child ends with when it cannot execute the program.
+const NOT_EXECUTED: i32 = 203;
 
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct UnitStatus {
@@ -24,12 +29,37 @@ pub(super) struct UnitStatus {
     pub(super) main_pid: u32,
     /// In microseconds since boot; 0 if no process was ever started in this boot.
     pub(super) started: u64,
+    /// How the commands of its last start ended, in their order; those that have not run are left out.
+    pub(super) commands: Vec<Command>,
     /// Another one for each start of the unit; empty where systemd is older than 232.
     pub(super) invocation: String,
     pub(super) control_group: String,
     pub(super) has_job: bool,
     /// Its file has changed since systemd read it.
     pub(super) needs_reload: bool,
+}
+
+/// A command of a start that has ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Command {
+    step: Step,
+    code: i32,
+    status: i32,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Step {
+    Program,
+    After,
+}
+
+/// Path, arguments, whether a failure is ignored, four times, process, and how it ended.
+type ExecCommand = (String, Vec<String>, bool, u64, u64, u64, u64, u32, i32, i32);
+
+fn commands(properties: &HashMap<String, OwnedVariant>, step: Step, name: &str) -> Vec<Command> {
+    let listed = properties.get(name).and_then(|list| Vec::<ExecCommand>::try_from(list.try_clone().ok()?).ok());
+    let ended = listed.unwrap_or_default().into_iter().filter(|(.., code, _)| *code != 0);
+    ended.map(|(.., code, status)| Command { step, code, status }).collect()
 }
 
 fn get<T>(properties: &HashMap<String, OwnedVariant>, name: &str) -> T
@@ -45,7 +75,10 @@ impl From<&HashMap<String, OwnedVariant>> for UnitStatus {
         let invocation: Vec<u8> = get(properties, "InvocationID");
         let job =
             properties.get("Job").and_then(|job| <(u32, zbus::OwnedObjectPath)>::try_from(job.try_clone().ok()?).ok());
+        let mut commands_of_start = commands(properties, Step::Program, "ExecStart");
+        commands_of_start.extend(commands(properties, Step::After, "ExecStartPost"));
         Self {
+            commands: commands_of_start,
             load_state: get(properties, "LoadState"),
             active_state: get(properties, "ActiveState"),
             result: get(properties, "Result"),
@@ -58,6 +91,14 @@ impl From<&HashMap<String, OwnedVariant>> for UnitStatus {
             needs_reload: get(properties, "NeedDaemonReload"),
             has_job: job.is_some_and(|(id, _)| id != 0),
         }
+    }
+}
+
+fn ended(code: i32, status: i32) -> RunOutcome {
+    match code {
+        CLD_EXITED => RunOutcome::ExitCode(status),
+        CLD_KILLED | CLD_DUMPED => RunOutcome::Signal(status),
+        _ => RunOutcome::Lost,
     }
 }
 
@@ -86,13 +127,29 @@ impl UnitStatus {
     pub(super) fn outcome(&self) -> Option<RunOutcome> {
         if self.started == 0 {
             let failed = !matches!(self.result.as_str(), "" | "success");
-            return failed.then(|| RunOutcome::NotStarted(format!("systemd says {}", self.result)));
+            return failed.then(|| self.no_main_process());
         }
-        Some(match self.code {
-            CLD_EXITED => RunOutcome::ExitCode(self.status),
-            CLD_KILLED | CLD_DUMPED => RunOutcome::Signal(self.status),
-            _ => RunOutcome::Lost,
-        })
+        Some(ended(self.code, self.status))
+    }
+
+    /// Why a start has left systemd without a process to follow.
+    fn no_main_process(&self) -> RunOutcome {
+        match self.commands.iter().find(|command| (command.code, command.status) != (CLD_EXITED, 0)) {
+            // From env(1), which puts the program in its place.
+            Some(Command { step: Step::Program, code: CLD_EXITED, status: status @ (126 | 127) }) => {
+                RunOutcome::NotStarted(format!("{NO_PROGRAM}, status {status}"))
+            }
+            // It did not even go to the background.
+            Some(Command { step: Step::Program, code, status }) => ended(*code, *status),
+            Some(Command { step: Step::After, code: CLD_EXITED, status: NOT_EXECUTED }) => RunOutcome::NotStarted(
+                "the agent's helper beside its state could not be executed (is that file system mounted noexec?)"
+                    .into(),
+            ),
+            Some(Command { step: Step::After, .. }) => RunOutcome::NotStarted(ENDED_AT_ONCE.into()),
+            // The file was written, and its process gone before systemd read it.
+            None if self.result == "protocol" => RunOutcome::NotStarted(ENDED_AT_ONCE.into()),
+            None => RunOutcome::NotStarted(format!("systemd says {}", self.result)),
+        }
     }
 
     /// How it ended if its start failed: systemd uses exit codes of its own for what it could not do.
@@ -102,7 +159,7 @@ impl UnitStatus {
             Some(RunOutcome::ExitCode(code @ 200..=243)) => {
                 let what = match code {
                     200 => "the working directory cannot be entered",
-                    203 => "the program cannot be executed (No such file, or no permission)",
+                    NOT_EXECUTED => NO_PROGRAM,
                     209 => "the log cannot be opened",
                     216 | 217 => "the user cannot be taken on",
                     _ => "systemd could not prepare the process",
@@ -118,18 +175,18 @@ impl UnitStatus {
 mod tests {
     use super::*;
 
-    fn ended(code: i32, status: i32) -> UnitStatus {
+    fn unit(code: i32, status: i32) -> UnitStatus {
         let failed = UnitStatus { active_state: "failed".into(), started: 7, ..UnitStatus::default() };
         UnitStatus { code, status, result: "exit-code".into(), ..failed }
     }
 
     #[test]
     fn the_end_of_the_main_process_is_the_outcome() {
-        assert_eq!(ended(CLD_EXITED, 3).outcome(), Some(RunOutcome::ExitCode(3)));
-        assert_eq!(ended(CLD_KILLED, 9).outcome(), Some(RunOutcome::Signal(9)));
-        assert_eq!(ended(CLD_DUMPED, 11).outcome(), Some(RunOutcome::Signal(11)));
-        assert_eq!(ended(0, 0).outcome(), Some(RunOutcome::Lost));
-        assert_eq!(ended(CLD_EXITED, 3).life(), None);
+        assert_eq!(unit(CLD_EXITED, 3).outcome(), Some(RunOutcome::ExitCode(3)));
+        assert_eq!(unit(CLD_KILLED, 9).outcome(), Some(RunOutcome::Signal(9)));
+        assert_eq!(unit(CLD_DUMPED, 11).outcome(), Some(RunOutcome::Signal(11)));
+        assert_eq!(unit(0, 0).outcome(), Some(RunOutcome::Lost));
+        assert_eq!(unit(CLD_EXITED, 3).life(), None);
     }
 
     #[test]
@@ -140,10 +197,32 @@ mod tests {
     }
 
     #[test]
+    fn a_start_without_a_main_process_is_explained_by_its_commands() {
+        let start = |step, code, status| {
+            let ended = Command { step: Step::Program, code: CLD_EXITED, status: 0 };
+            let commands = vec![ended, Command { step, code, status }];
+            UnitStatus { result: "exit-code".into(), commands, ..UnitStatus::default() }.failed_start().unwrap()
+        };
+        assert_eq!(start(Step::Program, CLD_EXITED, 3), RunOutcome::ExitCode(3));
+        assert_eq!(start(Step::Program, CLD_KILLED, 9), RunOutcome::Signal(9));
+        for (step, status, said) in [
+            (Step::Program, NOT_EXECUTED, "No such file"),
+            (Step::Program, 127, "No such file"),
+            (Step::After, NOT_EXECUTED, "noexec"),
+            (Step::After, 1, "ended as soon as"),
+        ] {
+            let outcome = start(step, CLD_EXITED, status);
+            assert!(matches!(&outcome, RunOutcome::NotStarted(why) if why.contains(said)), "{outcome:?}");
+        }
+        let missed = UnitStatus { result: "protocol".into(), ..UnitStatus::default() };
+        assert_eq!(missed.failed_start(), Some(RunOutcome::NotStarted(ENDED_AT_ONCE.into())));
+    }
+
+    #[test]
     fn codes_of_systemd_itself_mean_that_the_program_did_not_start() {
-        let missing = ended(CLD_EXITED, 203);
+        let missing = unit(CLD_EXITED, 203);
         assert!(matches!(missing.failed_start(), Some(RunOutcome::NotStarted(why)) if why.contains("No such")));
-        assert_eq!(ended(CLD_EXITED, 1).failed_start(), Some(RunOutcome::ExitCode(1)));
+        assert_eq!(unit(CLD_EXITED, 1).failed_start(), Some(RunOutcome::ExitCode(1)));
     }
 
     #[test]

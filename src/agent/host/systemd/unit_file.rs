@@ -25,6 +25,8 @@ const ONCE: &str = "\nRestart=no\n";
 const AGAIN: &str = "\nRestart=always\n";
 /// As units had it that were started again after a failure only.
 const AGAIN_AFTER_FAILURE: &str = "\nRestart=on-failure\n";
+/// The first systemd whose limit of starts is a setting of the unit, under another name.
+const LIMIT_OF_THE_UNIT: Version = Version(230);
 /// The first systemd that runs single commands of a unit with all privileges.
 const PRIVILEGED_COMMANDS: Version = Version(231);
 
@@ -84,14 +86,18 @@ impl UnitFile {
         version: Version,
     ) -> io::Result<Self> {
         let program = text(&launch.program)?;
-        // systemd replaces variables in the arguments only, and has no way to write this sign in the path.
-        if program.contains('$') || !program.starts_with('/') {
+        // What has this sign in it is a variable for env(1).
+        if program.contains('=') || !program.starts_with('/') {
             return Err(unfit("the path of the program"));
         }
-        let mut command = quoted(program);
-        for argument in &launch.arguments {
+        // Not Environment=, which holds for root's commands of the unit too: the run user may be able to exchange the
+        // directory that LD_LIBRARY_PATH names, and what root loads is root's power.
+        let variables = launch.environment.iter().map(|(name, value)| format!("{name}={value}"));
+        let words = variables.chain([program.to_owned()]).chain(launch.arguments.iter().cloned());
+        let mut command = String::from("/usr/bin/env -i");
+        for word in words {
             command.push(' ');
-            command.push_str(&quoted(&argument.replace('$', "$$")));
+            command.push_str(&quoted(&word.replace('$', "$$")));
         }
         let mut unit = String::new();
         // The key is read by this program only: systemd ignores what begins with X-.
@@ -113,6 +119,9 @@ impl UnitFile {
         // In a hot restart obproxy hands over to a child of its own. The unit goes on with it only if its main process is
         // told by a file (docs/facts/obproxy.md, H3 and H4); with every other type the child goes with its parent.
         let _ = writeln!(unit, "Type=forking\nPIDFile={}", plain(text(&unit_helper::pid_file(service))?)?);
+        if version < LIMIT_OF_THE_UNIT {
+            unit.push_str("StartLimitInterval=0\n");
+        }
         let as_root = if version >= PRIVILEGED_COMMANDS { "+" } else { "" };
         if as_root.is_empty() {
             unit.push_str("PermissionsStartOnly=true\n");
@@ -121,7 +130,8 @@ impl UnitFile {
             let words = [text(helper)?, unit_helper::SUBCOMMAND, task.as_str(), &service.to_string()].map(quoted);
             io::Result::Ok(format!("{as_root}{}", words.join(" ")))
         };
-        let _ = writeln!(unit, "ExecStartPre={}", helped(unit_helper::Task::Pause)?);
+        // A pause that cannot be made keeps no proxy down.
+        let _ = writeln!(unit, "ExecStartPre=-{}", helped(unit_helper::Task::Pause)?);
         let _ = writeln!(unit, "ExecStart={command}");
         let _ = writeln!(unit, "ExecStartPost={}", helped(unit_helper::Task::NoteMainProcess)?);
         // What obproxy ends with when it is told to end (X2).
@@ -130,9 +140,6 @@ impl UnitFile {
             let _ = writeln!(unit, "User={uid}\nGroup={gid}");
         }
         let _ = writeln!(unit, "WorkingDirectory={}", plain(text(&launch.directory)?)?);
-        for (name, value) in &launch.environment {
-            let _ = writeln!(unit, "Environment={}", quoted(&format!("{name}={value}")));
-        }
         if version >= EXEC_AND_APPEND {
             let log = plain(text(&launch.log)?)?;
             let _ = writeln!(unit, "StandardOutput=append:{log}\nStandardError=append:{log}");
@@ -230,9 +237,10 @@ mod tests {
         let lines: Vec<&str> = file.text().lines().collect();
         for line in [
             "Description=OBProxy odp on port 2883, 100%% managed by oblet",
-            r#"ExecStart="/opt/my proxy/bin/obproxy" "-o" "a=%%i,b=\"$$HOME\",c=\\x" "" "two\nlines""#,
-            r#"Environment="PATH=/bin:/a b""#,
-            r#"Environment="PERCENT=%%n$""#,
+            concat!(
+                r#"ExecStart=/usr/bin/env -i "PATH=/bin:/a b" "PERCENT=%%n$$" "/opt/my proxy/bin/obproxy""#,
+                r#" "-o" "a=%%i,b=\"$$HOME\",c=\\x" "" "two\nlines""#
+            ),
             "WorkingDirectory=/home/admin/ob proxy/2883",
             "StandardOutput=append:/var/log/oblet/obproxy@2883.out",
             "User=500",
@@ -248,20 +256,21 @@ mod tests {
         for line in [
             "Type=forking",
             "PIDFile=/run/oblet-agent/obproxy@2883.pid",
-            r#"ExecStartPre=+"/var/lib/oblet-agent/helper" "unit" "pause" "obproxy@2883""#,
+            r#"ExecStartPre=-+"/var/lib/oblet-agent/helper" "unit" "pause" "obproxy@2883""#,
             r#"ExecStartPost=+"/var/lib/oblet-agent/helper" "unit" "note-main-process" "obproxy@2883""#,
             "SuccessExitStatus=1",
             "StartLimitIntervalSec=0",
         ] {
             assert!(file.text().lines().any(|held| held == line), "{line} is not in\n{}", file.text());
         }
+        assert!(!file.text().contains("Environment"), "what root runs takes nothing from the program's environment");
         assert!(!file.text().contains("\"-N\""), "in the foreground nothing could take over");
     }
 
     #[test]
     fn what_a_unit_file_cannot_carry_is_refused() {
         for launch in [
-            Launch { program: "/opt/$HOME/obproxy".into(), ..launch() },
+            Launch { program: "/opt/a=b/obproxy".into(), ..launch() },
             Launch { program: "obproxy".into(), ..launch() },
             Launch { description: "two\nlines".into(), ..launch() },
             Launch { directory: "/ends with a blank ".into(), ..launch() },
@@ -273,6 +282,7 @@ mod tests {
     #[test]
     fn an_old_systemd_is_asked_for_what_it_knows() {
         let file = render(&launch(), 219).unwrap();
+        assert!(file.text().contains("\nStartLimitInterval=0\n"));
         assert!(file.text().contains("\nPermissionsStartOnly=true\n") && !file.text().contains("append:"));
         assert!(!file.text().contains("=+"), "no prefix that it would take for a part of the path");
     }

@@ -2,6 +2,7 @@
 
 mod audit;
 mod auth;
+mod commit;
 mod config_service;
 mod enroll;
 mod enrolment_tokens;

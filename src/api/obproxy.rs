@@ -174,7 +174,7 @@ async fn create(
         password.as_ref().map_or(Ok(()), |password| password.check(field))?;
     }
     let mut transaction = state.store().begin().await?;
-    if !dry_run && let Some(made) = once.made(&mut transaction).await? {
+    if !dry_run && let Some(made) = once.made(&state, &mut transaction).await? {
         let made = made.into_iter().next().ok_or_else(|| ApiError::internal(&sqlx::Error::RowNotFound))?;
         return Ok(Reply(task_view::again(made)?));
     }
@@ -221,8 +221,7 @@ async fn create(
         transaction.rollback().await.map_err(StoreError::from)?;
         return Ok(Reply(task_view::planned(&record)));
     }
-    transaction.commit().await.map_err(StoreError::from)?;
-    tasks::wake(&state, std::slice::from_ref(&record));
+    tasks::commit_and_wake(&state, transaction, std::slice::from_ref(&record)).await?;
     Ok(Reply(task_view::created(&record)))
 }
 
@@ -308,7 +307,7 @@ async fn batch_add(
     Keyed { body, once }: Keyed<BatchAdd>,
 ) -> Result<Reply<Contents<TaskInstance>>, ApiError> {
     let mut transaction = state.store().begin().await?;
-    if !dry_run && let Some(made) = once.made(&mut transaction).await? {
+    if !dry_run && let Some(made) = once.made(&state, &mut transaction).await? {
         return Ok(Reply(Contents { contents: made.into_iter().map(task_view::again).collect::<Result<_, _>>()? }));
     }
     let cluster = clusters::get(&mut transaction, id).await?.ok_or_else(|| absent(id))?;
@@ -328,7 +327,6 @@ async fn batch_add(
         transaction.rollback().await.map_err(StoreError::from)?;
         return Ok(Reply(Contents { contents: records.iter().map(task_view::planned).collect() }));
     }
-    transaction.commit().await.map_err(StoreError::from)?;
-    tasks::wake(&state, &records);
+    tasks::commit_and_wake(&state, transaction, &records).await?;
     Ok(Reply(Contents { contents: records.iter().map(task_view::created).collect() }))
 }

@@ -1,6 +1,7 @@
 //! `/api/v2/software-packages`
 
 use super::{
+    commit::commit_and,
     envelope::{Envelope, ErrorEnvelope, NoData, Page, Reply, ocp_time},
     error::{ApiError, code},
     extract::{Params, PathOf},
@@ -261,8 +262,7 @@ async fn delete(
         transaction.rollback().await.map_err(StoreError::from)?;
         return Ok(NoData);
     }
-    transaction.commit().await.map_err(StoreError::from)?;
-    remove_file(&state, &package).await?;
+    commit_and(transaction, async move { remove_file(&state, &package).await }).await??;
     Ok(NoData)
 }
 

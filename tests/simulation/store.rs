@@ -193,6 +193,14 @@ impl TaskStore for MemoryStore {
         })
     }
 
+    fn running(&self, epoch: i64) -> BoxFuture<'_, Result<Vec<TaskId>, StoreError>> {
+        Box::pin(async move {
+            let tables = self.world.tables();
+            let runs = |row: &&Row| row.status() == TaskStatus::Running && row.epoch <= epoch;
+            Ok(tables.rows.iter().filter(|(_, row)| runs(row)).map(|(id, _)| *id).collect())
+        })
+    }
+
     fn unacknowledged(&self) -> BoxFuture<'_, Result<Vec<TaskId>, StoreError>> {
         Box::pin(async {
             let tables = self.world.tables();

@@ -303,7 +303,7 @@ async fn wait_for_store(shared: &Shared, id: TaskId, error: &StoreError) -> Resu
 }
 
 /// The task is left as it is, visibly; it costs no other.
-async fn give_up(shared: &Shared, id: TaskId, problem: String) {
+pub(super) async fn give_up(shared: &Shared, id: TaskId, problem: String) {
     tracing::error!(task = %id, problem, "the task needs an operator");
     shared.metrics.problems.inc();
     let what =

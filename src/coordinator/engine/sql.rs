@@ -42,6 +42,10 @@ impl TaskStore for SqlTaskStore {
         Box::pin(tasks::unfinished(self.store.readers()))
     }
 
+    fn running(&self, epoch: i64) -> BoxFuture<'_, Result<Vec<TaskId>, StoreError>> {
+        Box::pin(tasks::running(self.store.readers(), epoch))
+    }
+
     fn unacknowledged(&self) -> BoxFuture<'_, Result<Vec<TaskId>, StoreError>> {
         Box::pin(tasks::unacknowledged(self.store.readers()))
     }

@@ -93,6 +93,9 @@ pub trait TaskStore: Send + Sync {
     /// Tasks that are under way, and those that could not be taken up the last time.
     fn unfinished(&self) -> BoxFuture<'_, Result<Vec<TaskId>, StoreError>>;
 
+    /// Tasks that are under way and that no newer coordinator has claimed.
+    fn running(&self, epoch: i64) -> BoxFuture<'_, Result<Vec<TaskId>, StoreError>>;
+
     /// Tasks at rest whose agents may not know that the outcomes are safe.
     fn unacknowledged(&self) -> BoxFuture<'_, Result<Vec<TaskId>, StoreError>>;
 

@@ -284,6 +284,16 @@ pub async fn unfinished(pool: &AnyPool) -> Result<Vec<TaskId>, StoreError> {
     ids(&rows)
 }
 
+/// Tasks that are under way and that no newer coordinator than `epoch` has claimed.
+pub async fn running(pool: &AnyPool, epoch: i64) -> Result<Vec<TaskId>, StoreError> {
+    let rows = sqlx::query("SELECT id FROM tasks WHERE status = ? AND epoch <= ? ORDER BY id")
+        .bind(TaskStatus::Running.as_str())
+        .bind(epoch)
+        .fetch_all(pool)
+        .await?;
+    ids(&rows)
+}
+
 /// Tasks at rest whose agents may not know that their outcomes are safe, oldest first.
 pub async fn unacknowledged(pool: &AnyPool) -> Result<Vec<TaskId>, StoreError> {
     let rows =

@@ -1,5 +1,6 @@
 //! Attempts of the coordinator against a whole agent on a simulated host, and the writer of the journal.
 
+mod lost_drivers;
 mod takeover;
 
 use super::{

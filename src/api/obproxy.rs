@@ -51,10 +51,7 @@ async fn list(State(state): State<ApiState>, params: Params) -> Result<Reply<Pag
     params.oldest_first()?;
     let mut connection = state.store().readers().acquire().await.map_err(StoreError::from)?;
     let (found, total) = clusters::list(&mut connection, paging.size, paging.offset()).await?;
-    let mut views = Vec::with_capacity(found.len());
-    for cluster in found {
-        views.push(obproxy_view::view(&mut connection, cluster, &state.settings.config_url_base).await?);
-    }
+    let views = obproxy_view::views(&mut connection, found, &state.settings.config_url_base).await?;
     Ok(Reply(paging.page(views, total)))
 }
 
@@ -67,7 +64,8 @@ async fn list(State(state): State<ApiState>, params: Params) -> Result<Reply<Pag
 async fn get(State(state): State<ApiState>, PathOf(id): PathOf<i64>) -> Result<Reply<ObproxyClusterView>, ApiError> {
     let mut connection = state.store().readers().acquire().await.map_err(StoreError::from)?;
     let cluster = clusters::get(&mut connection, id).await?.ok_or_else(|| absent(id))?;
-    Ok(Reply(obproxy_view::view(&mut connection, cluster, &state.settings.config_url_base).await?))
+    let views = obproxy_view::views(&mut connection, vec![cluster], &state.settings.config_url_base).await?;
+    views.into_iter().next().map(Reply).ok_or_else(|| absent(id))
 }
 
 /// A proxy cluster to create, with its first proxies or without.

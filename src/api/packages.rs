@@ -251,8 +251,7 @@ async fn delete(
     let mut transaction = state.store().begin().await?;
     let absent = || ApiError::not_found("PKG10014", format_args!("the package {id} does not exist"));
     let package = packages::get(&mut transaction, id).await?.ok_or_else(absent)?;
-    let proxies = clusters::all_proxies(&mut transaction).await?;
-    if let Some(proxy) = proxies.iter().find(|proxy| proxy.version == package.package) {
+    if let Some(proxy) = clusters::proxy_of_version(&mut transaction, &package.package).await? {
         let text = format_args!("{} is in use by proxy {}", package.package, proxy.id);
         return Err(ApiError::conflict("PKG10007", text).advise("keep it as long as a proxy has it"));
     }

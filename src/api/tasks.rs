@@ -136,14 +136,7 @@ pub(super) async fn read(state: &ApiState, id: i64) -> Result<TaskInstance, ApiE
 pub(super) async fn view(state: &ApiState, record: &TaskRecord) -> Result<TaskInstance, ApiError> {
     let mut connection = state.store().readers().acquire().await.map_err(StoreError::from)?;
     let creator = user_name(&mut connection, &record.creator).await?;
-    let mut addresses = HashMap::new();
-    for host_id in record.plan.nodes.iter().filter_map(|node| node.host_id) {
-        if !addresses.contains_key(&host_id)
-            && let Some(host) = hosts::get(&mut connection, host_id).await?
-        {
-            addresses.insert(host_id, host.inner_ip.to_string());
-        }
-    }
+    let addresses = hosts::addresses(&mut connection, record.plan.nodes.iter().filter_map(|node| node.host_id)).await?;
     let waits = state.engine().waits(record.id);
     Ok(task_view::wrapped(record, creator, &addresses, &waits))
 }

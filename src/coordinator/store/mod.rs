@@ -11,6 +11,8 @@ pub mod enrolment_tokens;
 pub mod hosts;
 pub mod locks;
 pub mod packages;
+#[cfg(test)]
+mod query_plans;
 pub mod requests;
 mod schema;
 pub mod task_events;
@@ -19,7 +21,7 @@ pub mod tasks;
 pub mod users;
 
 use sqlx::{
-    Any, AnyConnection, AnyPool, Connection as _, Row as _, Transaction,
+    Any, AnyConnection, AnyPool, Connection as _, QueryBuilder, Row as _, Transaction,
     any::{AnyConnectOptions, AnyPoolOptions},
     migrate::MigrateError,
 };
@@ -121,6 +123,25 @@ fn pool(connections: u32) -> AnyPoolOptions {
     // On a full disk SQLite rolls back by itself, and sqlx goes on counting a transaction that has ended. Whatever such
     // a connection began would be a savepoint, and its commit might never reach the disk; so it is closed.
     options.before_acquire(|connection, _| Box::pin(async move { Ok(!connection.is_in_transaction()) }))
+}
+
+/// " IN (?, ?, ...)" with these ids, of which there is at least one.
+fn push_ids(query: &mut QueryBuilder<Any>, ids: impl IntoIterator<Item = i64>) {
+    query.push(" IN (");
+    let mut list = query.separated(", ");
+    for id in ids {
+        list.push_bind(id);
+    }
+    query.push(")");
+}
+
+/// Adds to the bytes that the logs of all subtasks hold together.
+async fn count_log_bytes(connection: &mut AnyConnection, more: i64) -> Result<(), StoreError> {
+    sqlx::query("UPDATE sequences SET next_value = next_value + ? WHERE name = 'subtask_log_bytes'")
+        .bind(more)
+        .execute(connection)
+        .await?;
+    Ok(())
 }
 
 /// Takes `count` consecutive ids from a sequence and answers the first.

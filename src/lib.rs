@@ -11,6 +11,7 @@ pub mod clock;
 pub mod config;
 pub mod coordinator;
 pub mod deb;
+mod files;
 pub mod graph;
 pub mod operations;
 pub mod rpc;

@@ -228,7 +228,7 @@ async fn check(state: &ApiState, headers: &HeaderMap, peer: IpAddr) -> Result<Ca
     let who = (name, peer);
     refuse_locked(state, &who)?;
     let mut connection =
-        state.store().readers().acquire().await.map_err(crate::coordinator::store::StoreError::from)?;
+        state.store().gate_readers().acquire().await.map_err(crate::coordinator::store::StoreError::from)?;
     let user = users::by_name(&mut connection, &who.0).await?;
     drop(connection);
     let known = user.is_some();

@@ -11,7 +11,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use serde::Serialize;
-use std::{error::Error, time::Duration};
+use std::{error::Error, num::NonZeroU16, time::Duration};
 use utoipa::ToSchema;
 
 /// Codes of OCP's published table that fit more than one resource.
@@ -31,7 +31,7 @@ pub(super) mod code {
 pub(super) struct ApiError {
     pub(super) status: StatusCode,
     pub(super) body: ErrorBody,
-    retry_after: Option<Duration>,
+    retry_after_seconds: Option<NonZeroU16>,
 }
 
 /// What `Retry-After` says where waiting helps and nobody knows for how long.
@@ -72,7 +72,7 @@ impl ApiError {
             sub_errors: Vec::new(),
             next_move: None,
         };
-        Self { status, body, retry_after: None }
+        Self { status, body, retry_after_seconds: None }
     }
 
     /// 503: the same request may succeed in a few seconds.
@@ -82,7 +82,9 @@ impl ApiError {
 
     /// Says when it is worth sending the request again.
     pub(super) fn retry_after(mut self, time: Duration) -> Self {
-        self.retry_after = Some(time);
+        // In whole seconds, and not before the time is over.
+        let seconds = time.as_secs() + u64::from(time.subsec_nanos() > 0);
+        self.retry_after_seconds = NonZeroU16::new(seconds.try_into().unwrap_or(u16::MAX));
         self
     }
 
@@ -130,6 +132,9 @@ impl From<StoreError> for ApiError {
                 Self::try_later("the store's disk is full, so nothing is changed; what is there can be read")
                     .advise("free space on the coordinator's host, then send the request again")
             }
+            StoreError::Busy => {
+                Self::try_later("too much is being written").advise("nothing was changed; send the request again")
+            }
             StoreError::Sql(_) | StoreError::Migrate(_) | StoreError::File { .. } | StoreError::Damaged { .. } => {
                 failure
             }
@@ -161,10 +166,8 @@ impl From<Holder> for ApiError {
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         let mut response = self.status.into_response();
-        if let Some(time) = self.retry_after {
-            // In whole seconds, and not before the time is over.
-            let seconds = time.as_secs() + u64::from(time.subsec_nanos() > 0);
-            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+        if let Some(seconds) = self.retry_after_seconds {
+            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds.get()));
         }
         response.extensions_mut().insert(super::envelope::Outcome::Error(self.body));
         response

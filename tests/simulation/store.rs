@@ -113,6 +113,8 @@ impl Tables {
                 row.problem.clone_from(problem);
                 row.shown.0 = *status;
             }
+            // Steps of the coordinator are simulated without rows.
+            Write::Rows(_) => {}
             Write::Acknowledged { task, next_sequence } => {
                 if let Some(row) = self.rows.get_mut(task).filter(|row| row.next_sequence() == *next_sequence) {
                     row.acknowledged = true;

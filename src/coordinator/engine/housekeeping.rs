@@ -11,7 +11,7 @@ const SWEEP_EVERY: Duration = Duration::from_secs(10);
 const ACKNOWLEDGE_EVERY: Duration = Duration::from_secs(60);
 /// The first round comes soon, because a coordinator that starts may have missed many.
 const FIRST_ROUND: Duration = Duration::from_secs(5);
-const EXPIRE_EVERY_ROUNDS: u32 = 60;
+const EXPIRE_EVERY: Duration = Duration::from_secs(3600);
 /// Hosts that are gone take the longest, and must not hold up the others.
 const TASKS_AT_A_TIME: usize = 32;
 
@@ -26,17 +26,22 @@ pub(super) async fn keep(engine: Engine) {
     };
     let rounds = async {
         let mut timer = every(FIRST_ROUND, ACKNOWLEDGE_EVERY);
-        for round in (0..EXPIRE_EVERY_ROUNDS).cycle() {
+        loop {
             timer.tick().await;
             acknowledge_again(&engine).await;
-            if round == 0
-                && let Err(error) = engine.shared.tasks.expire().await
-            {
+        }
+    };
+    let expiry = async {
+        let mut timer = every(FIRST_ROUND, EXPIRE_EVERY);
+        loop {
+            timer.tick().await;
+            if let Err(error) = engine.shared.tasks.expire().await {
                 tracing::warn!(error = crate::telemetry::chain(&error), "what is too old stays for another hour");
             }
         }
     };
-    let _: Option<((), ())> = shutdown.run_until_cancelled(async { tokio::join!(sweeps, rounds) }).await;
+    // Each by its own clock: none waits for what holds up another.
+    let _: Option<((), (), ())> = shutdown.run_until_cancelled(async { tokio::join!(sweeps, rounds, expiry) }).await;
 }
 
 fn every(first: Duration, period: Duration) -> Interval {

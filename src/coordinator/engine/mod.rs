@@ -18,6 +18,7 @@ mod journal;
 mod local;
 mod log;
 mod metrics;
+mod quiet;
 mod sql;
 mod store;
 #[cfg(test)]
@@ -29,7 +30,7 @@ pub use local::{LocalRun, LocalSteps, SqlLocalSteps};
 pub use log::AttemptLog;
 pub use metrics::EngineMetrics;
 pub use sql::SqlTaskStore;
-pub use store::{LogText, NamedSecret, PreparationError, TaskStore, Unwritten, Write, Written};
+pub use store::{LogText, NamedSecret, PreparationError, RowChange, TaskStore, Unwritten, Write, Written};
 pub use waits::{Wait, WaitPlace};
 
 use super::{
@@ -43,6 +44,7 @@ use crate::graph::{Command, NodeIndex, Refusal};
 use driver::Driver;
 use futures_util::FutureExt as _;
 use journal::Journal;
+use quiet::QuietHosts;
 use std::{
     collections::{HashMap, HashSet},
     panic::AssertUnwindSafe,
@@ -55,7 +57,7 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use waits::Waits;
 
-/// Subtasks of one task that run at a time; OCP's engine has the same number.
+/// Subtasks of one task that run at a time unless it says otherwise; OCP's engine has the same number.
 const MAX_RUNNING_PER_TASK: usize = 10;
 /// Agent steps that run at a time on one host, over all tasks.
 const MAX_RUNNING_PER_HOST: usize = 4;
@@ -95,6 +97,7 @@ struct Shared {
     epoch: i64,
     hosts: Mutex<HashMap<i64, Arc<Semaphore>>>,
     waits: Arc<Waits>,
+    quiet: QuietHosts,
     shutdown: CancellationToken,
 }
 
@@ -153,6 +156,7 @@ impl Engine {
             epoch,
             hosts: Mutex::new(HashMap::new()),
             waits: Arc::default(),
+            quiet: QuietHosts::default(),
             shutdown: parts.shutdown,
         });
         let writer = Arc::new(Mutex::new(Some(writer)));

@@ -209,6 +209,30 @@ pub async fn observe(
     Ok(())
 }
 
+/// Writes down what the agent of a host says of it, and answers the host; None if there is no such host. Its status is
+/// left to those who decide it.
+pub async fn told(
+    connection: &mut AnyConnection,
+    id: i64,
+    facts: &v1::DescribeHostResponse,
+) -> Result<Option<Host>, StoreError> {
+    let Some(host) = get(connection, id).await? else { return Ok(None) };
+    let details = host.details.clone().told_by(facts);
+    observe(connection, id, host.status, &details).await?;
+    Ok(Some(Host { details, ..host }))
+}
+
+/// Leads a host to a status, and answers the host; None if there is no such host.
+pub async fn set_status(
+    connection: &mut AnyConnection,
+    id: i64,
+    status: HostStatus,
+) -> Result<Option<Host>, StoreError> {
+    let Some(host) = get(connection, id).await? else { return Ok(None) };
+    observe(connection, id, status, &host.details).await?;
+    Ok(Some(Host { status, ..host }))
+}
+
 /// Writes down under which port the metrics of the agent are found.
 pub async fn set_metrics_port(connection: &mut AnyConnection, id: i64, port: u16) -> Result<(), StoreError> {
     sqlx::query("UPDATE hosts SET metrics_port = ?, updated_at = ? WHERE id = ?")

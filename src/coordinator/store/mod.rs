@@ -3,6 +3,12 @@
 //! Rules that keep one code path for both: `?` placeholders, 64-bit integers for ids and for times in microseconds
 //! since 1970, text for JSON, ids from the table `sequences`, no upsert outside this file.
 //! SQLite has one writer, so all writing goes through one connection; readers have their own and never wait for it.
+//!
+//! Who has to wait for a connection, and for how long:
+//!  1. Requests of the API write one after the other, and are told after ten seconds that the store is busy. However many
+//!     they are, only one stands before the engine.
+//!  2. The engine waits as long as it takes: a subtask does not fail because others write too.
+//!  3. Logins and the decision whether an agent is spoken to read through connections that nobody else uses.
 
 pub mod agent_certificates;
 pub mod audit;
@@ -25,13 +31,16 @@ use sqlx::{
     any::{AnyConnectOptions, AnyPoolOptions},
     migrate::MigrateError,
 };
-use std::{os::unix::fs::OpenOptionsExt as _, path::Path, str::FromStr as _, time::Duration};
+use std::{os::unix::fs::OpenOptionsExt as _, path::Path, str::FromStr as _, sync::Arc, time::Duration};
+use tokio::sync::Semaphore;
 
 /// What the store can answer instead of a result.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     #[error("the store's disk is full")]
     DiskFull(#[source] sqlx::Error),
+    #[error("the store is busy")]
+    Busy,
     #[error("the store answered an error")]
     Sql(#[source] sqlx::Error),
     #[error("the store cannot be brought to this program's schema")]
@@ -47,6 +56,9 @@ const SQLITE_FULL: &str = "13";
 
 impl From<sqlx::Error> for StoreError {
     fn from(error: sqlx::Error) -> Self {
+        if matches!(error, sqlx::Error::PoolTimedOut) {
+            return Self::Busy;
+        }
         let full = error.as_database_error().and_then(|e| e.code()).is_some_and(|code| code == SQLITE_FULL);
         if full { Self::DiskFull(error) } else { Self::Sql(error) }
     }
@@ -63,15 +75,30 @@ impl StoreError {
 #[derive(Clone)]
 pub struct Store {
     writer: AnyPool,
+    /// For how long requests of the API wait for a connection.
+    patience: Duration,
+    /// Whoever of the API is next to write.
+    next: Arc<Semaphore>,
     readers: AnyPool,
+    engine_readers: AnyPool,
+    gate_readers: AnyPool,
 }
 
 const READERS: u32 = 4;
+const ENGINE_READERS: u32 = 2;
+const GATE_READERS: u32 = 2;
 const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
+/// For ever, in terms that a clock can add.
+const AS_LONG_AS_IT_TAKES: Duration = Duration::from_secs(86_400 * 365);
 
 impl Store {
     /// Opens the SQLite file at `path`, makes it (mode 0600) if it is not there, and migrates it.
     pub async fn open(path: &Path) -> Result<Self, StoreError> {
+        Self::open_for(path, BUSY_TIMEOUT).await
+    }
+
+    /// The same with another patience of the API.
+    pub(crate) async fn open_for(path: &Path, patience: Duration) -> Result<Self, StoreError> {
         sqlx::any::install_default_drivers();
         std::fs::OpenOptions::new()
             .append(true)
@@ -80,14 +107,31 @@ impl Store {
             .open(path)
             .map_err(|source| StoreError::File { path: path.display().to_string(), source })?;
         let options = AnyConnectOptions::from_str(&format!("sqlite://{}?mode=rw", path.display()))?;
-        let writer = pool(1).connect_with(options.clone()).await?;
+        let writer = pool(1, AS_LONG_AS_IT_TAKES).connect_with(options.clone()).await?;
         schema::migrator().run(&writer).await?;
-        let readers = pool(READERS).connect_with(options).await?;
-        Ok(Self { writer, readers })
+        Ok(Self {
+            writer,
+            patience,
+            next: Arc::new(Semaphore::new(1)),
+            readers: pool(READERS, patience).connect_with(options.clone()).await?,
+            engine_readers: pool(ENGINE_READERS, AS_LONG_AS_IT_TAKES).connect_with(options.clone()).await?,
+            gate_readers: pool(GATE_READERS, patience).connect_with(options).await?,
+        })
     }
 
-    /// Begins to write. Waits for other writers; reading inside sees what was written inside.
+    /// Begins to write for somebody who waits for an answer: [`StoreError::Busy`] after ten seconds. Reading inside sees
+    /// what was written inside.
     pub async fn begin(&self) -> Result<Transaction<'static, Any>, StoreError> {
+        let begin = async {
+            // Never closed.
+            let _turn = self.next.acquire().await;
+            self.writer.begin().await
+        };
+        Ok(tokio::time::timeout(self.patience, begin).await.map_err(|_elapsed| StoreError::Busy)??)
+    }
+
+    /// Begins to write for the engine, however long others write.
+    pub async fn begin_patiently(&self) -> Result<Transaction<'static, Any>, StoreError> {
         Ok(self.writer.begin().await?)
     }
 
@@ -96,14 +140,26 @@ impl Store {
         &self.readers
     }
 
+    /// The same for the engine, which waits as long as it takes.
+    pub fn engine_readers(&self) -> &AnyPool {
+        &self.engine_readers
+    }
+
+    /// The same for logins and for the decision whether an agent is spoken to.
+    pub fn gate_readers(&self) -> &AnyPool {
+        &self.gate_readers
+    }
+
     pub async fn close(&self) {
-        self.readers.close().await;
+        for readers in [&self.readers, &self.engine_readers, &self.gate_readers] {
+            readers.close().await;
+        }
         self.writer.close().await;
     }
 }
 
-fn pool(connections: u32) -> AnyPoolOptions {
-    let options = AnyPoolOptions::new().max_connections(connections).acquire_timeout(BUSY_TIMEOUT);
+fn pool(connections: u32, patience: Duration) -> AnyPoolOptions {
+    let options = AnyPoolOptions::new().max_connections(connections).acquire_timeout(patience);
     let options = options.after_connect(|connection, _| {
         Box::pin(async move {
             // FULL, not NORMAL: an acknowledged event must survive a power cut.

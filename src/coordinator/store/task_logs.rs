@@ -5,6 +5,7 @@ mod retention;
 
 pub use read::{LogCursor, log, read_from, removed, seek};
 pub use retention::expire;
+pub(super) use retention::remove_all;
 
 use super::{StoreError, count_log_bytes, tasks::TaskId};
 use crate::graph::NodeIndex;

@@ -1,9 +1,11 @@
 //! Tasks: the journal of events, and the rows that the API lists, written in the same transaction.
 
 mod append;
+mod retention;
 
 pub use super::task_logs::{LogPosition, append_log, log, log_position};
 pub use append::{Append, Clock, Draft, SubtaskChange, append};
+pub use retention::{NEWEST_KEPT, expire};
 
 #[cfg(test)]
 mod tests;

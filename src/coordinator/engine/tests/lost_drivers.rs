@@ -91,13 +91,13 @@ impl TaskStore for Panicking {
     }
 }
 
-async fn start(directory: &Path, store: &Store, panics: u32) -> (Engine, DropGuard) {
+pub(super) async fn start(directory: &Path, store: &Store, panics: u32) -> (Engine, DropGuard) {
     let shutdown = CancellationToken::new();
     let store = SqlTaskStore {
         store: store.clone(),
         vault: Arc::new(Vault::load_or_create(&directory.join("secret.key")).unwrap()),
         packages_dir: directory.into(),
-        log_retention: tokio::sync::watch::channel(RETENTION).1,
+        retention: tokio::sync::watch::channel(RETENTION).1,
     };
     let parts = EngineParts {
         tasks: Arc::new(Panicking { store, left: panics.into() }),

@@ -87,7 +87,7 @@ async fn start(directory: &Path, store: Store, pool: AgentPool, shutdown: Cancel
             store,
             vault,
             packages_dir: directory.into(),
-            log_retention: tokio::sync::watch::channel(RETENTION).1,
+            retention: tokio::sync::watch::channel(RETENTION).1,
         }),
         local: Arc::new(NothingToDo),
         agents: Arc::new(pool),

@@ -9,7 +9,7 @@ const TASKS_PER_CALL: i64 = 100;
 /// first, as many as it takes until all logs together have at most `max_total_bytes`. Logs of running tasks stay.
 /// Answers from how many tasks it removed them; at most 100 in one call.
 pub async fn expire(store: &Store, before: i64, max_total_bytes: i64) -> Result<usize, StoreError> {
-    let mut readers = store.readers().acquire().await?;
+    let mut readers = store.engine_readers().acquire().await?;
     let stored = sqlx::query("SELECT next_value FROM sequences WHERE name = 'subtask_log_bytes'");
     let stored: i64 = stored.fetch_one(&mut *readers).await?.try_get(0)?;
     let mut excess = stored.saturating_sub(max_total_bytes);
@@ -36,7 +36,10 @@ pub async fn expire(store: &Store, before: i64, max_total_bytes: i64) -> Result<
 }
 
 /// Removes the logs of a task, and answers their bytes.
-async fn remove_all(connection: &mut AnyConnection, task: i64) -> Result<i64, StoreError> {
+pub(in crate::coordinator::store) async fn remove_all(
+    connection: &mut AnyConnection,
+    task: i64,
+) -> Result<i64, StoreError> {
     let bytes =
         sqlx::query("SELECT CAST(COALESCE(SUM(OCTET_LENGTH(text)), 0) AS SIGNED) FROM subtask_logs WHERE task_id = ?");
     let bytes: i64 = bytes.bind(task).fetch_one(&mut *connection).await?.try_get(0)?;
@@ -47,7 +50,7 @@ async fn remove_all(connection: &mut AnyConnection, task: i64) -> Result<i64, St
 
 /// Answers how many bytes are gone; None: the task was taken up again meanwhile and keeps its logs.
 async fn remove(store: &Store, task: i64, finished_at: i64) -> Result<Option<i64>, StoreError> {
-    let mut transaction = store.begin().await?;
+    let mut transaction = store.begin_patiently().await?;
     let marked = sqlx::query("UPDATE tasks SET logs_removed_at = ? WHERE id = ? AND status <> ?")
         // Never before the task came to rest, also if the clock was set back: it would be found again for ever.
         .bind(now_micros().max(finished_at))

@@ -12,6 +12,7 @@ pub mod config;
 pub mod coordinator;
 pub mod deb;
 mod doorkeeper;
+mod files;
 pub mod graph;
 pub mod operations;
 pub mod rpc;

@@ -80,9 +80,10 @@ async fn enroll(
     let source = peer.map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |Extension(ConnectInfo(peer))| peer.ip());
     let source = source.to_canonical();
     let who = (GUESSER.to_owned(), source);
-    if state.gate.is_locked(&who) {
+    if let Some(left) = state.gate.locked_for(&who) {
         let text = format_args!("too many hosts from {source} were refused");
         return Err(ApiError::new(StatusCode::TOO_MANY_REQUESTS, code::INVALID_REQUEST, text)
+            .retry_after(left)
             .advise("wait five minutes, and do what the first refusal said"));
     }
     let application = Application {

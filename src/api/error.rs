@@ -11,7 +11,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use serde::Serialize;
-use std::error::Error;
+use std::{error::Error, num::NonZeroU16, time::Duration};
 use utoipa::ToSchema;
 
 /// Codes of OCP's published table that fit more than one resource.
@@ -31,11 +31,11 @@ pub(super) mod code {
 pub(super) struct ApiError {
     pub(super) status: StatusCode,
     pub(super) body: ErrorBody,
-    retry_soon: bool,
+    retry_after_seconds: Option<NonZeroU16>,
 }
 
-/// What `Retry-After` says where waiting helps.
-const RETRY_AFTER_SECONDS: HeaderValue = HeaderValue::from_static("5");
+/// What `Retry-After` says where waiting helps and nobody knows for how long.
+const SOON: Duration = Duration::from_secs(5);
 
 /// The member `error` of an envelope.
 #[derive(Debug, Clone, Serialize, ToSchema)]
@@ -72,12 +72,20 @@ impl ApiError {
             sub_errors: Vec::new(),
             next_move: None,
         };
-        Self { status, body, retry_soon: false }
+        Self { status, body, retry_after_seconds: None }
     }
 
     /// 503: the same request may succeed in a few seconds.
     pub(super) fn try_later(message: impl std::fmt::Display) -> Self {
-        Self { retry_soon: true, ..Self::new(StatusCode::SERVICE_UNAVAILABLE, code::UNKNOWN, message) }
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, code::UNKNOWN, message).retry_after(SOON)
+    }
+
+    /// Says when it is worth sending the request again.
+    pub(super) fn retry_after(mut self, time: Duration) -> Self {
+        // In whole seconds, and not before the time is over.
+        let seconds = time.as_secs() + u64::from(time.subsec_nanos() > 0);
+        self.retry_after_seconds = NonZeroU16::new(seconds.try_into().unwrap_or(u16::MAX));
+        self
     }
 
     /// 400 because of one field.
@@ -124,6 +132,9 @@ impl From<StoreError> for ApiError {
                 Self::try_later("the store's disk is full, so nothing is changed; what is there can be read")
                     .advise("free space on the coordinator's host, then send the request again")
             }
+            StoreError::Busy => {
+                Self::try_later("too much is being written").advise("nothing was changed; send the request again")
+            }
             StoreError::Sql(_) | StoreError::Migrate(_) | StoreError::File { .. } | StoreError::Damaged { .. } => {
                 failure
             }
@@ -155,8 +166,8 @@ impl From<Holder> for ApiError {
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         let mut response = self.status.into_response();
-        if self.retry_soon {
-            response.headers_mut().insert(header::RETRY_AFTER, RETRY_AFTER_SECONDS);
+        if let Some(seconds) = self.retry_after_seconds {
+            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds.get()));
         }
         response.extensions_mut().insert(super::envelope::Outcome::Error(self.body));
         response

@@ -79,7 +79,7 @@ pub(super) async fn check_hosts(connection: &mut AnyConnection, ids: &[i64]) -> 
     Ok(())
 }
 
-/// Makes the task for hosts that exist. The caller commits, and then wakes it.
+/// Makes the task for hosts that exist. The caller commits, which wakes it.
 async fn make(
     state: &ApiState,
     connection: &mut AnyConnection,
@@ -107,7 +107,7 @@ async fn begin(
     Keyed { body, once }: Keyed<Agents>,
 ) -> Result<Reply<TaskInstance>, ApiError> {
     let mut transaction = state.store().begin().await?;
-    if !dry_run && let Some(answer) = answered(&mut transaction, &once).await? {
+    if !dry_run && let Some(answer) = answered(state, &mut transaction, &once).await? {
         return Ok(answer);
     }
     let record = make(state, &mut transaction, requester, operation, &body.host_ids).await?;
@@ -116,10 +116,11 @@ async fn begin(
 
 /// What a request that was sent before is answered again.
 pub(super) async fn answered(
+    state: &ApiState,
     connection: &mut AnyConnection,
     once: &Once,
 ) -> Result<Option<Reply<TaskInstance>>, ApiError> {
-    let Some(made) = once.made(connection).await? else { return Ok(None) };
+    let Some(made) = once.made(state, connection).await? else { return Ok(None) };
     let made = made.into_iter().next().ok_or_else(|| ApiError::internal(&sqlx::Error::RowNotFound))?;
     Ok(Some(Reply(task_view::again(made)?)))
 }
@@ -137,8 +138,7 @@ pub(super) async fn conclude(
         transaction.rollback().await.map_err(StoreError::from)?;
         return Ok(Reply(task_view::planned(record)));
     }
-    transaction.commit().await.map_err(StoreError::from)?;
-    tasks::wake(state, std::slice::from_ref(record));
+    tasks::commit_and_wake(state, transaction, std::slice::from_ref(record)).await?;
     Ok(Reply(task_view::created(record)))
 }
 
@@ -154,8 +154,7 @@ async fn begin_one(
     if dry_run {
         transaction.rollback().await.map_err(StoreError::from)?;
     } else {
-        transaction.commit().await.map_err(StoreError::from)?;
-        tasks::wake(state, std::slice::from_ref(&record));
+        tasks::commit_and_wake(state, transaction, std::slice::from_ref(&record)).await?;
     }
     Ok(record)
 }

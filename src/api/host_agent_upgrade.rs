@@ -102,7 +102,7 @@ async fn batch_upgrade(
 ) -> Result<Reply<TaskInstance>, ApiError> {
     let parallel = body.parallel()?;
     let mut transaction = state.store().begin().await?;
-    if !dry_run && let Some(answer) = answered(&mut transaction, &once).await? {
+    if !dry_run && let Some(answer) = answered(&state, &mut transaction, &once).await? {
         return Ok(answer);
     }
     check_hosts(&mut transaction, &body.host_ids).await?;

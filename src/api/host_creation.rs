@@ -159,7 +159,7 @@ async fn create(
 ) -> Result<Reply<Contents<TaskInstance>>, ApiError> {
     body.check()?;
     let mut transaction = state.store().begin().await?;
-    if !dry_run && let Some(made) = once.made(&mut transaction).await? {
+    if !dry_run && let Some(made) = once.made(&state, &mut transaction).await? {
         return Ok(Reply(Contents { contents: made.into_iter().map(task_view::again).collect::<Result<_, _>>()? }));
     }
     body.check_unknown(&mut transaction).await?;
@@ -172,13 +172,12 @@ async fn create(
         transaction.rollback().await.map_err(StoreError::from)?;
         return Ok(Reply(Contents { contents: records.iter().map(task_view::planned).collect() }));
     }
-    transaction.commit().await.map_err(StoreError::from)?;
-    tasks::wake(&state, &records);
+    tasks::commit_and_wake(&state, transaction, &records).await?;
     Ok(Reply(Contents { contents: records.iter().map(task_view::created).collect() }))
 }
 
-/// Writes the host, which is not known yet, down as NEW, and makes the task that prepares it. The caller commits, and
-/// then wakes the task.
+/// Writes the host, which is not known yet, down as NEW, and makes the task that prepares it. The caller commits, which
+/// wakes the task.
 pub(super) async fn add(
     state: &ApiState,
     connection: &mut AnyConnection,

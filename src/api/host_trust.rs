@@ -1,6 +1,7 @@
 //! Certificates of hosts, and the end of trust in a host. Not part of OCP.
 
 use super::{
+    commit::commit_and,
     envelope::{Envelope, ErrorEnvelope, Page, Reply, ocp_time},
     error::ApiError,
     extract::{JsonBody, Params},
@@ -128,9 +129,11 @@ async fn revoke(
     if dry_run {
         transaction.rollback().await.map_err(StoreError::from)?;
     } else {
-        transaction.commit().await.map_err(StoreError::from)?;
-        state.engine().cut_off(address);
-        tracing::warn!(host = %address, by = requester.name, "host revoked");
+        commit_and(transaction, async move {
+            state.engine().cut_off(address);
+            tracing::warn!(host = %address, by = requester.name, "host revoked");
+        })
+        .await?;
     }
     Ok(Reply(RevokedHost { host_id, inner_ip_address: address.to_string() }))
 }

@@ -19,6 +19,7 @@ use crate::{
 use axum::{extract::State, http::StatusCode};
 use serde::{Deserialize, Serialize};
 use sqlx::AnyConnection;
+use std::collections::HashMap;
 use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
@@ -69,18 +70,29 @@ struct ServiceView {
     r#type: &'static str,
 }
 
-async fn view(connection: &mut AnyConnection, host: Host) -> Result<HostView, StoreError> {
-    let mut services = Vec::new();
-    for proxy in clusters::proxies_on_host(connection, host.id).await? {
-        let cluster = clusters::get(connection, proxy.cluster_id).await?;
-        services.push(ServiceView {
-            name: cluster.map(|cluster| cluster.name.to_string()).unwrap_or_default(),
+/// In the order of the hosts; with as many queries for many of them as for one.
+async fn views(connection: &mut AnyConnection, list: Vec<Host>) -> Result<Vec<HostView>, StoreError> {
+    let ids: Vec<i64> = list.iter().map(|host| host.id).collect();
+    let proxies = clusters::proxies_on(connection, &ids).await?;
+    let names = clusters::names(connection, proxies.iter().map(|proxy| proxy.cluster_id)).await?;
+    let mut services: HashMap<i64, Vec<ServiceView>> = HashMap::new();
+    for proxy in proxies {
+        services.entry(proxy.host_id).or_default().push(ServiceView {
+            name: names.get(&proxy.cluster_id).cloned().unwrap_or_default(),
             version: proxy.version.version_build(),
             r#type: "OB_PROXY",
         });
     }
+    let view = |host: Host| {
+        let services = services.remove(&host.id).unwrap_or_default();
+        view(host, services)
+    };
+    Ok(list.into_iter().map(view).collect())
+}
+
+fn view(host: Host, services: Vec<ServiceView>) -> HostView {
     let details = host.details;
-    Ok(HostView {
+    HostView {
         id: host.id,
         host_id: host.id,
         name: details.hostname,
@@ -102,7 +114,7 @@ async fn view(connection: &mut AnyConnection, host: Host) -> Result<HostView, St
         monagent_port: host.metrics_port,
         create_time: ocp_time(host.created_at),
         update_time: ocp_time(host.updated_at),
-    })
+    }
 }
 
 /// As the hosts were last seen; how an agent is at this moment tells `agent` below its host.
@@ -135,11 +147,7 @@ async fn list(State(state): State<ApiState>, params: Params) -> Result<Reply<Pag
         HostFilter { keyword: params.text("keyword").map(ToOwned::to_owned), statuses: params.list("status")? };
     let mut connection = state.store().readers().acquire().await.map_err(StoreError::from)?;
     let (found, total) = hosts::list(&mut connection, &filter, paging.size, paging.offset()).await?;
-    let mut views = Vec::with_capacity(found.len());
-    for host in found {
-        views.push(view(&mut connection, host).await?);
-    }
-    Ok(Reply(paging.page(views, total)))
+    Ok(Reply(paging.page(views(&mut connection, found).await?, total)))
 }
 
 /// Answers one host.
@@ -150,7 +158,7 @@ async fn list(State(state): State<ApiState>, params: Params) -> Result<Reply<Pag
 async fn get(State(state): State<ApiState>, PathOf(id): PathOf<i64>) -> Result<Reply<HostView>, ApiError> {
     let mut connection = state.store().readers().acquire().await.map_err(StoreError::from)?;
     let host = hosts::get(&mut connection, id).await?.ok_or_else(|| absent(id))?;
-    Ok(Reply(view(&mut connection, host).await?))
+    views(&mut connection, vec![host]).await?.into_iter().next().map(Reply).ok_or_else(|| absent(id))
 }
 
 /// Forgets a host on which nothing runs. Its agent is left as it is.

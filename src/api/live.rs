@@ -11,14 +11,15 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
 /// Every other setting is read at the start only; `log_filter` is the caller's to replace.
-pub const LIVE: [&str; 4] = ["grace_seconds", "log_filter", "log_limit_bytes", "log_retention_days"];
+pub const LIVE: [&str; 5] =
+    ["grace_seconds", "log_filter", "log_limit_bytes", "log_retention_days", "task_retention_days"];
 
 impl Coordinator {
     /// Shows fresh certificates and takes what can be taken of `config`, or nothing.
     pub fn reload(&mut self, config: &Config) -> Result<(), TlsError> {
         self.own.renew()?;
         self.grace = config.grace;
-        self.log_retention.send_replace(config.log_retention);
+        self.retention.send_replace(config.retention);
         Ok(())
     }
 

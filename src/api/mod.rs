@@ -2,7 +2,9 @@
 
 mod audit;
 mod auth;
+mod commit;
 mod config_service;
+mod cross_site;
 mod enroll;
 mod enrolment_tokens;
 mod envelope;
@@ -25,6 +27,7 @@ mod once;
 mod own_certificates;
 mod packages;
 mod query;
+mod refusals;
 mod requester;
 pub mod serve;
 mod state;
@@ -73,6 +76,7 @@ pub fn router(state: ApiState) -> Router {
             ApiError::new(StatusCode::METHOD_NOT_ALLOWED, code::METHOD_NOT_SUPPORTED, text)
         })
         .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
+        .layer(from_fn(cross_site::refuse))
         .layer(from_fn_with_state(state.clone(), frame::frame))
         .layer(from_fn(linger::linger))
         .with_state(state)
@@ -90,7 +94,7 @@ fn public_router() -> OpenApiRouter<ApiState> {
 }
 
 fn guarded_router() -> OpenApiRouter<ApiState> {
-    OpenApiRouter::with_openapi(base())
+    let mut router = OpenApiRouter::with_openapi(base())
         .merge(hosts::router())
         .merge(host_creation::router())
         .merge(host_agent::router())
@@ -107,7 +111,9 @@ fn guarded_router() -> OpenApiRouter<ApiState> {
         .merge(log_stream::router())
         .merge(audit::router())
         .merge(targets::router())
-        .merge(system::router())
+        .merge(system::router());
+    refusals::describe(router.get_openapi_mut());
+    router
 }
 
 fn base() -> OpenApi {

@@ -51,10 +51,7 @@ async fn list(State(state): State<ApiState>, params: Params) -> Result<Reply<Pag
     params.oldest_first()?;
     let mut connection = state.store().readers().acquire().await.map_err(StoreError::from)?;
     let (found, total) = clusters::list(&mut connection, paging.size, paging.offset()).await?;
-    let mut views = Vec::with_capacity(found.len());
-    for cluster in found {
-        views.push(obproxy_view::view(&mut connection, cluster, &state.settings.config_url_base).await?);
-    }
+    let views = obproxy_view::views(&mut connection, found, &state.settings.config_url_base).await?;
     Ok(Reply(paging.page(views, total)))
 }
 
@@ -67,7 +64,8 @@ async fn list(State(state): State<ApiState>, params: Params) -> Result<Reply<Pag
 async fn get(State(state): State<ApiState>, PathOf(id): PathOf<i64>) -> Result<Reply<ObproxyClusterView>, ApiError> {
     let mut connection = state.store().readers().acquire().await.map_err(StoreError::from)?;
     let cluster = clusters::get(&mut connection, id).await?.ok_or_else(|| absent(id))?;
-    Ok(Reply(obproxy_view::view(&mut connection, cluster, &state.settings.config_url_base).await?))
+    let views = obproxy_view::views(&mut connection, vec![cluster], &state.settings.config_url_base).await?;
+    views.into_iter().next().map(Reply).ok_or_else(|| absent(id))
 }
 
 /// A proxy cluster to create, with its first proxies or without.
@@ -177,7 +175,7 @@ async fn create(
         return Err(ApiError::invalid("obproxyInstallParam.clientToken", "belongs beside obproxyInstallParam"));
     }
     let mut transaction = state.store().begin().await?;
-    if !dry_run && let Some(made) = once.made(&mut transaction).await? {
+    if !dry_run && let Some(made) = once.made(&state, &mut transaction).await? {
         let made = made.into_iter().next().ok_or_else(|| ApiError::internal(&sqlx::Error::RowNotFound))?;
         return Ok(Reply(task_view::again(made)?));
     }
@@ -224,8 +222,7 @@ async fn create(
         transaction.rollback().await.map_err(StoreError::from)?;
         return Ok(Reply(task_view::planned(&record)));
     }
-    transaction.commit().await.map_err(StoreError::from)?;
-    tasks::wake(&state, std::slice::from_ref(&record));
+    tasks::commit_and_wake(&state, transaction, std::slice::from_ref(&record)).await?;
     Ok(Reply(task_view::created(&record)))
 }
 
@@ -311,7 +308,7 @@ async fn batch_add(
     Keyed { body, once }: Keyed<InstallParam>,
 ) -> Result<Reply<Contents<TaskInstance>>, ApiError> {
     let mut transaction = state.store().begin().await?;
-    if !dry_run && let Some(made) = once.made(&mut transaction).await? {
+    if !dry_run && let Some(made) = once.made(&state, &mut transaction).await? {
         return Ok(Reply(Contents { contents: made.into_iter().map(task_view::again).collect::<Result<_, _>>()? }));
     }
     let cluster = clusters::get(&mut transaction, id).await?.ok_or_else(|| absent(id))?;
@@ -331,7 +328,6 @@ async fn batch_add(
         transaction.rollback().await.map_err(StoreError::from)?;
         return Ok(Reply(Contents { contents: records.iter().map(task_view::planned).collect() }));
     }
-    transaction.commit().await.map_err(StoreError::from)?;
-    tasks::wake(&state, &records);
+    tasks::commit_and_wake(&state, transaction, &records).await?;
     Ok(Reply(Contents { contents: records.iter().map(task_view::created).collect() }))
 }

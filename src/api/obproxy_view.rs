@@ -9,7 +9,10 @@ use crate::coordinator::store::{
 use crate::steps::values::{Parameter, Port};
 use serde::Serialize;
 use sqlx::AnyConnection;
-use std::collections::{BTreeMap, HashMap};
+use std::{
+    collections::{BTreeMap, HashMap},
+    net::IpAddr,
+};
 use utoipa::ToSchema;
 
 /// OCP's obproxyCluster. Passwords are in no answer.
@@ -96,19 +99,37 @@ struct ObproxyView {
     parameter_version: i64,
 }
 
-pub(super) async fn view(
+/// In the order of the clusters; with as many queries for many of them as for one.
+pub(super) async fn views(
     connection: &mut AnyConnection,
-    cluster: Cluster,
+    list: Vec<Cluster>,
     config_url_base: &str,
-) -> Result<ObproxyClusterView, StoreError> {
-    let proxies = clusters::proxies(connection, cluster.id).await?;
-    let creator = users::by_name(connection, &cluster.creator).await?;
-    let mut addresses = HashMap::new();
+) -> Result<Vec<ObproxyClusterView>, StoreError> {
+    let ids: Vec<i64> = list.iter().map(|cluster| cluster.id).collect();
+    let proxies = clusters::proxies_of(connection, &ids).await?;
+    let addresses = hosts::addresses(connection, proxies.iter().map(|proxy| proxy.host_id)).await?;
+    let creators = users::ids(connection, list.iter().map(|cluster| cluster.creator.as_str())).await?;
+    let mut by_cluster: HashMap<i64, Vec<Obproxy>> = HashMap::new();
+    for proxy in proxies {
+        by_cluster.entry(proxy.cluster_id).or_default().push(proxy);
+    }
+    let view = |cluster: Cluster| {
+        let proxies = by_cluster.remove(&cluster.id).unwrap_or_default();
+        let creator = creators.get(&cluster.creator).copied();
+        view(cluster, creator, proxies, &addresses, config_url_base)
+    };
+    Ok(list.into_iter().map(view).collect())
+}
+
+fn view(
+    cluster: Cluster,
+    creator_id: Option<i64>,
+    proxies: Vec<Obproxy>,
+    addresses: &HashMap<i64, IpAddr>,
+    config_url_base: &str,
+) -> ObproxyClusterView {
     let mut versions: BTreeMap<String, usize> = BTreeMap::new();
     for proxy in &proxies {
-        if let Some(host) = hosts::get(connection, proxy.host_id).await? {
-            addresses.insert(host.id, host.inner_ip.to_string());
-        }
         *versions.entry(proxy.version.version_build()).or_default() += 1;
     }
     let link = |link: clusters::ObLink| ObLinkView {
@@ -116,7 +137,7 @@ pub(super) async fn view(
         ob_cluster_id: link.ob_cluster_id,
         username: link.username,
     };
-    Ok(ObproxyClusterView {
+    ObproxyClusterView {
         id: cluster.id,
         config_url: match cluster.work_mode {
             ClusterMode::ConfigUrl => Some(config_url(config_url_base, cluster.name.as_str())),
@@ -127,7 +148,7 @@ pub(super) async fn view(
         port: cluster.port,
         work_mode: cluster.work_mode.as_str(),
         parameter_version: cluster.parameter_version,
-        creator_id: creator.map(|user| user.id),
+        creator_id,
         creator_name: cluster.creator,
         create_time: ocp_time(cluster.created_at),
         update_time: ocp_time(cluster.updated_at),
@@ -136,16 +157,16 @@ pub(super) async fn view(
         parameters: cluster.parameters.into_iter().map(Into::into).collect(),
         versions: versions.into_iter().map(|(version, count)| VersionView { version, count }).collect(),
         topo: Vec::new(),
-        obproxies: proxies.into_iter().map(|proxy| proxy_view(proxy, &addresses)).collect(),
-    })
+        obproxies: proxies.into_iter().map(|proxy| proxy_view(proxy, addresses)).collect(),
+    }
 }
 
-fn proxy_view(proxy: Obproxy, addresses: &HashMap<i64, String>) -> ObproxyView {
+fn proxy_view(proxy: Obproxy, addresses: &HashMap<i64, IpAddr>) -> ObproxyView {
     ObproxyView {
         id: proxy.id,
         cluster_id: proxy.cluster_id,
         host_id: proxy.host_id,
-        ip: addresses.get(&proxy.host_id).cloned().unwrap_or_default(),
+        ip: addresses.get(&proxy.host_id).map(ToString::to_string).unwrap_or_default(),
         sql_port: proxy.sql_port.get(),
         exporter_port: proxy.exporter_port.get(),
         rpc_port: proxy.rpc_port.map(Port::get),

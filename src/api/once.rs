@@ -13,9 +13,12 @@ use super::{
     state::ApiState,
     tasks::absent,
 };
-use crate::coordinator::store::{
-    requests::{self, RequestKey},
-    tasks::{self, TaskRecord},
+use crate::{
+    coordinator::store::{
+        requests::{self, RequestKey},
+        tasks::{self, TaskRecord},
+    },
+    graph::TaskStatus,
 };
 use axum::{
     body::Body,
@@ -98,8 +101,13 @@ fn key(header: Option<String>, member: Option<String>) -> Result<Option<String>,
 }
 
 impl Once {
-    /// The tasks that this request has made before.
-    pub(super) async fn made(&self, connection: &mut AnyConnection) -> Result<Option<Vec<TaskRecord>>, ApiError> {
+    /// The tasks that this request has made before. Those that run are woken: who asks again may never have been told
+    /// of the first answer, because the coordinator went away before it drove them.
+    pub(super) async fn made(
+        &self,
+        state: &ApiState,
+        connection: &mut AnyConnection,
+    ) -> Result<Option<Vec<TaskRecord>>, ApiError> {
         let Some((key, fingerprint)) = &self.0 else { return Ok(None) };
         let Some(known) = requests::find(connection, key).await? else { return Ok(None) };
         let mut records = Vec::with_capacity(known.tasks.len());
@@ -107,6 +115,8 @@ impl Once {
             records.push(tasks::get(connection, *id).await?.ok_or_else(|| absent(id.0))?);
         }
         if known.fingerprint == *fingerprint {
+            let running = records.iter().filter(|record| record.status == TaskStatus::Running);
+            running.for_each(|record| state.engine().wake(record.id));
             return Ok(Some(records));
         }
         let made: Vec<String> = records.iter().map(|task| format!("task {}, {}", task.id, task.plan.name)).collect();

@@ -1,6 +1,7 @@
 //! `/api/v2/software-packages`
 
 use super::{
+    commit::commit_and,
     envelope::{Envelope, ErrorEnvelope, NoData, Page, Reply, ocp_time},
     error::{ApiError, code},
     extract::{Params, PathOf},
@@ -250,8 +251,7 @@ async fn delete(
     let mut transaction = state.store().begin().await?;
     let absent = || ApiError::not_found("PKG10014", format_args!("the package {id} does not exist"));
     let package = packages::get(&mut transaction, id).await?.ok_or_else(absent)?;
-    let proxies = clusters::all_proxies(&mut transaction).await?;
-    if let Some(proxy) = proxies.iter().find(|proxy| proxy.version == package.package) {
+    if let Some(proxy) = clusters::proxy_of_version(&mut transaction, &package.package).await? {
         let text = format_args!("{} is in use by proxy {}", package.package, proxy.id);
         return Err(ApiError::conflict("PKG10007", text).advise("keep it as long as a proxy has it"));
     }
@@ -261,8 +261,7 @@ async fn delete(
         transaction.rollback().await.map_err(StoreError::from)?;
         return Ok(NoData);
     }
-    transaction.commit().await.map_err(StoreError::from)?;
-    remove_file(&state, &package).await?;
+    commit_and(transaction, async move { remove_file(&state, &package).await }).await??;
     Ok(NoData)
 }
 

@@ -8,7 +8,7 @@ use crate::{
     config::StateDirectory,
     coordinator::{
         agents::{AgentAddress, AgentPool, CallError},
-        config::{Config, LogRetention},
+        config::{Config, Retention},
         engine::{CommandError, Engine, EngineMetrics, EngineParts, SqlLocalSteps, SqlTaskStore, Wait},
         enrolment::Enrolment,
         host_watch,
@@ -76,7 +76,7 @@ pub struct Coordinator {
     /// Cancelled when the store failed for good: the process has to end and recover.
     pub fatal: CancellationToken,
     pub(super) own: Arc<OwnCertificates>,
-    pub(super) log_retention: watch::Sender<LogRetention>,
+    pub(super) retention: watch::Sender<Retention>,
     pub(super) grace: std::time::Duration,
     engine: Engine,
     store: Store,
@@ -106,13 +106,13 @@ pub async fn start(config: &Config) -> Result<Coordinator, StartError> {
     let enrolment = Arc::new(Enrolment::new(store.clone(), authority, config.agent_certificate_life)?);
     let renewal = Renewal::new(Arc::clone(&enrolment), Arc::clone(&agents), CertificateMetrics::register(&registry)?);
     let (vault_of_tasks, dir) = (Arc::clone(&vault), packages_dir.clone());
-    let (log_retention, retention) = watch::channel(config.log_retention);
+    let (retention, retained) = watch::channel(config.retention);
     let engine = Engine::start(EngineParts {
         tasks: Arc::new(SqlTaskStore {
             store: store.clone(),
             vault: vault_of_tasks,
             packages_dir: dir.clone(),
-            log_retention: retention,
+            retention: retained,
         }),
         local: Arc::new(SqlLocalSteps { store: store.clone(), agents: Arc::clone(&agents), packages_dir: dir }),
         agents,
@@ -160,7 +160,7 @@ pub async fn start(config: &Config) -> Result<Coordinator, StartError> {
         address: rest_address,
         fatal,
         own,
-        log_retention,
+        retention,
         grace: config.grace,
         engine,
         store,

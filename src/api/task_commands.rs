@@ -2,6 +2,7 @@
 //! decision that the present state does not allow is refused with that state, and nothing changes.
 
 use super::{
+    commit::commit_and,
     envelope::{Envelope, ErrorEnvelope, NoData, Reply},
     error::ApiError,
     extract::PathOf,
@@ -187,8 +188,9 @@ impl Decision {
         }
         // Before the decision, so that there is none of which nobody knows who made it.
         requester.audit(&mut transaction, action(command), object, &record.plan.name).await?;
-        transaction.commit().await.map_err(StoreError::from)?;
-        let carried_out = state.engine().command(id, command, &requester.name).await;
+        let (deciding, by) = (state.clone(), requester.name.clone());
+        let carried_out =
+            commit_and(transaction, async move { deciding.engine().command(id, command, &by).await }).await?;
         carried_out.map_err(|error| match error {
             CommandError::Refused(refusal) => refused(id.0, command, &refusal),
             CommandError::Load(error) => unloadable(id.0, error),

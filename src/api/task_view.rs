@@ -13,7 +13,10 @@ use crate::{
     operations::PlannedNode,
 };
 use serde::Serialize;
-use std::collections::{BTreeMap, HashMap};
+use std::{
+    collections::{BTreeMap, HashMap},
+    net::IpAddr,
+};
 use utoipa::ToSchema;
 
 /// Subtasks that are named where one waits for many.
@@ -217,7 +220,7 @@ pub(super) fn planned(record: &TaskRecord) -> TaskInstance {
 pub(super) fn wrapped(
     record: &TaskRecord,
     creator: UserName,
-    hosts: &HashMap<i64, String>,
+    hosts: &HashMap<i64, IpAddr>,
     waits: &HashMap<NodeIndex, Wait>,
 ) -> TaskInstance {
     let list = subtasks(record, |view, node, row| SubtaskInstance {
@@ -370,9 +373,9 @@ fn any(record: &TaskRecord, status: SubtaskStatus) -> bool {
     record.subtasks.iter().any(|row| row.status == status)
 }
 
-fn failed(failure: &Failure, host: Option<&String>) -> SubtaskFailure {
+fn failed(failure: &Failure, host: Option<&IpAddr>) -> SubtaskFailure {
     SubtaskFailure {
-        host: host.cloned(),
+        host: host.map(ToString::to_string),
         reason: failure.reason.clone(),
         message: failure.message.clone(),
         causes: failure.causes.clone(),

@@ -1,6 +1,7 @@
 //! `/api/v2/tasks/instances`
 
 use super::{
+    commit::commit_and,
     envelope::{Envelope, Page, Reply},
     error::ApiError,
     extract::{Params, PathOf},
@@ -19,7 +20,7 @@ use crate::{
 };
 use axum::extract::State;
 use serde::Serialize;
-use sqlx::AnyConnection;
+use sqlx::{Any, AnyConnection, Transaction};
 use std::collections::HashMap;
 use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
@@ -28,7 +29,7 @@ pub(super) fn router() -> OpenApiRouter<ApiState> {
     OpenApiRouter::new().routes(routes!(list)).routes(routes!(get)).routes(routes!(log))
 }
 
-/// Makes a task in the caller's transaction. The caller commits and then wakes the engine.
+/// Makes a task in the caller's transaction. The caller commits with [`commit_and_wake`].
 pub(super) async fn create(
     state: &ApiState,
     connection: &mut AnyConnection,
@@ -135,14 +136,7 @@ pub(super) async fn read(state: &ApiState, id: i64) -> Result<TaskInstance, ApiE
 pub(super) async fn view(state: &ApiState, record: &TaskRecord) -> Result<TaskInstance, ApiError> {
     let mut connection = state.store().readers().acquire().await.map_err(StoreError::from)?;
     let creator = user_name(&mut connection, &record.creator).await?;
-    let mut addresses = HashMap::new();
-    for host_id in record.plan.nodes.iter().filter_map(|node| node.host_id) {
-        if !addresses.contains_key(&host_id)
-            && let Some(host) = hosts::get(&mut connection, host_id).await?
-        {
-            addresses.insert(host_id, host.inner_ip.to_string());
-        }
-    }
+    let addresses = hosts::addresses(&mut connection, record.plan.nodes.iter().filter_map(|node| node.host_id)).await?;
     let waits = state.engine().waits(record.id);
     Ok(task_view::wrapped(record, creator, &addresses, &waits))
 }
@@ -172,10 +166,19 @@ async fn log(
     Ok(Reply(SubtaskLog { log: log.ok_or_else(|| absent_subtask(id, subtask_id))? }))
 }
 
-/// Tells the engine of tasks whose transaction is committed.
-pub(super) fn wake(state: &ApiState, records: &[TaskRecord]) {
-    for record in records {
-        tracing::info!(task_id = record.id.0, name = record.plan.name, "task created");
-        state.engine().wake(record.id);
-    }
+/// Commits the transaction that made the tasks, and tells the engine of them.
+pub(super) async fn commit_and_wake(
+    state: &ApiState,
+    transaction: Transaction<'static, Any>,
+    records: &[TaskRecord],
+) -> Result<(), ApiError> {
+    let state = state.clone();
+    let made: Vec<_> = records.iter().map(|record| (record.id, record.plan.name.clone())).collect();
+    commit_and(transaction, async move {
+        for (id, name) in made {
+            tracing::info!(task_id = id.0, name, "task created");
+            state.engine().wake(id);
+        }
+    })
+    .await
 }

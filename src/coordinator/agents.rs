@@ -17,7 +17,10 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
-use tokio::io::{AsyncReadExt as _, AsyncSeekExt as _};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncSeekExt as _},
+    sync::Semaphore,
+};
 use tonic::{
     Code, Request, Status,
     transport::{Channel, Endpoint, Uri},
@@ -121,7 +124,12 @@ pub struct AgentPool {
     connect: Box<Connect>,
     channels: Mutex<HashMap<AgentAddress, Kept>>,
     scissors: Arc<Scissors>,
+    transfers: Arc<Semaphore>,
 }
+
+/// Chunks of packages that are on their way at a time, over all hosts. Each is in memory twice, once as it was read and
+/// once as it is sent, so that a fleet that is upgraded at once costs 32 MiB and no more.
+const MAX_CHUNKS: usize = 16;
 
 impl AgentPool {
     /// A pool that shows one identity for good.
@@ -157,7 +165,8 @@ impl AgentPool {
     pub(crate) fn connecting(
         connect: impl Fn(AgentAddress) -> Result<Channel, CallError> + Send + Sync + 'static,
     ) -> Self {
-        Self { connect: Box::new(connect), channels: Mutex::default(), scissors: Arc::default() }
+        let transfers = Arc::new(Semaphore::new(MAX_CHUNKS));
+        Self { connect: Box::new(connect), channels: Mutex::default(), scissors: Arc::default(), transfers }
     }
 
     /// A client for the agent. Connecting happens with the first call, and again after a loss.
@@ -165,7 +174,7 @@ impl AgentPool {
         let mut channels = self.channels.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(kept) = channels.get_mut(&address) {
             kept.used = Instant::now();
-            return Ok(Agent { address, channel: kept.channel.clone() });
+            return Ok(self.client(address, kept.channel.clone()));
         }
         let channel = (self.connect)(address)?;
         if channels.len() >= MAX_CHANNELS
@@ -174,7 +183,11 @@ impl AgentPool {
             channels.remove(&oldest);
         }
         channels.insert(address, Kept { channel: channel.clone(), used: Instant::now() });
-        Ok(Agent { address, channel })
+        Ok(self.client(address, channel))
+    }
+
+    fn client(&self, address: AgentAddress, channel: Channel) -> Agent {
+        Agent { address, channel, transfers: Arc::clone(&self.transfers) }
     }
 
     /// The same for a call in passing: a connection that is not there yet is closed with the client.
@@ -182,7 +195,7 @@ impl AgentPool {
         let kept = self.channels.lock().unwrap_or_else(PoisonError::into_inner);
         let kept = kept.get(&address).map(|kept| kept.channel.clone());
         let channel = kept.map_or_else(|| (self.connect)(address), Ok)?;
-        Ok(Agent { address, channel })
+        Ok(self.client(address, channel))
     }
 
     /// Ends every connection to the host, whoever holds it. The next call connects again, if it may.
@@ -213,6 +226,7 @@ pub(crate) fn patient(endpoint: Endpoint) -> Endpoint {
 pub struct Agent {
     pub address: AgentAddress,
     channel: Channel,
+    transfers: Arc<Semaphore>,
 }
 
 impl Agent {
@@ -299,16 +313,14 @@ impl Agent {
     ) -> Result<(), PutError> {
         let mut file = tokio::fs::File::open(path).await?;
         let size_bytes = file.metadata().await?.len();
-        let mut chunk = v1::PutPackageRequest {
-            file_name: file_name.into(),
-            sha256: sha256.into(),
-            size_bytes,
-            offset: 0,
-            data: Vec::new(),
+        let put = async |offset, data| {
+            let (file_name, sha256) = (file_name.into(), sha256.into());
+            let chunk = v1::PutPackageRequest { file_name, sha256, size_bytes, offset, data };
+            self.client().put_package(Self::request(chunk)).await.map_err(self.error())
         };
+        // Asks where to begin. An agent that does not answer holds up no transfer to another.
+        let mut answer = put(0, Vec::new()).await?.into_inner();
         loop {
-            let request = Self::request(chunk.clone());
-            let answer = self.client().put_package(request).await.map_err(self.error())?.into_inner();
             progress(answer.next_offset, size_bytes);
             if answer.complete {
                 return Ok(());
@@ -316,11 +328,13 @@ impl Agent {
             if answer.next_offset >= size_bytes {
                 return Err(io::Error::other("the agent has every byte and still asks for more").into());
             }
-            chunk.offset = answer.next_offset;
-            file.seek(io::SeekFrom::Start(chunk.offset)).await?;
-            chunk.data.clear();
+            // Never closed. It is held until the chunk is answered for, and gone from memory.
+            let _place = self.transfers.acquire().await;
+            file.seek(io::SeekFrom::Start(answer.next_offset)).await?;
             let limit = crate::rpc::MAX_CHUNK_BYTES as u64;
-            (&mut file).take(limit).read_to_end(&mut chunk.data).await?;
+            let mut data = Vec::with_capacity(crate::rpc::MAX_CHUNK_BYTES);
+            (&mut file).take(limit).read_to_end(&mut data).await?;
+            answer = put(answer.next_offset, data).await?.into_inner();
         }
     }
 }
@@ -351,12 +365,19 @@ mod tests {
         assert!(matches!(refused("step.check_host.agent_ports"), CallError::Refused { .. }));
     }
 
+    /// Which chunks are on their way at a time, to however many hosts.
+    impl AgentPool {
+        pub(in crate::coordinator) fn transfers(&self) -> &Arc<Semaphore> {
+            &self.transfers
+        }
+    }
+
     #[tokio::test]
     async fn an_agent_that_is_not_there_is_told_in_one_plain_sentence() {
         // The port is free again once the listener is gone.
         let address = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap();
         let channel = Endpoint::from_shared(format!("http://{address}")).unwrap().connect_lazy();
-        let agent = Agent { address: AgentAddress(address), channel };
+        let agent = Agent { address: AgentAddress(address), channel, transfers: Arc::new(Semaphore::new(1)) };
         let error = agent.describe_host().await.unwrap_err().to_string();
         assert_eq!(error, format!("agent {address} did not answer: Connection refused (os error 111)"));
     }

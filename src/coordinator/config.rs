@@ -66,6 +66,10 @@ pub struct SettingFlags {
     /// Bytes that all logs of subtasks may have; above it those of the oldest tasks go first [default: 4 GiB].
     #[arg(long, env = "OBLET_COORDINATOR_LOG_LIMIT_BYTES")]
     pub log_limit_bytes: Option<u64>,
+    /// Days that tasks are kept after they came to rest, with their events, and entries of the audit log; the newest 1,000
+    /// tasks stay [default: 90].
+    #[arg(long, env = "OBLET_COORDINATOR_TASK_RETENTION_DAYS")]
+    pub task_retention_days: Option<u32>,
     /// Seconds that certificates of agents are good for; they are renewed by two thirds of that [default: 31536000].
     #[arg(long, env = "OBLET_COORDINATOR_AGENT_CERTIFICATE_SECONDS")]
     pub agent_certificate_seconds: Option<u64>,
@@ -104,7 +108,7 @@ pub struct Config {
     pub config_url_base: String,
     pub log_filter: String,
     pub log_format: LogFormat,
-    pub log_retention: LogRetention,
+    pub retention: Retention,
     /// How long certificates of agents are good for.
     pub agent_certificate_life: Duration,
     pub grace: Duration,
@@ -112,13 +116,19 @@ pub struct Config {
     pub given: Given,
 }
 
-/// How long logs of subtasks are kept.
+/// How long is kept what tasks leave behind.
 #[derive(Debug, Clone, Copy)]
-pub struct LogRetention {
-    /// After their task came to rest.
-    pub age: Duration,
-    pub limit_bytes: u64,
+pub struct Retention {
+    /// Logs of subtasks, after their task came to rest.
+    pub logs: Duration,
+    /// All logs together.
+    pub log_limit_bytes: u64,
+    /// Tasks, after they came to rest, and entries of the audit log.
+    pub tasks: Duration,
 }
+
+/// How long the key of a request is known.
+pub const REQUEST_KEY_DAYS: u32 = 7;
 
 const DAY: Duration = Duration::from_secs(86_400);
 
@@ -164,6 +174,12 @@ impl Config {
             layers.mistake("log_retention_days", "is 0");
         }
         let limit_bytes = layers.or("log_limit_bytes", 4_u64 << 30);
+        let task_retention_days: u32 = layers.or("task_retention_days", 90);
+        if task_retention_days < REQUEST_KEY_DAYS {
+            let why =
+                format!("is less than the {REQUEST_KEY_DAYS} days for which the key of a request names its tasks");
+            layers.mistake("task_retention_days", why);
+        }
         let initial_password_file = layers.optional("initial_password_file");
         let log_format = layers.or("log_format", LogFormat::default());
         let grace_seconds: u32 = layers.or("grace_seconds", 10);
@@ -182,7 +198,11 @@ impl Config {
             config_url_base,
             log_filter,
             log_format,
-            log_retention: LogRetention { age: DAY * log_retention_days, limit_bytes },
+            retention: Retention {
+                logs: DAY * log_retention_days,
+                log_limit_bytes: limit_bytes,
+                tasks: DAY * task_retention_days,
+            },
             agent_certificate_life: Duration::from_secs(life),
             grace: Duration::from_secs(grace_seconds.into()),
             given,
@@ -209,13 +229,20 @@ mod tests {
             config_url_base: Some("ftp://x/".into()),
             log_format: Some("xml".into()),
             log_retention_days: Some(0),
+            task_retention_days: Some(6),
             agent_certificate_seconds: Some(9),
             ..SettingFlags::default()
         };
         let told = Config::load(&flags).unwrap_err().to_string();
-        for name in
-            ["listen", "state_dir", "config_url_base", "log_format", "log_retention_days", "agent_certificate_seconds"]
-        {
+        for name in [
+            "listen",
+            "state_dir",
+            "config_url_base",
+            "log_format",
+            "log_retention_days",
+            "task_retention_days",
+            "agent_certificate_seconds",
+        ] {
             assert!(told.contains(name), "{name} is not in {told}");
         }
     }

@@ -1,12 +1,13 @@
 //! Secrets at rest: sealed with AES-256-GCM under a key that only the coordinator's user can read.
 
+use crate::files;
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use ring::{
     aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey},
     hkdf, hmac,
     rand::{SecureRandom as _, SystemRandom},
 };
-use std::{fs, io, io::Write as _, os::unix::fs::OpenOptionsExt as _, path::Path};
+use std::{fs, io, path::Path};
 use zeroize::Zeroizing;
 
 /// What can go wrong with sealed secrets.
@@ -38,7 +39,7 @@ impl Vault {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 let mut bytes = Zeroizing::new(vec![0; AES_256_GCM.key_len()]);
                 random.fill(&mut bytes).map_err(|_| SecretError::Random)?;
-                write_key(path, &bytes).map_err(SecretError::KeyFile)?;
+                files::replace(path, &bytes, 0o600).map_err(SecretError::KeyFile)?;
                 bytes
             }
             Err(error) => return Err(SecretError::KeyFile(error)),
@@ -86,12 +87,6 @@ impl Vault {
         let letter = |(kind, byte): (&&[u8], &u8)| kind.get(usize::from(*byte) % kind.len()).map(|c| char::from(*c));
         Ok(Zeroizing::new(KINDS.iter().cycle().zip(bytes.iter()).filter_map(letter).collect()))
     }
-}
-
-fn write_key(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
-    file.write_all(bytes)?;
-    file.sync_all()
 }
 
 #[cfg(test)]

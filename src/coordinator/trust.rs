@@ -19,7 +19,7 @@ impl Gate for SqlGate {
     fn check(&self, host: IpAddr, shown: Option<Fingerprint>) -> BoxFuture<'_, Result<(), DialError>> {
         Box::pin(async move {
             let undecided = |error: StoreError| DialError::Undecided(Box::new(error));
-            let mut reader = self.store.readers().acquire().await.map_err(|error| undecided(error.into()))?;
+            let mut reader = self.store.gate_readers().acquire().await.map_err(|error| undecided(error.into()))?;
             let revoked = certificates::revocation(&mut reader, host).await.map_err(undecided)?;
             if let Some(Revocation { since, by }) = revoked {
                 return Err(Distrust::Revoked { host, since, by }.into());

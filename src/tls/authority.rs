@@ -1,13 +1,12 @@
 use super::{HTTP2, Identity, TlsError, certificate::first};
+use crate::files;
 use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair,
     KeyUsagePurpose, SanType,
 };
 use std::{
-    fs,
-    io::{self, Write as _},
+    fs, io,
     net::IpAddr,
-    os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
 };
 use time::{Duration, OffsetDateTime};
@@ -143,19 +142,7 @@ pub(super) fn validity(life: std::time::Duration) -> (OffsetDateTime, OffsetDate
     (now - Duration::hours(1), now + life)
 }
 
-/// Writes a file so that a reader sees the old or the new content and the mode is right from the first byte.
+/// As [`files::replace`].
 pub(super) fn replace(path: &Path, content: &[u8], mode: u32) -> Result<(), TlsError> {
-    let temporary = path.with_extension("tmp");
-    let write = || -> io::Result<()> {
-        let _ = fs::remove_file(&temporary);
-        let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(mode).open(&temporary)?;
-        file.write_all(content)?;
-        file.sync_all()?;
-        fs::rename(&temporary, path)
-    };
-    write().map_err(|source| {
-        // A full disk needs the room more than anyone needs half a file.
-        let _ = fs::remove_file(&temporary);
-        TlsError::File { path: path.into(), source }
-    })
+    files::replace(path, content, mode).map_err(|source| TlsError::File { path: path.into(), source })
 }

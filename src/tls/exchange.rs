@@ -8,6 +8,7 @@
 //!     live files are the old ones, or [`IdentityPaths::settle`] renames what is left. Renaming needs no room.
 
 use super::{CertificateFacts, Identity, Requested, TlsError, authority::replace, certificate::first, verify};
+use crate::files::sync_directory_of;
 use rustls::pki_types::ServerName;
 use std::{
     fs, io,
@@ -84,7 +85,6 @@ impl IdentityPaths {
         }
         let requested = Requested::generate()?;
         replace(&path, requested.key_pem.as_bytes(), 0o600)?;
-        sync_directory(&path)?;
         Ok(requested.request_pem)
     }
 
@@ -108,12 +108,15 @@ impl IdentityPaths {
         };
         identity.server().map_err(UnfitCertificate::OtherKey)?;
         let facts = self.check(certificate_pem, expected)?;
+        let authority = pending(&self.ca);
         if fs::read(&self.ca).ok().as_deref() != Some(&identity.ca_pem) {
-            replace(&pending(&self.ca), &identity.ca_pem, 0o644)?;
+            replace(&authority, &identity.ca_pem, 0o644)?;
+        } else if authority.exists() {
+            // Of an exchange that broke off before it was decided. This one would carry it out.
+            fs::remove_file(&authority).map_err(|source| TlsError::File { path: authority, source })?;
             sync_directory(&self.ca)?;
         }
         replace(&pending(&self.certificate), &identity.certificate_pem, 0o644)?;
-        sync_directory(&self.certificate)?;
         self.settle()?;
         Ok(facts)
     }
@@ -160,9 +163,7 @@ fn directory_of(path: &Path) -> &Path {
 }
 
 fn sync_directory(path: &Path) -> Result<(), TlsError> {
-    let directory = directory_of(path);
-    let sync = fs::File::open(directory).and_then(|directory| directory.sync_all());
-    sync.map_err(|source| TlsError::File { path: directory.into(), source })
+    sync_directory_of(path).map_err(|source| TlsError::File { path: directory_of(path).into(), source })
 }
 
 #[cfg(test)]
@@ -276,5 +277,15 @@ mod tests {
         place.paths.request().unwrap();
         fs::write(pending(&place.paths.ca), "half of an auth").unwrap();
         assert_eq!(place.live(), Some(first.serial));
+    }
+
+    #[test]
+    fn an_authority_of_an_exchange_that_was_never_decided_is_not_taken_by_the_next() {
+        let place = Place::new();
+        place.install(&place.sign(HOST)).unwrap();
+        fs::write(pending(&place.paths.ca), Place::new().authority.certificate_pem()).unwrap();
+        let facts = place.install(&place.sign(HOST)).unwrap();
+        assert_eq!(fs::read_to_string(&place.paths.ca).unwrap(), place.authority.certificate_pem());
+        assert_eq!((place.live(), place.names().len()), (Some(facts.serial), 3));
     }
 }

@@ -9,6 +9,10 @@ mod dry_run;
 #[cfg(test)]
 mod enrolment;
 #[cfg(test)]
+mod guesses;
+#[cfg(test)]
+mod hang_ups;
+#[cfg(test)]
 mod host_agents;
 #[cfg(test)]
 mod host_preparation;

@@ -157,6 +157,7 @@ pub(crate) struct Lab {
     config_service: Router,
 }
 
+#[derive(Debug)]
 pub(crate) struct Answer {
     pub(crate) status: StatusCode,
     pub(crate) headers: HeaderMap,

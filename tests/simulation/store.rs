@@ -113,6 +113,8 @@ impl Tables {
                 row.problem.clone_from(problem);
                 row.shown.0 = *status;
             }
+            // Steps of the coordinator are simulated without rows.
+            Write::Rows(_) => {}
             Write::Acknowledged { task, next_sequence } => {
                 if let Some(row) = self.rows.get_mut(task).filter(|row| row.next_sequence() == *next_sequence) {
                     row.acknowledged = true;
@@ -190,6 +192,14 @@ impl TaskStore for MemoryStore {
             let tables = self.world.tables();
             let open = |row: &&Row| row.status() == TaskStatus::Running || row.problem.is_some();
             Ok(tables.rows.iter().filter(|(_, row)| open(row)).map(|(id, _)| *id).collect())
+        })
+    }
+
+    fn running(&self, epoch: i64) -> BoxFuture<'_, Result<Vec<TaskId>, StoreError>> {
+        Box::pin(async move {
+            let tables = self.world.tables();
+            let runs = |row: &&Row| row.status() == TaskStatus::Running && row.epoch <= epoch;
+            Ok(tables.rows.iter().filter(|(_, row)| runs(row)).map(|(id, _)| *id).collect())
         })
     }
 

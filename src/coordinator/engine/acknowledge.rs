@@ -19,21 +19,27 @@ use crate::{
     rpc::v1,
     steps::{Policy, Step},
 };
-use std::{collections::HashSet, sync::Arc};
+use futures_util::{StreamExt as _, stream};
+use std::{collections::BTreeMap, sync::Arc};
 use tokio::task::JoinSet;
 
+/// A task that has just come to rest tries for about a minute. What is told again later is told again and again.
 const TRIES: usize = 10;
+/// Hosts of one task that are told at a time.
+const HOSTS_AT_A_TIME: usize = 16;
 
 pub(super) struct Acknowledgements {
     agents: Arc<Agents>,
     plan: Arc<TaskPlan>,
     under_way: JoinSet<bool>,
     all_through: bool,
+    /// It was tried before, so hosts that did not answer then are left in peace for a while.
+    again: bool,
 }
 
 impl Acknowledgements {
     pub(super) fn new(agents: Arc<Agents>, plan: Arc<TaskPlan>) -> Self {
-        Self { agents, plan, under_way: JoinSet::new(), all_through: true }
+        Self { agents, plan, under_way: JoinSet::new(), all_through: true, again: false }
     }
 
     pub(super) fn send(&mut self, ended: &[Dispatch]) {
@@ -46,7 +52,7 @@ impl Acknowledgements {
         };
         let keys: Vec<_> = ended.iter().filter_map(key).collect();
         if !keys.is_empty() {
-            self.under_way.spawn(acknowledge(Arc::clone(&self.agents), keys));
+            self.under_way.spawn(acknowledge(Arc::clone(&self.agents), keys, self.again));
         }
     }
 
@@ -85,31 +91,50 @@ impl Unfinished {
 pub(super) async fn again(shared: &Arc<Shared>, task: TaskId) {
     let Ok(LoadedTask { record, next_sequence, ended, .. }) = shared.tasks.load(task).await else { return };
     let agents = Arc::new(Agents::new(Arc::clone(shared)));
-    let mut acknowledgements = Acknowledgements::new(agents, Arc::new(record.plan));
+    let mut acknowledgements = Acknowledgements { again: true, ..Acknowledgements::new(agents, Arc::new(record.plan)) };
     acknowledgements.send(&ended);
     acknowledgements.left(Arc::clone(shared), task, next_sequence).finish().await;
 }
 
-/// Answers whether the agents know of all of them. A host whose agent cannot be told one is asked no further: the rest
-/// would wait for the same silence, and all are told again later.
-async fn acknowledge(agents: Arc<Agents>, keys: Vec<(Option<i64>, v1::OperationKey)>) -> bool {
-    let mut silent = HashSet::new();
-    for (host_id, key) in keys {
-        if !silent.contains(&host_id) && !acknowledge_one(&agents, host_id, key).await {
-            silent.insert(host_id);
-        }
+/// Answers whether the agents know of all of them. Hosts are told beside each other, so that one that is gone holds up no
+/// other; one whose agent cannot be told is asked no further: the rest would wait for the same silence, and all are told
+/// again later.
+async fn acknowledge(agents: Arc<Agents>, keys: Vec<(Option<i64>, v1::OperationKey)>, again: bool) -> bool {
+    let mut by_host: BTreeMap<Option<i64>, Vec<v1::OperationKey>> = BTreeMap::new();
+    for (host, key) in keys {
+        by_host.entry(host).or_default().push(key);
     }
-    silent.is_empty()
+    let tell = async |(host, keys)| tell_host(&agents, host, keys, again).await;
+    stream::iter(by_host)
+        .map(tell)
+        .buffer_unordered(HOSTS_AT_A_TIME)
+        .fold(true, async |all, through| all && through)
+        .await
 }
 
-async fn acknowledge_one(agents: &Agents, host_id: Option<i64>, key: v1::OperationKey) -> bool {
+async fn tell_host(agents: &Agents, host_id: Option<i64>, keys: Vec<v1::OperationKey>, again: bool) -> bool {
+    let host = host_id.unwrap_or(0);
+    if again && agents.quiet().rests(host) {
+        return false;
+    }
+    for key in keys {
+        if !acknowledge_one(agents, host_id, key, if again { 1 } else { TRIES }).await {
+            agents.quiet().did_not_answer(host);
+            return false;
+        }
+    }
+    agents.quiet().answered(host);
+    true
+}
+
+async fn acknowledge_one(agents: &Agents, host_id: Option<i64>, key: v1::OperationKey, tries: usize) -> bool {
     let agent = match agents.of(host_id).await {
         Ok(agent) => agent,
         // Forgotten together with its agent.
         Err(PreparationError::NoHost(_)) => return true,
         Err(_) => return false,
     };
-    for delay in backoff().take(TRIES) {
+    for delay in backoff().take(tries) {
         match agent.acknowledge(key.clone(), agents.epoch()).await {
             Err(CallError::Unknown { .. }) => tokio::time::sleep(delay).await,
             // Forgotten meanwhile, or never begun there.

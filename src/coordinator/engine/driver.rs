@@ -12,7 +12,8 @@ use crate::{
         tasks::{AppendError, Draft, LoadError, LoadedTask, TaskId},
     },
     graph::{Direction, Dispatch, Event, Failure, NodeIndex, SubtaskStatus, TaskState, TaskStatus, plan},
-    operations::TaskPlan,
+    operations::{PlannedNode, TaskPlan},
+    steps::{AgentStep, Step},
     telemetry::chain,
 };
 use futures_util::FutureExt as _;
@@ -34,6 +35,8 @@ pub(super) struct Driver {
     id: TaskId,
     plan: Arc<TaskPlan>,
     state: TaskState,
+    /// Subtasks that run at a time, at most.
+    width: usize,
     next_sequence: i64,
     dispatched_at: HashMap<NodeIndex, i64>,
     agents: Arc<Agents>,
@@ -101,6 +104,7 @@ impl Driver {
         Self {
             shared,
             id,
+            width: width(&plan),
             plan,
             state: loaded.state,
             next_sequence: loaded.next_sequence,
@@ -217,7 +221,7 @@ impl Driver {
         for event in events {
             draft.apply(&mut self.state, event).map_err(problem)?;
         }
-        let dispatches = plan(&self.state, MAX_RUNNING_PER_TASK);
+        let dispatches = plan(&self.state, self.width);
         for Dispatch { node, attempt, direction } in dispatches.iter().copied() {
             draft.apply(&mut self.state, Event::Dispatched { node, attempt, direction }).map_err(problem)?;
         }
@@ -266,6 +270,20 @@ impl Driver {
     }
 }
 
+/// How many subtasks of a task run at a time: where whoever asked for it has said how many hosts are upgraded at a time,
+/// the waves of its graph are as wide as that, and nothing holds them up.
+fn width(plan: &TaskPlan) -> usize {
+    let is_upgrade = |node: &PlannedNode| matches!(node.step, Step::Agent(AgentStep::UpgradeAgent(_)));
+    if !plan.nodes.iter().any(is_upgrade) {
+        return MAX_RUNNING_PER_TASK;
+    }
+    let mut waves: HashMap<&[NodeIndex], usize> = HashMap::new();
+    for node in &plan.nodes {
+        *waves.entry(&node.upstreams).or_default() += 1;
+    }
+    waves.into_values().max().unwrap_or(0).max(MAX_RUNNING_PER_TASK)
+}
+
 /// What an outcome is in the journal; an abandoned attempt leaves no trace there.
 fn event(dispatch: Dispatch, outcome: Outcome) -> Option<Event> {
     let Dispatch { node, attempt, direction } = dispatch;
@@ -303,7 +321,7 @@ async fn wait_for_store(shared: &Shared, id: TaskId, error: &StoreError) -> Resu
 }
 
 /// The task is left as it is, visibly; it costs no other.
-async fn give_up(shared: &Shared, id: TaskId, problem: String) {
+pub(super) async fn give_up(shared: &Shared, id: TaskId, problem: String) {
     tracing::error!(task = %id, problem, "the task needs an operator");
     shared.metrics.problems.inc();
     let what =
@@ -327,4 +345,31 @@ pub(super) async fn survive(work: impl Future<Output = Outcome>) -> Outcome {
             effect: crate::graph::Effect::Unknown,
         })
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        operations::{operate_agents, upgrade_agents},
+        steps::{AgentOperation, AgentPackage},
+    };
+    use std::num::NonZeroUsize;
+
+    #[test]
+    fn as_many_agents_are_upgraded_at_a_time_as_was_asked_for() {
+        let package = AgentPackage {
+            package: "oblet-agent-0.2.0-1.x86_64.rpm".parse().unwrap(),
+            sha256: "a".repeat(64).parse().unwrap(),
+        };
+        let hosts: Vec<i64> = (1..=200).collect();
+        let at_a_time = |parallel| {
+            let plan = upgrade_agents(&hosts, std::slice::from_ref(&package), NonZeroUsize::new(parallel).unwrap());
+            super::plan(&TaskState::new(plan.graph().unwrap()), width(&plan)).len()
+        };
+        for parallel in [1, 4, 10, 11, 64, 200] {
+            assert_eq!(at_a_time(parallel), parallel);
+        }
+        assert_eq!(width(&operate_agents(AgentOperation::Restart, &hosts)), MAX_RUNNING_PER_TASK);
+    }
 }

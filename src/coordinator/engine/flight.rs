@@ -7,6 +7,7 @@ use super::{
     journal::Closed,
     local::LocalRun,
     log::AttemptLog,
+    quiet::QuietHosts,
     store::PreparationError,
     waits::WaitPlace,
 };
@@ -43,6 +44,10 @@ impl Agents {
 
     pub(super) fn epoch(&self) -> u64 {
         self.shared.agent_epoch()
+    }
+
+    pub(super) fn quiet(&self) -> &QuietHosts {
+        &self.shared.quiet
     }
 
     pub(super) async fn of(&self, host_id: Option<i64>) -> Result<Agent, PreparationError> {

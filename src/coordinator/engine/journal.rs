@@ -6,10 +6,12 @@
 
 use super::{
     metrics::EngineMetrics,
-    store::{LogText, TaskStore, Unwritten, Write, Written},
+    store::{LogText, RowChange, TaskStore, Unwritten, Write, Written},
 };
-use crate::coordinator::store::StoreError;
-use std::sync::Arc;
+use crate::coordinator::store::{StoreError, tasks::AppendError};
+use futures_util::future::BoxFuture;
+use sqlx::AnyConnection;
+use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
@@ -62,6 +64,31 @@ impl Journal {
 
     pub(super) async fn log(&self, text: LogText) -> Result<Written, Closed> {
         self.write(Write::Log(text)).await
+    }
+
+    /// Changes rows that are not a task's own, in one transaction with whatever else waits to be written; answers what the
+    /// change answers, once that is synced to disk.
+    pub(super) async fn change<T: Send + 'static>(
+        &self,
+        change: impl for<'c> Fn(&'c mut AnyConnection) -> BoxFuture<'c, Result<T, StoreError>> + Send + Sync + 'static,
+    ) -> Result<Result<T, StoreError>, Closed> {
+        let answer = Arc::new(Mutex::new(None));
+        let (place, change) = (Arc::clone(&answer), Arc::new(change));
+        let rows = RowChange(Arc::new(move |connection| {
+            let (place, change) = (Arc::clone(&place), Arc::clone(&change));
+            Box::pin(async move {
+                let answer = change(connection).await?;
+                *place.lock().unwrap_or_else(PoisonError::into_inner) = Some(answer);
+                Ok(())
+            })
+        }));
+        match self.write(Write::Rows(rows)).await? {
+            // A store without such rows has nothing to answer.
+            Ok(()) => answer.lock().unwrap_or_else(PoisonError::into_inner).take().map(Ok).ok_or(Closed),
+            Err(AppendError::Store(error)) => Ok(Err(error)),
+            // Rows belong to no epoch and to no task.
+            Err(AppendError::Fenced(_) | AppendError::Reserved(_)) => Err(Closed),
+        }
     }
 
     /// Returns once it is synced to disk.

@@ -22,6 +22,7 @@ use crate::{
 };
 use futures_util::future::BoxFuture;
 use hosts::Skew;
+use sqlx::AnyConnection;
 use std::{path::PathBuf, sync::Arc, time::Duration};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -138,14 +139,12 @@ async fn carry_out(shared: &SqlLocalSteps, run: LocalRun<'_>, log: &mut AttemptL
                 (CoordinatorStep::PrepareObproxyInstall(step), Direction::Execute) => {
                     prepare_install(shared, step, deadline, place, log).await
                 }
-                (CoordinatorStep::PrepareObproxyInstall(step), Direction::Undo) => {
-                    forget_install(shared, step, log).await
-                }
+                (CoordinatorStep::PrepareObproxyInstall(step), Direction::Undo) => forget_install(step, log).await,
                 (CoordinatorStep::UpdateObproxyStatus(proxy), Direction::Execute) => {
-                    set_status(shared, proxy, ObproxyStatus::Running, log).await
+                    set_status(proxy, ObproxyStatus::Running, log).await
                 }
                 (CoordinatorStep::UpdateObproxyStatus(proxy), Direction::Undo) => {
-                    set_status(shared, proxy, ObproxyStatus::Creating, log).await
+                    set_status(proxy, ObproxyStatus::Creating, log).await
                 }
                 (CoordinatorStep::Finish | CoordinatorStep::Wait, Direction::Execute | Direction::Undo) => Ok(Ok(())),
                 (CoordinatorStep::PrepareAgentOperation(agent), Direction::Execute) => {
@@ -171,19 +170,22 @@ async fn carry_out(shared: &SqlLocalSteps, run: LocalRun<'_>, log: &mut AttemptL
                 (CoordinatorStep::PrepareHost(step), Direction::Execute) => {
                     hosts::prepare(shared, step, deadline, place, log).await
                 }
-                (CoordinatorStep::PrepareHost(step), Direction::Undo) => hosts::forget(shared, step, log).await,
+                (CoordinatorStep::PrepareHost(step), Direction::Undo) => hosts::forget(step, log).await,
                 (CoordinatorStep::UpdateHostStatus(host), Direction::Execute) => {
-                    hosts::set_status(shared, *host, HostStatus::New, HostStatus::Available, log).await
+                    hosts::set_status(*host, HostStatus::New, HostStatus::Available, log).await
                 }
                 (CoordinatorStep::UpdateHostStatus(host), Direction::Undo) => {
-                    hosts::set_status(shared, *host, HostStatus::Available, HostStatus::New, log).await
+                    hosts::set_status(*host, HostStatus::Available, HostStatus::New, log).await
                 }
             };
-            // As the engine itself: a full disk costs time, no step.
+            // As the engine itself: a full disk, or a store that others use, costs time and no step.
             match result {
-                Err(LocalError::Store(error @ StoreError::DiskFull(_))) => {
+                Err(LocalError::Store(error @ (StoreError::DiskFull(_) | StoreError::Busy))) => {
                     tracing::error!(error = crate::telemetry::chain(&error), "waiting for the store");
-                    place.waits_for("room on the coordinator's disk");
+                    place.waits_for(match error {
+                        StoreError::Busy => "its turn in the coordinator's store",
+                        _ => "room on the coordinator's disk",
+                    });
                 }
                 result => return result,
             }
@@ -229,7 +231,7 @@ async fn prepare_install(
     place: &WaitPlace,
     log: &mut AttemptLog,
 ) -> Done {
-    let mut connection = shared.store.readers().acquire().await.map_err(StoreError::from)?;
+    let mut connection = shared.store.engine_readers().acquire().await.map_err(StoreError::from)?;
     let gone = |what, id| LocalError::Gone { what, id };
     let cluster = clusters::get(&mut connection, step.cluster_id).await?;
     let cluster = cluster.ok_or_else(|| gone("proxy cluster", step.cluster_id))?;
@@ -258,15 +260,15 @@ async fn prepare_install(
         "host {} ({}): agent {}, {}, {} processors",
         host.inner_ip, facts.hostname, facts.agent_version, facts.architecture, facts.cpu_count
     );
-    let mut transaction = shared.store.begin().await?;
-    host_rows::observe(&mut transaction, host.id, host.status, &host.details.told_by(&facts)).await?;
-    transaction.commit().await.map_err(StoreError::from)?;
-    Ok(log.line(&line).await)
+    match keep(log, host.id, facts, None).await? {
+        Ok(_) => Ok(log.line(&line).await),
+        Err(closed) => Ok(Err(closed)),
+    }
 }
 
 async fn check_package(
     shared: &SqlLocalSteps,
-    connection: &mut sqlx::AnyConnection,
+    connection: &mut AnyConnection,
     reference: &PackageRef,
 ) -> Result<(), LocalError> {
     let found = packages::by_file_name(connection, &reference.file_name()).await?;
@@ -322,50 +324,86 @@ async fn describe(
     }
 }
 
-/// Takes back what the request wrote: the proxy, or the cluster that has no proxies.
-async fn forget_install(shared: &SqlLocalSteps, step: &PrepareObproxyInstall, log: &mut AttemptLog) -> Done {
-    let mut transaction = shared.store.begin().await?;
-    let line = match &step.proxy {
-        Some(proxy) => {
-            clusters::delete_proxy(&mut transaction, proxy.server_id).await?;
-            format!("proxy {} is not registered any more", proxy.server_id)
-        }
-        None => {
-            for proxy in clusters::proxies(&mut transaction, step.cluster_id).await? {
-                if proxy.status == ObproxyStatus::Creating {
-                    clusters::delete_proxy(&mut transaction, proxy.id).await?;
-                }
-            }
-            if clusters::proxies(&mut transaction, step.cluster_id).await?.is_empty() {
-                clusters::delete(&mut transaction, step.cluster_id).await?;
-            }
-            format!("proxy cluster {} is not registered any more", step.cluster_id)
-        }
-    };
-    transaction.commit().await.map_err(StoreError::from)?;
-    Ok(log.line(&line).await)
+/// Writes through the journal of the engine, so that steps that end together are synced together.
+async fn change<T: Send + 'static>(
+    log: &AttemptLog,
+    change: impl for<'c> Fn(&'c mut AnyConnection) -> BoxFuture<'c, Result<T, StoreError>> + Send + Sync + 'static,
+) -> Result<Result<T, Closed>, LocalError> {
+    match log.journal().change(change).await {
+        Ok(answer) => Ok(Ok(answer?)),
+        Err(closed) => Ok(Err(closed)),
+    }
 }
 
-async fn set_status(
-    shared: &SqlLocalSteps,
-    reference: &ObproxyRef,
-    status: ObproxyStatus,
-    log: &mut AttemptLog,
-) -> Done {
-    let mut transaction = shared.store.begin().await?;
-    let Some(proxy) = clusters::proxy(&mut transaction, reference.server_id).await? else {
-        return match status {
-            ObproxyStatus::Creating => Ok(Ok(())),
-            _ => Err(LocalError::Gone { what: "proxy", id: reference.server_id }),
-        };
+/// Writes down what an agent says of its host, and the port of its metrics if that is given; answers whether there is
+/// such a host.
+async fn keep(
+    log: &AttemptLog,
+    id: i64,
+    facts: v1::DescribeHostResponse,
+    metrics_port: Option<u16>,
+) -> Result<Result<bool, Closed>, LocalError> {
+    let facts = Arc::new(facts);
+    change(log, move |rows| {
+        let facts = Arc::clone(&facts);
+        Box::pin(async move {
+            let known = host_rows::told(rows, id, &facts).await?.is_some();
+            if let Some(port) = metrics_port {
+                host_rows::set_metrics_port(rows, id, port).await?;
+            }
+            Ok(known)
+        })
+    })
+    .await
+}
+
+/// Takes back what the request wrote: the proxy, or the cluster that has no proxies.
+async fn forget_install(step: &PrepareObproxyInstall, log: &mut AttemptLog) -> Done {
+    let (proxy, cluster) = (step.proxy.as_ref().map(|proxy| proxy.server_id), step.cluster_id);
+    let forgotten = change(log, move |rows| Box::pin(forget_rows(rows, proxy, cluster))).await?;
+    let line = match proxy {
+        Some(proxy) => format!("proxy {proxy} is not registered any more"),
+        None => format!("proxy cluster {cluster} is not registered any more"),
     };
-    clusters::set_proxy_status(&mut transaction, proxy.id, status).await?;
-    let others = clusters::proxies_on_host(&mut transaction, proxy.host_id).await?;
-    let running = others.iter().any(|proxy| proxy.status == ObproxyStatus::Running);
-    if let Some(host) = host_rows::get(&mut transaction, proxy.host_id).await? {
-        let status = if running { HostStatus::Online } else { HostStatus::Available };
-        host_rows::observe(&mut transaction, host.id, status, &host.details).await?;
+    match forgotten {
+        Ok(()) => Ok(log.line(&line).await),
+        Err(closed) => Ok(Err(closed)),
     }
-    transaction.commit().await.map_err(StoreError::from)?;
-    Ok(log.line(&format!("proxy {} is {status}", proxy.id)).await)
+}
+
+async fn forget_rows(rows: &mut AnyConnection, proxy: Option<i64>, cluster: i64) -> Result<(), StoreError> {
+    if let Some(proxy) = proxy {
+        clusters::delete_proxy(rows, proxy).await?;
+        return Ok(());
+    }
+    for proxy in clusters::proxies(rows, cluster).await? {
+        if proxy.status == ObproxyStatus::Creating {
+            clusters::delete_proxy(rows, proxy.id).await?;
+        }
+    }
+    if clusters::proxies(rows, cluster).await?.is_empty() {
+        clusters::delete(rows, cluster).await?;
+    }
+    Ok(())
+}
+
+async fn set_status(reference: &ObproxyRef, status: ObproxyStatus, log: &mut AttemptLog) -> Done {
+    let id = reference.server_id;
+    match change(log, move |rows| Box::pin(lead_to(rows, id, status))).await? {
+        Ok(true) => Ok(log.line(&format!("proxy {id} is {status}")).await),
+        Ok(false) if status == ObproxyStatus::Creating => Ok(Ok(())),
+        Ok(false) => Err(LocalError::Gone { what: "proxy", id }),
+        Err(closed) => Ok(Err(closed)),
+    }
+}
+
+/// Answers whether there is such a proxy. What its host is follows from what runs on it.
+async fn lead_to(rows: &mut AnyConnection, id: i64, status: ObproxyStatus) -> Result<bool, StoreError> {
+    let Some(proxy) = clusters::proxy(rows, id).await? else { return Ok(false) };
+    clusters::set_proxy_status(rows, proxy.id, status).await?;
+    let others = clusters::proxies_on_host(rows, proxy.host_id).await?;
+    let running = others.iter().any(|proxy| proxy.status == ObproxyStatus::Running);
+    let status = if running { HostStatus::Online } else { HostStatus::Available };
+    host_rows::set_status(rows, proxy.host_id, status).await?;
+    Ok(true)
 }

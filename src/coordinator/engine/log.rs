@@ -18,6 +18,8 @@ pub struct AttemptLog {
     position: LogPosition,
     /// Begin of a character whose end is still on the way.
     unfinished: Vec<u8>,
+    /// Bytes that could not be kept, and of which the log does not tell yet.
+    lost_bytes: usize,
     /// The last lines, for an outcome that comes without.
     tail: VecDeque<String>,
 }
@@ -27,7 +29,7 @@ const TAIL_LINES: usize = 20;
 
 impl AttemptLog {
     pub(super) fn new(journal: Journal, task: TaskId, node: NodeIndex, attempt: u32, position: LogPosition) -> Self {
-        Self { journal, task, node, attempt, position, unfinished: Vec::new(), tail: VecDeque::new() }
+        Self { journal, task, node, attempt, position, unfinished: Vec::new(), lost_bytes: 0, tail: VecDeque::new() }
     }
 
     /// Bytes of the agent's log that are in.
@@ -74,7 +76,12 @@ impl AttemptLog {
         self.tail.iter().cloned().collect()
     }
 
+    pub(super) fn journal(&self) -> &Journal {
+        &self.journal
+    }
+
     /// A log that does not fit on the disk must not change the outcome of a step, so only the end of the program counts.
+    /// The log says where something is missing, as soon as there is room.
     async fn write(&mut self, text: String) -> Result<(), Closed> {
         for line in text.lines() {
             if self.tail.len() == TAIL_LINES {
@@ -83,11 +90,27 @@ impl AttemptLog {
             self.tail.push_back(line.to_owned());
         }
         let position = self.position;
+        let length = text.len();
+        let text = match self.lost_bytes {
+            0 => text,
+            lost => format!("[{lost} bytes are missing here: the coordinator's store could not take them]\n{text}"),
+        };
         let after = position.after(&text);
         let request = LogText { task: self.task, node: self.node, attempt: self.attempt, position, text };
         match self.journal.log(request).await? {
-            Ok(()) => self.position = after,
-            Err(AppendError::Fenced(_) | AppendError::Reserved(_) | AppendError::Store(_)) => {}
+            Ok(()) => {
+                self.position = after;
+                self.lost_bytes = 0;
+            }
+            Err(AppendError::Store(error)) => {
+                if self.lost_bytes == 0 {
+                    let error = crate::telemetry::chain(&error);
+                    tracing::warn!(task = %self.task, node = %self.node, error, "a part of a log is not kept");
+                }
+                self.lost_bytes = self.lost_bytes.saturating_add(length);
+            }
+            // Nobody reads on in this one.
+            Err(AppendError::Fenced(_) | AppendError::Reserved(_)) => {}
         }
         Ok(())
     }

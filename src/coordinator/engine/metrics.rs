@@ -7,6 +7,7 @@ pub struct EngineMetrics {
     pub(super) commits: IntCounter,
     pub(super) driven: IntGauge,
     pub(super) problems: IntCounter,
+    pub(super) swept: IntCounter,
 }
 
 impl EngineMetrics {
@@ -23,11 +24,16 @@ impl EngineMetrics {
                 "oblet_engine_task_problems_total",
                 "Tasks that could not be taken up, because their record is damaged or a newer program wrote it.",
             )?,
+            swept: IntCounter::new(
+                "oblet_engine_swept_tasks_total",
+                "Tasks that were under way and that nobody drove, found by the sweep and taken up.",
+            )?,
         };
         registry.register(Box::new(metrics.events.clone()))?;
         registry.register(Box::new(metrics.commits.clone()))?;
         registry.register(Box::new(metrics.driven.clone()))?;
         registry.register(Box::new(metrics.problems.clone()))?;
+        registry.register(Box::new(metrics.swept.clone()))?;
         Ok(metrics)
     }
 }

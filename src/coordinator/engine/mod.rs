@@ -7,6 +7,7 @@
 //!  3. Each task has its own driver, so that one bad task, or one unreachable host, stalls no other. A task that cannot
 //!     be taken up (a damaged record, a step of a newer program) is shown as FAILED with its problem.
 //!  4. Work per task and per host is bounded.
+//!  5. Whoever makes a task wakes its driver, and a sweep finds those that were never woken or whose driver broke off.
 
 mod acknowledge;
 mod attempt;
@@ -17,6 +18,7 @@ mod journal;
 mod local;
 mod log;
 mod metrics;
+mod quiet;
 mod sql;
 mod store;
 #[cfg(test)]
@@ -28,7 +30,7 @@ pub use local::{LocalRun, LocalSteps, SqlLocalSteps};
 pub use log::AttemptLog;
 pub use metrics::EngineMetrics;
 pub use sql::SqlTaskStore;
-pub use store::{LogText, NamedSecret, PreparationError, TaskStore, Unwritten, Write, Written};
+pub use store::{LogText, NamedSecret, PreparationError, RowChange, TaskStore, Unwritten, Write, Written};
 pub use waits::{Wait, WaitPlace};
 
 use super::{
@@ -40,9 +42,12 @@ use super::{
 };
 use crate::graph::{Command, NodeIndex, Refusal};
 use driver::Driver;
+use futures_util::FutureExt as _;
 use journal::Journal;
+use quiet::QuietHosts;
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
+    panic::AssertUnwindSafe,
     sync::{Arc, Mutex, PoisonError},
 };
 use tokio::{
@@ -52,11 +57,13 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use waits::Waits;
 
-/// Subtasks of one task that run at a time; OCP's engine has the same number.
+/// Subtasks of one task that run at a time unless it says otherwise; OCP's engine has the same number.
 const MAX_RUNNING_PER_TASK: usize = 10;
 /// Agent steps that run at a time on one host, over all tasks.
 const MAX_RUNNING_PER_HOST: usize = 4;
 const COMMAND_QUEUE: usize = 16;
+/// A driver that panicked so often is not tried again before the next start or an operator's decision.
+const MAX_DRIVER_PANICS: u32 = 3;
 /// A driver that ends with an order in its queue came to rest in that moment, so the next one answers.
 const DRIVERS_PER_COMMAND: usize = 3;
 
@@ -90,6 +97,7 @@ struct Shared {
     epoch: i64,
     hosts: Mutex<HashMap<i64, Arc<Semaphore>>>,
     waits: Arc<Waits>,
+    quiet: QuietHosts,
     shutdown: CancellationToken,
 }
 
@@ -123,6 +131,8 @@ pub struct EngineParts {
 pub struct Engine {
     shared: Arc<Shared>,
     drivers: Arc<Mutex<HashMap<TaskId, mpsc::Sender<Order>>>>,
+    /// How often drivers have panicked since the task last came to rest.
+    panics: Arc<Mutex<HashMap<TaskId, u32>>>,
     tracker: TaskTracker,
     closing: CancellationToken,
     writer: Arc<Mutex<Option<JoinHandle<()>>>>,
@@ -146,10 +156,11 @@ impl Engine {
             epoch,
             hosts: Mutex::new(HashMap::new()),
             waits: Arc::default(),
+            quiet: QuietHosts::default(),
             shutdown: parts.shutdown,
         });
         let writer = Arc::new(Mutex::new(Some(writer)));
-        let engine = Self { shared, drivers: Arc::default(), tracker, closing, writer };
+        let engine = Self { shared, drivers: Arc::default(), panics: Arc::default(), tracker, closing, writer };
         tracing::info!(epoch, tasks = unfinished.len(), "taking up unfinished tasks");
         let taken_up: Vec<_> = unfinished.into_iter().map(|id| engine.wake(id)).collect();
         for task in taken_up.into_iter().flatten() {
@@ -243,6 +254,10 @@ impl Engine {
         self.drivers().entry(id).or_insert_with(|| self.spawn_driver(id, oneshot::channel().0)).clone()
     }
 
+    fn driven_tasks(&self) -> HashSet<TaskId> {
+        self.drivers().keys().copied().collect()
+    }
+
     fn is_driven(&self, id: TaskId) -> bool {
         self.drivers().contains_key(&id)
     }
@@ -253,11 +268,38 @@ impl Engine {
         let driven = self.shared.metrics.driven.clone();
         driven.inc();
         let place = Place { drivers: Arc::clone(&self.drivers), id, driven };
+        let panics = Arc::clone(&self.panics);
         self.tracker.spawn(async move {
-            let driver = Driver::load(shared, id).await;
-            drop(taken_up);
-            let Some(driver) = driver else { return drop(place) };
-            let left = driver.run(receiver).await;
+            let drive = async {
+                let driver = Driver::load(Arc::clone(&shared), id).await;
+                drop(taken_up);
+                driver?.run(receiver).await
+            };
+            let lock = || panics.lock().unwrap_or_else(PoisonError::into_inner);
+            let left = match AssertUnwindSafe(drive).catch_unwind().await {
+                Ok(left) => {
+                    if left.is_some() {
+                        lock().remove(&id);
+                    }
+                    left
+                }
+                Err(_panic) => {
+                    let count = {
+                        let mut panics = lock();
+                        let count = panics.entry(id).or_default();
+                        *count += 1;
+                        *count
+                    };
+                    tracing::error!(task = %id, count, "the driver of a task panicked");
+                    if count >= MAX_DRIVER_PANICS {
+                        lock().remove(&id);
+                        let problem =
+                            format!("the coordinator failed {count} times while it drove the task; its log says where");
+                        driver::give_up(&shared, id, problem).await;
+                    }
+                    None
+                }
+            };
             // The next decision about the task does not wait for what agents have to be told of this one.
             drop(place);
             if let Some(left) = left {

@@ -4,10 +4,10 @@ use super::store::{LogText, NamedSecret, PreparationError, TaskStore, Unwritten,
 use crate::{
     coordinator::{
         agents::AgentAddress,
-        config::LogRetention,
+        config::{REQUEST_KEY_DAYS, Retention},
         secrets::Vault,
         store::{
-            Store, StoreError,
+            Store, StoreError, audit,
             clusters::{self, SealedSecrets},
             hosts, now_micros, packages, requests, task_logs,
             tasks::{self, AppendError, LoadError, LoadedTask, LogPosition, TaskId},
@@ -27,11 +27,8 @@ pub struct SqlTaskStore {
     pub vault: Arc<Vault>,
     pub packages_dir: PathBuf,
     /// That of the moment.
-    pub log_retention: watch::Receiver<LogRetention>,
+    pub retention: watch::Receiver<Retention>,
 }
-
-/// How long the key of a request is known.
-const REQUEST_KEYS: Duration = Duration::from_secs(7 * 86_400);
 
 impl TaskStore for SqlTaskStore {
     fn next_epoch(&self) -> BoxFuture<'_, Result<i64, StoreError>> {
@@ -39,23 +36,27 @@ impl TaskStore for SqlTaskStore {
     }
 
     fn unfinished(&self) -> BoxFuture<'_, Result<Vec<TaskId>, StoreError>> {
-        Box::pin(tasks::unfinished(self.store.readers()))
+        Box::pin(tasks::unfinished(self.store.engine_readers()))
+    }
+
+    fn running(&self, epoch: i64) -> BoxFuture<'_, Result<Vec<TaskId>, StoreError>> {
+        Box::pin(tasks::running(self.store.engine_readers(), epoch))
     }
 
     fn unacknowledged(&self) -> BoxFuture<'_, Result<Vec<TaskId>, StoreError>> {
-        Box::pin(tasks::unacknowledged(self.store.readers()))
+        Box::pin(tasks::unacknowledged(self.store.engine_readers()))
     }
 
     fn load(&self, id: TaskId) -> BoxFuture<'_, Result<LoadedTask, LoadError>> {
         Box::pin(async move {
-            let mut connection = self.store.readers().acquire().await.map_err(StoreError::from)?;
+            let mut connection = self.store.engine_readers().acquire().await.map_err(StoreError::from)?;
             tasks::load(&mut connection, id).await
         })
     }
 
     fn commit<'a>(&'a self, group: &'a [Write]) -> BoxFuture<'a, Result<Vec<Written>, Unwritten>> {
         Box::pin(async move {
-            let mut transaction = self.store.begin().await.map_err(Unwritten::Undone)?;
+            let mut transaction = self.store.begin_patiently().await.map_err(Unwritten::Undone)?;
             let mut results = Vec::with_capacity(group.len());
             for request in group {
                 results.push(write(&mut transaction, request).await.map_err(Unwritten::Undone)?);
@@ -74,12 +75,12 @@ impl TaskStore for SqlTaskStore {
         node: NodeIndex,
         attempt: u32,
     ) -> BoxFuture<'_, Result<LogPosition, StoreError>> {
-        Box::pin(tasks::log_position(self.store.readers(), task, node, attempt))
+        Box::pin(tasks::log_position(self.store.engine_readers(), task, node, attempt))
     }
 
     fn agent_address(&self, host_id: i64) -> BoxFuture<'_, Result<Option<AgentAddress>, StoreError>> {
         Box::pin(async move {
-            let mut connection = self.store.readers().acquire().await?;
+            let mut connection = self.store.engine_readers().acquire().await?;
             let host = hosts::get(&mut connection, host_id).await?;
             Ok(host.map(|host| AgentAddress::new(host.inner_ip, host.agent_port)))
         })
@@ -91,7 +92,7 @@ impl TaskStore for SqlTaskStore {
         names: &'static [&'static str],
     ) -> BoxFuture<'a, Result<Vec<NamedSecret>, PreparationError>> {
         Box::pin(async move {
-            let mut connection = self.store.readers().acquire().await.map_err(StoreError::from)?;
+            let mut connection = self.store.engine_readers().acquire().await.map_err(StoreError::from)?;
             let id = plan.obproxy_cluster_id.unwrap_or(0);
             let cluster = clusters::get(&mut connection, id).await?.ok_or(PreparationError::NoCluster(id))?;
             let open = |name: &'static str| {
@@ -107,7 +108,7 @@ impl TaskStore for SqlTaskStore {
 
     fn package_path<'a>(&'a self, package: &'a PackageRef) -> BoxFuture<'a, Result<Option<PathBuf>, StoreError>> {
         Box::pin(async move {
-            let mut connection = self.store.readers().acquire().await?;
+            let mut connection = self.store.engine_readers().acquire().await?;
             let package = packages::by_file_name(&mut connection, &package.file_name()).await?;
             Ok(package.map(|package| packages::path(&self.packages_dir, &package)))
         })
@@ -117,12 +118,15 @@ impl TaskStore for SqlTaskStore {
         Box::pin(async {
             let before =
                 |age: Duration| now_micros().saturating_sub(i64::try_from(age.as_micros()).unwrap_or(i64::MAX));
-            let mut transaction = self.store.begin().await?;
-            requests::expire(&mut transaction, before(REQUEST_KEYS)).await?;
+            let mut transaction = self.store.begin_patiently().await?;
+            requests::expire(&mut transaction, before(Duration::from_secs(u64::from(REQUEST_KEY_DAYS) * 86_400)))
+                .await?;
             transaction.commit().await?;
-            let LogRetention { age, limit_bytes } = *self.log_retention.borrow();
-            let limit = i64::try_from(limit_bytes).unwrap_or(i64::MAX);
-            while task_logs::expire(&self.store, before(age), limit).await? > 0 {}
+            let Retention { logs, log_limit_bytes, tasks } = *self.retention.borrow();
+            let limit = i64::try_from(log_limit_bytes).unwrap_or(i64::MAX);
+            while task_logs::expire(&self.store, before(logs), limit).await? > 0 {}
+            while tasks::expire(&self.store, before(tasks), tasks::NEWEST_KEPT).await? > 0 {}
+            while audit::expire(&self.store, before(tasks)).await? > 0 {}
             Ok(())
         })
     }
@@ -138,6 +142,7 @@ async fn write(connection: &mut AnyConnection, write: &Write) -> Result<Written,
         Write::Problem { task, epoch, problem, status } => {
             tasks::set_problem(connection, *task, *epoch, problem.as_deref(), *status).await
         }
+        Write::Rows(change) => change.carry_out(connection).await.map_err(AppendError::from),
         Write::Acknowledged { task, next_sequence } => tasks::set_acknowledged(connection, *task, *next_sequence).await,
     };
     match written {

@@ -20,7 +20,8 @@ use crate::{
     steps::values::PackageRef,
 };
 use futures_util::future::BoxFuture;
-use std::path::PathBuf;
+use sqlx::AnyConnection;
+use std::{fmt, path::PathBuf, sync::Arc};
 use zeroize::Zeroizing;
 
 /// Text for the log of an attempt.
@@ -50,11 +51,32 @@ pub enum Write {
         problem: Option<String>,
         status: TaskStatus,
     },
+    /// Of hosts and proxies, by steps that need no agent.
+    Rows(RowChange),
     /// The agents know that the outcomes of a task at rest are safe, as far as its events went then.
     Acknowledged {
         task: TaskId,
         next_sequence: i64,
     },
+}
+
+type ChangeRows = dyn for<'c> Fn(&'c mut AnyConnection) -> BoxFuture<'c, Result<(), StoreError>> + Send + Sync;
+
+/// A change of rows that are not a task's own. It reads what it decides by itself, in the transaction in which it writes,
+/// and is carried out anew if that is taken back because of another write.
+#[derive(Clone)]
+pub struct RowChange(pub(super) Arc<ChangeRows>);
+
+impl RowChange {
+    pub(super) async fn carry_out(&self, connection: &mut AnyConnection) -> Result<(), StoreError> {
+        (self.0)(connection).await
+    }
+}
+
+impl fmt::Debug for RowChange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("RowChange")
+    }
 }
 
 /// What came of one write. Only a disk that was full, or a row that refuses it, is told as a store error.
@@ -92,6 +114,9 @@ pub trait TaskStore: Send + Sync {
 
     /// Tasks that are under way, and those that could not be taken up the last time.
     fn unfinished(&self) -> BoxFuture<'_, Result<Vec<TaskId>, StoreError>>;
+
+    /// Tasks that are under way and that no newer coordinator has claimed.
+    fn running(&self, epoch: i64) -> BoxFuture<'_, Result<Vec<TaskId>, StoreError>>;
 
     /// Tasks at rest whose agents may not know that the outcomes are safe.
     fn unacknowledged(&self) -> BoxFuture<'_, Result<Vec<TaskId>, StoreError>>;

@@ -169,20 +169,14 @@ pub async fn trust_again(connection: &mut AnyConnection, address: IpAddr) -> Res
     Ok(())
 }
 
-macro_rules! select {
-    ($rest:literal) => {
-        sqlx::query(concat!(
-            "SELECT c.serial, c.address, c.fingerprint, c.status, c.issued_at, c.not_after, h.id AS host_id, \
-             h.agent_port FROM agent_certificates c LEFT JOIN hosts h ON h.inner_ip = c.address ",
-            $rest
-        ))
-    };
-}
-
 /// Those with which agents are accepted, by address and age.
 pub async fn in_use(connection: &mut AnyConnection) -> Result<Vec<AgentCertificate>, StoreError> {
-    let query = select!("WHERE c.status IN ('ISSUED', 'CURRENT') ORDER BY c.address, c.issued_at");
-    let rows = query.fetch_all(connection).await?;
+    let rows = sqlx::query(
+        "SELECT c.*, h.id AS host_id, h.agent_port FROM agent_certificates c LEFT JOIN hosts h \
+         ON h.inner_ip = c.address WHERE c.status IN ('ISSUED', 'CURRENT') ORDER BY c.address, c.issued_at",
+    )
+    .fetch_all(connection)
+    .await?;
     rows.iter().map(read).collect()
 }
 
@@ -193,8 +187,14 @@ pub async fn list(
     offset: i64,
 ) -> Result<(Vec<AgentCertificate>, i64), StoreError> {
     let total = sqlx::query("SELECT COUNT(*) FROM agent_certificates").fetch_one(&mut *connection).await?.try_get(0)?;
-    let query = select!("ORDER BY c.issued_at DESC, c.serial LIMIT ? OFFSET ?");
-    let rows = query.bind(limit).bind(offset).fetch_all(connection).await?;
+    let rows = sqlx::query(
+        "SELECT c.*, h.id AS host_id, h.agent_port FROM agent_certificates c LEFT JOIN hosts h \
+         ON h.inner_ip = c.address ORDER BY c.issued_at DESC, c.serial DESC LIMIT ? OFFSET ?",
+    )
+    .bind(limit)
+    .bind(offset)
+    .fetch_all(connection)
+    .await?;
     Ok((rows.iter().map(read).collect::<Result<_, _>>()?, total))
 }
 

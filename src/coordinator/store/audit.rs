@@ -1,6 +1,6 @@
 //! Who changed what: one row per change, written in the transaction of the change where there is one.
 
-use super::{StoreError, allocate, now_micros};
+use super::{Store, StoreError, allocate, now_micros};
 use sqlx::{AnyConnection, Row as _, any::AnyRow};
 
 /// A change that a user asked for.
@@ -61,6 +61,22 @@ pub async fn list(
         .fetch_all(connection)
         .await?;
     Ok((rows.iter().map(read).collect::<Result<_, _>>()?, total))
+}
+
+/// Events that are removed in one transaction, so that whoever writes waits for little.
+const EVENTS_PER_CALL: i64 = 500;
+
+/// Removes events from before `before`, in microseconds since 1970, oldest first; answers how many, some five hundred in
+/// one call.
+pub async fn expire(store: &Store, before: i64) -> Result<u64, StoreError> {
+    let mut transaction = store.begin_patiently().await?;
+    let last = "SELECT created_at FROM audit_events WHERE created_at < ? ORDER BY created_at LIMIT 1 OFFSET ?";
+    let last = sqlx::query(last).bind(before).bind(EVENTS_PER_CALL - 1).fetch_optional(&mut *transaction).await?;
+    let last = last.map_or(Ok(before.saturating_sub(1)), |row| row.try_get(0))?;
+    let done = sqlx::query("DELETE FROM audit_events WHERE created_at <= ?").bind(last);
+    let done = done.execute(&mut *transaction).await?;
+    transaction.commit().await?;
+    Ok(done.rows_affected())
 }
 
 fn read(row: &AnyRow) -> Result<AuditEvent, StoreError> {

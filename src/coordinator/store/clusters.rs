@@ -1,7 +1,7 @@
 //! Proxy clusters and the proxies in them.
 
 use super::{
-    StoreError, allocate, now_micros,
+    StoreError, allocate, now_micros, push_ids,
     tasks::{Cause, decode, encode, parse},
 };
 use crate::{
@@ -9,8 +9,11 @@ use crate::{
     steps::values::{ClusterName, PackageRef, Parameter, Port},
 };
 use serde::{Deserialize, Serialize};
-use sqlx::{AnyConnection, Row as _, any::AnyRow};
-use std::fmt;
+use sqlx::{Any, AnyConnection, QueryBuilder, Row as _, any::AnyRow};
+use std::{
+    collections::{BTreeSet, HashMap},
+    fmt,
+};
 
 wire_enum! {
     /// Where the proxies of a cluster learn of their OceanBase clusters.
@@ -235,6 +238,60 @@ pub async fn proxies(connection: &mut AnyConnection, cluster_id: i64) -> Result<
         .fetch_all(connection)
         .await?;
     rows.iter().map(read_proxy).collect()
+}
+
+/// The proxies of several clusters, by cluster and in the order of their ids.
+pub async fn proxies_of(connection: &mut AnyConnection, clusters: &[i64]) -> Result<Vec<Obproxy>, StoreError> {
+    if clusters.is_empty() {
+        return Ok(Vec::new());
+    }
+    let rows = proxies_query("cluster_id", clusters).build().fetch_all(connection).await?;
+    rows.iter().map(read_proxy).collect()
+}
+
+/// The proxies on several hosts, by host and in the order of their ids.
+pub async fn proxies_on(connection: &mut AnyConnection, hosts: &[i64]) -> Result<Vec<Obproxy>, StoreError> {
+    if hosts.is_empty() {
+        return Ok(Vec::new());
+    }
+    let rows = proxies_query("host_id", hosts).build().fetch_all(connection).await?;
+    rows.iter().map(read_proxy).collect()
+}
+
+pub(super) fn proxies_query(column: &'static str, ids: &[i64]) -> QueryBuilder<Any> {
+    let mut query = QueryBuilder::<Any>::new("SELECT * FROM obproxies WHERE ");
+    query.push(column);
+    push_ids(&mut query, ids.iter().copied());
+    query.push(" ORDER BY ").push(column).push(", id");
+    query
+}
+
+/// The names of clusters.
+pub async fn names(
+    connection: &mut AnyConnection,
+    ids: impl IntoIterator<Item = i64>,
+) -> Result<HashMap<i64, String>, StoreError> {
+    let ids: BTreeSet<i64> = ids.into_iter().collect();
+    if ids.is_empty() {
+        return Ok(HashMap::new());
+    }
+    let rows = names_query(ids).build().fetch_all(connection).await?;
+    rows.iter().map(|row| Ok((row.try_get("id")?, row.try_get("name")?))).collect()
+}
+
+pub(super) fn names_query(ids: impl IntoIterator<Item = i64>) -> QueryBuilder<Any> {
+    let mut query = QueryBuilder::<Any>::new("SELECT id, name FROM obproxy_clusters WHERE id");
+    push_ids(&mut query, ids);
+    query
+}
+
+/// A proxy that was installed from a package.
+pub async fn proxy_of_version(
+    connection: &mut AnyConnection,
+    version: &PackageRef,
+) -> Result<Option<Obproxy>, StoreError> {
+    let row = sqlx::query("SELECT * FROM obproxies WHERE version = ? ORDER BY id LIMIT 1").bind(version.file_name());
+    row.fetch_optional(connection).await?.as_ref().map(read_proxy).transpose()
 }
 
 pub async fn all_proxies(connection: &mut AnyConnection) -> Result<Vec<Obproxy>, StoreError> {

@@ -1,13 +1,17 @@
 //! Hosts: where an agent answers, and what it last said of its host.
 
 use super::{
-    StoreError, allocate, now_micros,
+    StoreError, allocate, now_micros, push_ids,
     tasks::{Cause, decode, encode, parse},
 };
 use crate::{graph::wire_enum, rpc::v1};
 use serde::{Deserialize, Serialize};
 use sqlx::{Any, AnyConnection, QueryBuilder, Row as _, any::AnyRow};
-use std::{fmt, net::IpAddr};
+use std::{
+    collections::{BTreeSet, HashMap},
+    fmt,
+    net::{AddrParseError, IpAddr},
+};
 
 wire_enum! {
     /// NEW: being prepared. AVAILABLE: nothing runs on it. ONLINE: an instance runs on it. OFFLINE: out of reach.
@@ -129,14 +133,47 @@ pub async fn list(
     limit: i64,
     offset: i64,
 ) -> Result<(Vec<Host>, i64), StoreError> {
-    let mut count = QueryBuilder::<Any>::new("SELECT COUNT(*) FROM hosts WHERE 1 = 1");
-    push_filter(&mut count, filter);
-    let total: i64 = count.build().fetch_one(&mut *connection).await?.try_get(0)?;
+    let total: i64 = count_query(filter).build().fetch_one(&mut *connection).await?.try_get(0)?;
+    let rows = page_query(filter, limit, offset).build().fetch_all(connection).await?;
+    Ok((rows.iter().map(read).collect::<Result<_, _>>()?, total))
+}
+
+pub(super) fn count_query(filter: &HostFilter) -> QueryBuilder<Any> {
+    let mut query = QueryBuilder::<Any>::new("SELECT COUNT(*) FROM hosts WHERE 1 = 1");
+    push_filter(&mut query, filter);
+    query
+}
+
+pub(super) fn page_query(filter: &HostFilter, limit: i64, offset: i64) -> QueryBuilder<Any> {
     let mut query = QueryBuilder::<Any>::new("SELECT * FROM hosts WHERE 1 = 1");
     push_filter(&mut query, filter);
     query.push(" ORDER BY id LIMIT ").push_bind(limit).push(" OFFSET ").push_bind(offset);
-    let rows = query.build().fetch_all(connection).await?;
-    Ok((rows.iter().map(read).collect::<Result<_, _>>()?, total))
+    query
+}
+
+/// The addresses of hosts, as far as they are known.
+pub async fn addresses(
+    connection: &mut AnyConnection,
+    ids: impl IntoIterator<Item = i64>,
+) -> Result<HashMap<i64, IpAddr>, StoreError> {
+    let ids: BTreeSet<i64> = ids.into_iter().collect();
+    if ids.is_empty() {
+        return Ok(HashMap::new());
+    }
+    let rows = addresses_query(ids).build().fetch_all(connection).await?;
+    let read = |row: &AnyRow| {
+        let id = row.try_get("id")?;
+        let damaged = |source: Cause| StoreError::Damaged { table: "hosts", id, source };
+        let address = row.try_get::<String, _>("inner_ip")?.parse();
+        Ok((id, address.map_err(|error: AddrParseError| damaged(error.into()))?))
+    };
+    rows.iter().map(read).collect()
+}
+
+pub(super) fn addresses_query(ids: impl IntoIterator<Item = i64>) -> QueryBuilder<Any> {
+    let mut query = QueryBuilder::<Any>::new("SELECT id, inner_ip FROM hosts WHERE id");
+    push_ids(&mut query, ids);
+    query
 }
 
 fn push_filter(query: &mut QueryBuilder<Any>, filter: &HostFilter) {
@@ -170,6 +207,30 @@ pub async fn observe(
         .execute(connection)
         .await?;
     Ok(())
+}
+
+/// Writes down what the agent of a host says of it, and answers the host; None if there is no such host. Its status is
+/// left to those who decide it.
+pub async fn told(
+    connection: &mut AnyConnection,
+    id: i64,
+    facts: &v1::DescribeHostResponse,
+) -> Result<Option<Host>, StoreError> {
+    let Some(host) = get(connection, id).await? else { return Ok(None) };
+    let details = host.details.clone().told_by(facts);
+    observe(connection, id, host.status, &details).await?;
+    Ok(Some(Host { details, ..host }))
+}
+
+/// Leads a host to a status, and answers the host; None if there is no such host.
+pub async fn set_status(
+    connection: &mut AnyConnection,
+    id: i64,
+    status: HostStatus,
+) -> Result<Option<Host>, StoreError> {
+    let Some(host) = get(connection, id).await? else { return Ok(None) };
+    observe(connection, id, status, &host.details).await?;
+    Ok(Some(Host { status, ..host }))
 }
 
 /// Writes down under which port the metrics of the agent are found.

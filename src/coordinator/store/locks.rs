@@ -105,6 +105,11 @@ async fn conflict(
     own: Option<TaskId>,
     lock: &ObjectLock,
 ) -> Result<Option<Holder>, StoreError> {
+    let row = conflict_query(own, lock).build().fetch_optional(connection).await?;
+    row.as_ref().map(read_holder).transpose()
+}
+
+pub(super) fn conflict_query(own: Option<TaskId>, lock: &ObjectLock) -> QueryBuilder<Any> {
     let mut query = QueryBuilder::<Any>::new(
         "SELECT l.object_kind, l.object_id, l.task_id, l.exclusive, t.name, t.status, t.created_at, t.finished_at \
          FROM object_locks l JOIN tasks t ON t.id = l.task_id WHERE l.object_kind = ",
@@ -117,8 +122,7 @@ async fn conflict(
         query.push(" AND l.exclusive = 1");
     }
     query.push(" ORDER BY l.task_id LIMIT 1");
-    let row = query.build().fetch_optional(connection).await?;
-    row.as_ref().map(read_holder).transpose()
+    query
 }
 
 fn read_holder(row: &AnyRow) -> Result<Holder, StoreError> {

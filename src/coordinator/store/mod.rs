@@ -3,6 +3,12 @@
 //! Rules that keep one code path for both: `?` placeholders, 64-bit integers for ids and for times in microseconds
 //! since 1970, text for JSON, ids from the table `sequences`, no upsert outside this file.
 //! SQLite has one writer, so all writing goes through one connection; readers have their own and never wait for it.
+//!
+//! Who has to wait for a connection, and for how long:
+//!  1. Requests of the API write one after the other, and are told after ten seconds that the store is busy. However many
+//!     they are, only one stands before the engine.
+//!  2. The engine waits as long as it takes: a subtask does not fail because others write too.
+//!  3. Logins and the decision whether an agent is spoken to read through connections that nobody else uses.
 
 pub mod agent_certificates;
 pub mod audit;
@@ -11,6 +17,8 @@ pub mod enrolment_tokens;
 pub mod hosts;
 pub mod locks;
 pub mod packages;
+#[cfg(test)]
+mod query_plans;
 pub mod requests;
 mod schema;
 pub mod task_events;
@@ -19,17 +27,20 @@ pub mod tasks;
 pub mod users;
 
 use sqlx::{
-    Any, AnyConnection, AnyPool, Connection as _, Row as _, Transaction,
+    Any, AnyConnection, AnyPool, Connection as _, QueryBuilder, Row as _, Transaction,
     any::{AnyConnectOptions, AnyPoolOptions},
     migrate::MigrateError,
 };
-use std::{os::unix::fs::OpenOptionsExt as _, path::Path, str::FromStr as _, time::Duration};
+use std::{os::unix::fs::OpenOptionsExt as _, path::Path, str::FromStr as _, sync::Arc, time::Duration};
+use tokio::sync::Semaphore;
 
 /// What the store can answer instead of a result.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     #[error("the store's disk is full")]
     DiskFull(#[source] sqlx::Error),
+    #[error("the store is busy")]
+    Busy,
     #[error("the store answered an error")]
     Sql(#[source] sqlx::Error),
     #[error("the store cannot be brought to this program's schema")]
@@ -45,6 +56,9 @@ const SQLITE_FULL: &str = "13";
 
 impl From<sqlx::Error> for StoreError {
     fn from(error: sqlx::Error) -> Self {
+        if matches!(error, sqlx::Error::PoolTimedOut) {
+            return Self::Busy;
+        }
         let full = error.as_database_error().and_then(|e| e.code()).is_some_and(|code| code == SQLITE_FULL);
         if full { Self::DiskFull(error) } else { Self::Sql(error) }
     }
@@ -61,15 +75,30 @@ impl StoreError {
 #[derive(Clone)]
 pub struct Store {
     writer: AnyPool,
+    /// For how long requests of the API wait for a connection.
+    patience: Duration,
+    /// Whoever of the API is next to write.
+    next: Arc<Semaphore>,
     readers: AnyPool,
+    engine_readers: AnyPool,
+    gate_readers: AnyPool,
 }
 
 const READERS: u32 = 4;
+const ENGINE_READERS: u32 = 2;
+const GATE_READERS: u32 = 2;
 const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
+/// For ever, in terms that a clock can add.
+const AS_LONG_AS_IT_TAKES: Duration = Duration::from_secs(86_400 * 365);
 
 impl Store {
     /// Opens the SQLite file at `path`, makes it (mode 0600) if it is not there, and migrates it.
     pub async fn open(path: &Path) -> Result<Self, StoreError> {
+        Self::open_for(path, BUSY_TIMEOUT).await
+    }
+
+    /// The same with another patience of the API.
+    pub(crate) async fn open_for(path: &Path, patience: Duration) -> Result<Self, StoreError> {
         sqlx::any::install_default_drivers();
         std::fs::OpenOptions::new()
             .append(true)
@@ -78,14 +107,31 @@ impl Store {
             .open(path)
             .map_err(|source| StoreError::File { path: path.display().to_string(), source })?;
         let options = AnyConnectOptions::from_str(&format!("sqlite://{}?mode=rw", path.display()))?;
-        let writer = pool(1).connect_with(options.clone()).await?;
+        let writer = pool(1, AS_LONG_AS_IT_TAKES).connect_with(options.clone()).await?;
         schema::migrator().run(&writer).await?;
-        let readers = pool(READERS).connect_with(options).await?;
-        Ok(Self { writer, readers })
+        Ok(Self {
+            writer,
+            patience,
+            next: Arc::new(Semaphore::new(1)),
+            readers: pool(READERS, patience).connect_with(options.clone()).await?,
+            engine_readers: pool(ENGINE_READERS, AS_LONG_AS_IT_TAKES).connect_with(options.clone()).await?,
+            gate_readers: pool(GATE_READERS, patience).connect_with(options).await?,
+        })
     }
 
-    /// Begins to write. Waits for other writers; reading inside sees what was written inside.
+    /// Begins to write for somebody who waits for an answer: [`StoreError::Busy`] after ten seconds. Reading inside sees
+    /// what was written inside.
     pub async fn begin(&self) -> Result<Transaction<'static, Any>, StoreError> {
+        let begin = async {
+            // Never closed.
+            let _turn = self.next.acquire().await;
+            self.writer.begin().await
+        };
+        Ok(tokio::time::timeout(self.patience, begin).await.map_err(|_elapsed| StoreError::Busy)??)
+    }
+
+    /// Begins to write for the engine, however long others write.
+    pub async fn begin_patiently(&self) -> Result<Transaction<'static, Any>, StoreError> {
         Ok(self.writer.begin().await?)
     }
 
@@ -94,14 +140,26 @@ impl Store {
         &self.readers
     }
 
+    /// The same for the engine, which waits as long as it takes.
+    pub fn engine_readers(&self) -> &AnyPool {
+        &self.engine_readers
+    }
+
+    /// The same for logins and for the decision whether an agent is spoken to.
+    pub fn gate_readers(&self) -> &AnyPool {
+        &self.gate_readers
+    }
+
     pub async fn close(&self) {
-        self.readers.close().await;
+        for readers in [&self.readers, &self.engine_readers, &self.gate_readers] {
+            readers.close().await;
+        }
         self.writer.close().await;
     }
 }
 
-fn pool(connections: u32) -> AnyPoolOptions {
-    let options = AnyPoolOptions::new().max_connections(connections).acquire_timeout(BUSY_TIMEOUT);
+fn pool(connections: u32, patience: Duration) -> AnyPoolOptions {
+    let options = AnyPoolOptions::new().max_connections(connections).acquire_timeout(patience);
     let options = options.after_connect(|connection, _| {
         Box::pin(async move {
             // FULL, not NORMAL: an acknowledged event must survive a power cut.
@@ -121,6 +179,25 @@ fn pool(connections: u32) -> AnyPoolOptions {
     // On a full disk SQLite rolls back by itself, and sqlx goes on counting a transaction that has ended. Whatever such
     // a connection began would be a savepoint, and its commit might never reach the disk; so it is closed.
     options.before_acquire(|connection, _| Box::pin(async move { Ok(!connection.is_in_transaction()) }))
+}
+
+/// " IN (?, ?, ...)" with these ids, of which there is at least one.
+fn push_ids(query: &mut QueryBuilder<Any>, ids: impl IntoIterator<Item = i64>) {
+    query.push(" IN (");
+    let mut list = query.separated(", ");
+    for id in ids {
+        list.push_bind(id);
+    }
+    query.push(")");
+}
+
+/// Adds to the bytes that the logs of all subtasks hold together.
+async fn count_log_bytes(connection: &mut AnyConnection, more: i64) -> Result<(), StoreError> {
+    sqlx::query("UPDATE sequences SET next_value = next_value + ? WHERE name = 'subtask_log_bytes'")
+        .bind(more)
+        .execute(connection)
+        .await?;
+    Ok(())
 }
 
 /// Takes `count` consecutive ids from a sequence and answers the first.

@@ -118,6 +118,27 @@ const STATEMENTS: &[(&str, &str)] = &[
          revoked_by VARCHAR(64) NOT NULL)",
     ),
     ("RPC port of proxies", "ALTER TABLE obproxies ADD COLUMN rpc_port BIGINT"),
+    ("tasks by acknowledgement", "CREATE INDEX tasks_by_acknowledged ON tasks (acknowledged, id)"),
+    ("tasks by host", "CREATE INDEX tasks_by_host ON tasks (host_id, id)"),
+    ("tasks by cluster", "CREATE INDEX tasks_by_cluster ON tasks (cluster_id, id)"),
+    ("tasks by name", "CREATE INDEX tasks_by_name ON tasks (name, id)"),
+    ("tasks by end", "CREATE INDEX tasks_by_finished ON tasks (finished_at, id)"),
+    ("obproxies by cluster", "CREATE INDEX obproxies_by_cluster ON obproxies (cluster_id)"),
+    ("obproxies by version", "CREATE INDEX obproxies_by_version ON obproxies (version)"),
+    ("audit events by time", "CREATE INDEX audit_events_by_time ON audit_events (created_at)"),
+    ("requests by time", "CREATE INDEX idempotent_requests_by_time ON idempotent_requests (created_at)"),
+    (
+        "agent certificates by status",
+        "CREATE INDEX agent_certificates_by_status ON agent_certificates (status, address)",
+    ),
+    ("agent certificates by time", "CREATE INDEX agent_certificates_by_time ON agent_certificates (issued_at, serial)"),
+    ("enrolment tokens by address", "CREATE INDEX enrolment_tokens_by_address ON enrolment_tokens (address, status)"),
+    // What all logs hold together: kept up to date, because to count it means to read them all.
+    (
+        "bytes of logs",
+        "INSERT INTO sequences (name, next_value) \
+         SELECT 'subtask_log_bytes', CAST(COALESCE(SUM(OCTET_LENGTH(text)), 0) AS SIGNED) FROM subtask_logs",
+    ),
 ];
 
 pub(super) fn migrator() -> Migrator {

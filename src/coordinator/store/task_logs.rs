@@ -5,8 +5,9 @@ mod retention;
 
 pub use read::{LogCursor, log, read_from, removed, seek};
 pub use retention::expire;
+pub(super) use retention::remove_all;
 
-use super::{StoreError, tasks::TaskId};
+use super::{StoreError, count_log_bytes, tasks::TaskId};
 use crate::graph::NodeIndex;
 use sqlx::{AnyConnection, AnyPool, Row as _};
 
@@ -74,6 +75,7 @@ pub async fn append_log(
         return Ok(());
     }
     let cut = (after.stored_bytes == MAX_LOG_BYTES).then(|| position.cut(text));
+    let kept = cut.as_deref().unwrap_or(text);
     sqlx::query(
         "INSERT INTO subtask_logs (task_id, node, attempt, part, text, agent_offset) VALUES (?, ?, ?, ?, ?, ?)",
     )
@@ -81,9 +83,9 @@ pub async fn append_log(
     .bind(i64::from(node.0))
     .bind(i64::from(attempt))
     .bind(position.next_part)
-    .bind(cut.as_deref().unwrap_or(text))
+    .bind(kept)
     .bind(position.agent_offset)
-    .execute(connection)
+    .execute(&mut *connection)
     .await?;
-    Ok(())
+    count_log_bytes(connection, i64::try_from(kept.len()).unwrap_or(i64::MAX)).await
 }

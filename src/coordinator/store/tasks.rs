@@ -1,9 +1,11 @@
 //! Tasks: the journal of events, and the rows that the API lists, written in the same transaction.
 
 mod append;
+mod retention;
 
 pub use super::task_logs::{LogPosition, append_log, log, log_position};
 pub use append::{Append, Clock, Draft, SubtaskChange, append};
+pub use retention::{NEWEST_KEPT, expire};
 
 #[cfg(test)]
 mod tests;
@@ -11,7 +13,7 @@ mod tests;
 use super::{
     Store, StoreError, allocate,
     locks::{self, Holder},
-    now_micros,
+    now_micros, push_ids,
 };
 use crate::{
     graph::{Dispatch, Event, Failure, IllegalTransition, NodeIndex, Operation, SubtaskStatus, TaskState, TaskStatus},
@@ -19,7 +21,7 @@ use crate::{
 };
 use serde::de::DeserializeOwned;
 use sqlx::{Any, AnyConnection, AnyPool, QueryBuilder, Row as _, any::AnyRow};
-use std::{fmt, str::FromStr};
+use std::{collections::HashMap, fmt, str::FromStr};
 
 /// Id of a task, as OCP's clients see it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -158,19 +160,41 @@ pub async fn list(
     limit: i64,
     offset: i64,
 ) -> Result<(Vec<TaskRecord>, i64), StoreError> {
-    let mut count = QueryBuilder::<Any>::new("SELECT COUNT(*) FROM tasks WHERE 1 = 1");
-    push_filter(&mut count, filter);
-    let total: i64 = count.build().fetch_one(&mut *connection).await?.try_get(0)?;
+    let total: i64 = count_query(filter).build().fetch_one(&mut *connection).await?.try_get(0)?;
+    let rows = page_query(filter, limit, offset).build().fetch_all(&mut *connection).await?;
+    let ids = rows.iter().map(|row| row.try_get("id")).collect::<Result<Vec<i64>, _>>()?;
+    let mut subtasks: HashMap<i64, Vec<AnyRow>> = HashMap::new();
+    if !ids.is_empty() {
+        for row in subtasks_query(&ids).build().fetch_all(connection).await? {
+            subtasks.entry(row.try_get("task_id")?).or_default().push(row);
+        }
+    }
+    let read = |row: &AnyRow| {
+        let subtasks = subtasks.remove(&row.try_get("id")?).unwrap_or_default();
+        Ok(read_task(row, &subtasks)?.0)
+    };
+    Ok((rows.iter().map(read).collect::<Result<_, StoreError>>()?, total))
+}
+
+pub(super) fn count_query(filter: &TaskFilter) -> QueryBuilder<Any> {
+    let mut query = QueryBuilder::<Any>::new("SELECT COUNT(*) FROM tasks WHERE 1 = 1");
+    push_filter(&mut query, filter);
+    query
+}
+
+pub(super) fn page_query(filter: &TaskFilter, limit: i64, offset: i64) -> QueryBuilder<Any> {
     let mut query = QueryBuilder::<Any>::new("SELECT * FROM tasks WHERE 1 = 1");
     push_filter(&mut query, filter);
     query.push(if filter.ascending { " ORDER BY id" } else { " ORDER BY id DESC" });
     query.push(" LIMIT ").push_bind(limit).push(" OFFSET ").push_bind(offset);
-    let rows = query.build().fetch_all(&mut *connection).await?;
-    let mut tasks = Vec::with_capacity(rows.len());
-    for row in rows {
-        tasks.push(read_task(connection, &row).await?.0);
-    }
-    Ok((tasks, total))
+    query
+}
+
+pub(super) fn subtasks_query(tasks: &[i64]) -> QueryBuilder<Any> {
+    let mut query = QueryBuilder::<Any>::new("SELECT * FROM subtasks WHERE task_id");
+    push_ids(&mut query, tasks.iter().copied());
+    query.push(" ORDER BY task_id, node");
+    query
 }
 
 fn push_filter(query: &mut QueryBuilder<Any>, filter: &TaskFilter) {
@@ -196,18 +220,19 @@ fn push_filter(query: &mut QueryBuilder<Any>, filter: &TaskFilter) {
 pub async fn get(connection: &mut AnyConnection, id: TaskId) -> Result<Option<TaskRecord>, StoreError> {
     let row = sqlx::query("SELECT * FROM tasks WHERE id = ?").bind(id.0).fetch_optional(&mut *connection).await?;
     match row {
-        Some(row) => Ok(Some(read_task(connection, &row).await?.0)),
+        Some(row) => Ok(Some(read_task(&row, &subtasks_of(connection, id).await?)?.0)),
         None => Ok(None),
     }
 }
 
+async fn subtasks_of(connection: &mut AnyConnection, id: TaskId) -> Result<Vec<AnyRow>, StoreError> {
+    let rows = sqlx::query("SELECT * FROM subtasks WHERE task_id = ? ORDER BY node").bind(id.0);
+    Ok(rows.fetch_all(connection).await?)
+}
+
 /// What can be read of a task, and what cannot: a damaged task stays visible.
-async fn read_task(connection: &mut AnyConnection, row: &AnyRow) -> Result<(TaskRecord, Option<Cause>), StoreError> {
+fn read_task(row: &AnyRow, subtasks: &[AnyRow]) -> Result<(TaskRecord, Option<Cause>), StoreError> {
     let id: i64 = row.try_get("id")?;
-    let rows = sqlx::query("SELECT * FROM subtasks WHERE task_id = ? ORDER BY node")
-        .bind(id)
-        .fetch_all(&mut *connection)
-        .await?;
     let mut record = TaskRecord {
         id: TaskId(id),
         plan: TaskPlan {
@@ -227,7 +252,7 @@ async fn read_task(connection: &mut AnyConnection, row: &AnyRow) -> Result<(Task
         acknowledged: row.try_get::<i64, _>("acknowledged")? != 0,
         subtasks: Vec::new(),
     };
-    let damage = record.fill(row, &rows).err();
+    let damage = record.fill(row, subtasks).err();
     if let Some(damage) = &damage {
         record.status = TaskStatus::Failed;
         record.problem.get_or_insert_with(|| format!("the rows of the task cannot be read: {damage}"));
@@ -277,8 +302,22 @@ pub(super) fn encode<T: serde::Serialize>(value: &T) -> Result<String, StoreErro
 
 /// Ids of the tasks that are under way, and of those that could not be taken up: a newer program may know how.
 pub async fn unfinished(pool: &AnyPool) -> Result<Vec<TaskId>, StoreError> {
-    let rows = sqlx::query("SELECT id FROM tasks WHERE status = ? OR problem IS NOT NULL ORDER BY id")
+    // Two searches: an OR of the two would read every task there ever was. A problem makes a task FAILED.
+    let running_or_unreadable = "SELECT id FROM tasks WHERE status = ? \
+         UNION SELECT id FROM tasks WHERE status = ? AND problem IS NOT NULL ORDER BY id";
+    let rows = sqlx::query(running_or_unreadable)
         .bind(TaskStatus::Running.as_str())
+        .bind(TaskStatus::Failed.as_str())
+        .fetch_all(pool)
+        .await?;
+    ids(&rows)
+}
+
+/// Tasks that are under way and that no newer coordinator than `epoch` has claimed.
+pub async fn running(pool: &AnyPool, epoch: i64) -> Result<Vec<TaskId>, StoreError> {
+    let rows = sqlx::query("SELECT id FROM tasks WHERE status = ? AND epoch <= ? ORDER BY id")
+        .bind(TaskStatus::Running.as_str())
+        .bind(epoch)
         .fetch_all(pool)
         .await?;
     ids(&rows)
@@ -377,7 +416,7 @@ pub async fn load(connection: &mut AnyConnection, id: TaskId) -> Result<LoadedTa
         .await
         .map_err(StoreError::from)?;
     let row = row.ok_or(LoadError::Absent(id))?;
-    let (record, damage) = read_task(connection, &row).await?;
+    let (record, damage) = read_task(&row, &subtasks_of(connection, id).await?)?;
     if let Some(damage) = damage {
         return Err(LoadError::Record(damage));
     }

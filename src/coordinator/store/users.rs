@@ -7,7 +7,10 @@ use argon2::{
 };
 use secrecy::{ExposeSecret as _, SecretString};
 use sqlx::{AnyConnection, Row as _, any::AnyRow};
-use std::fmt;
+use std::{
+    collections::{BTreeSet, HashMap},
+    fmt,
+};
 
 #[derive(Clone)]
 pub struct User {
@@ -42,6 +45,19 @@ pub async fn create(connection: &mut AnyConnection, name: &str, password: &Secre
 pub async fn by_name(connection: &mut AnyConnection, name: &str) -> Result<Option<User>, StoreError> {
     let row = sqlx::query("SELECT * FROM users WHERE name = ?").bind(name).fetch_optional(connection).await?;
     row.as_ref().map(read).transpose()
+}
+
+/// The ids of users, by their names.
+pub async fn ids(
+    connection: &mut AnyConnection,
+    names: impl IntoIterator<Item = &str>,
+) -> Result<HashMap<String, i64>, StoreError> {
+    let names: BTreeSet<&str> = names.into_iter().collect();
+    let mut ids = HashMap::new();
+    for name in names {
+        ids.extend(by_name(connection, name).await?.map(|user| (user.name, user.id)));
+    }
+    Ok(ids)
 }
 
 pub async fn count(connection: &mut AnyConnection) -> Result<i64, StoreError> {

@@ -1,13 +1,13 @@
 //! The coordinator's part of restarting, stopping and upgrading agents.
 
-use super::{Done, LocalError, RETRY_DELAY, SqlLocalSteps, check_package, describe};
+use super::{Done, LocalError, RETRY_DELAY, SqlLocalSteps, change, check_package, describe, keep};
 use crate::{
     coordinator::{
         agents::{AgentAddress, CallError},
         engine::{AttemptLog, waits::WaitPlace},
         store::{
             StoreError,
-            hosts::{self, Host, HostDetails, HostStatus},
+            hosts::{self, Host, HostStatus},
         },
     },
     rpc::v1::DescribeHostResponse,
@@ -16,7 +16,7 @@ use crate::{
 use tokio::time::Instant;
 
 async fn host(shared: &SqlLocalSteps, id: i64) -> Result<Host, LocalError> {
-    let mut connection = shared.store.readers().acquire().await.map_err(StoreError::from)?;
+    let mut connection = shared.store.engine_readers().acquire().await.map_err(StoreError::from)?;
     hosts::get(&mut connection, id).await?.ok_or(LocalError::Gone { what: "host", id })
 }
 
@@ -47,8 +47,11 @@ pub(super) async fn finish(
         AgentOperation::Restart => welcome(shared, &host, deadline, place, log).await,
         AgentOperation::Stop => {
             wait_for_silence(shared, &host, deadline, place).await?;
-            keep(shared, host.id, |host| (HostStatus::Offline, host.details.clone())).await?;
-            Ok(log.line(&format!("the agent of host {} does not answer any more", host.inner_ip)).await)
+            let id = host.id;
+            match change(log, move |rows| Box::pin(hosts::set_status(rows, id, HostStatus::Offline))).await? {
+                Ok(_) => Ok(log.line(&format!("the agent of host {} does not answer any more", host.inner_ip)).await),
+                Err(closed) => Ok(Err(closed)),
+            }
         }
     }
 }
@@ -61,7 +64,7 @@ pub(super) async fn prepare_upgrade(
     place: &WaitPlace,
     log: &mut AttemptLog,
 ) -> Done {
-    let mut connection = shared.store.readers().acquire().await.map_err(StoreError::from)?;
+    let mut connection = shared.store.engine_readers().acquire().await.map_err(StoreError::from)?;
     for package in &step.packages {
         check_package(shared, &mut connection, package).await?;
     }
@@ -101,8 +104,11 @@ async fn welcome(
         Ok(answer) => answer.facts,
         Err(closed) => return Ok(Err(closed)),
     };
-    keep(shared, host.id, |host| (host.status, host.details.clone().told_by(&facts))).await?;
-    Ok(log.line(&told(host, &facts)).await)
+    let line = told(host, &facts);
+    match keep(log, host.id, facts, None).await? {
+        Ok(_) => Ok(log.line(&line).await),
+        Err(closed) => Ok(Err(closed)),
+    }
 }
 
 async fn wait_for_silence(
@@ -121,19 +127,6 @@ async fn wait_for_silence(
         tokio::time::sleep(RETRY_DELAY).await;
     }
     Ok(())
-}
-
-async fn keep(
-    shared: &SqlLocalSteps,
-    id: i64,
-    state: impl Fn(&Host) -> (HostStatus, HostDetails),
-) -> Result<(), StoreError> {
-    let mut transaction = shared.store.begin().await?;
-    if let Some(host) = hosts::get(&mut transaction, id).await? {
-        let (status, details) = state(&host);
-        hosts::observe(&mut transaction, id, status, &details).await?;
-    }
-    Ok(transaction.commit().await?)
 }
 
 fn told(host: &Host, facts: &DescribeHostResponse) -> String {

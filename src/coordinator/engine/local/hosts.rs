@@ -1,16 +1,17 @@
 //! The coordinator's part of preparing a host.
 
-use super::{Answer, Done, LocalError, SqlLocalSteps, describe};
+use super::{Answer, Done, LocalError, SqlLocalSteps, change, describe, keep};
 use crate::{
     coordinator::{
         engine::{AttemptLog, waits::WaitPlace},
         store::{
             StoreError, clusters,
-            hosts::{self, HostStatus},
+            hosts::{self, Host, HostStatus},
         },
     },
     steps::{HostRef, PrepareHost},
 };
+use sqlx::AnyConnection;
 use std::{fmt, time::Duration};
 use tokio::time::Instant;
 
@@ -58,7 +59,7 @@ pub(super) async fn prepare(
     place: &WaitPlace,
     log: &mut AttemptLog,
 ) -> Done {
-    let mut connection = shared.store.readers().acquire().await.map_err(StoreError::from)?;
+    let mut connection = shared.store.engine_readers().acquire().await.map_err(StoreError::from)?;
     let gone = || LocalError::Gone { what: "host", id: step.host_id };
     let host = hosts::get(&mut connection, step.host_id).await?.ok_or_else(gone)?;
     drop(connection);
@@ -78,56 +79,61 @@ pub(super) async fn prepare(
     if skew.milliseconds.abs() > MAX_SKEW_MILLISECONDS {
         return Err(LocalError::Clock { host: ip, skew, limit: MAX_SKEW_MILLISECONDS });
     }
-    let mut transaction = shared.store.begin().await?;
-    let host = hosts::get(&mut transaction, step.host_id).await?.ok_or_else(gone)?;
-    hosts::observe(&mut transaction, host.id, host.status, &host.details.told_by(&facts)).await?;
-    if step.asks_metrics_port
-        && let Some(port) = u16::try_from(facts.metrics_port).ok().filter(|port| *port > 0)
-    {
-        hosts::set_metrics_port(&mut transaction, host.id, port).await?;
-    }
-    transaction.commit().await.map_err(StoreError::from)?;
     let line = format!(
         "host {ip} ({}): {}, {}, agent {}, clock {skew}",
         facts.hostname, facts.operating_system, facts.architecture, facts.agent_version
     );
-    Ok(log.line(&line).await)
+    let port = u16::try_from(facts.metrics_port).ok().filter(|port| step.asks_metrics_port && *port > 0);
+    match keep(log, host.id, facts, port).await? {
+        Ok(true) => Ok(log.line(&line).await),
+        Ok(false) => Err(gone()),
+        Err(closed) => Ok(Err(closed)),
+    }
 }
 
 /// Takes back what the request wrote.
-pub(super) async fn forget(shared: &SqlLocalSteps, step: &PrepareHost, log: &mut AttemptLog) -> Done {
-    let mut transaction = shared.store.begin().await?;
-    let Some(host) = hosts::get(&mut transaction, step.host_id).await? else { return Ok(Ok(())) };
-    if let Some(proxy) = clusters::proxies_on_host(&mut transaction, host.id).await?.first() {
-        return Err(LocalError::InUse { host: host.inner_ip, proxy: proxy.id });
+pub(super) async fn forget(step: &PrepareHost, log: &mut AttemptLog) -> Done {
+    let id = step.host_id;
+    match change(log, move |rows| Box::pin(delete(rows, id))).await? {
+        Ok(None) => Ok(Ok(())),
+        Ok(Some((host, Some(proxy)))) => Err(LocalError::InUse { host: host.inner_ip, proxy }),
+        Ok(Some((host, None))) => {
+            Ok(log.line(&format!("host {} ({}) is not known any more", host.id, host.inner_ip)).await)
+        }
+        Err(closed) => Ok(Err(closed)),
     }
-    hosts::delete(&mut transaction, host.id).await?;
-    transaction.commit().await.map_err(StoreError::from)?;
-    Ok(log.line(&format!("host {} ({}) is not known any more", host.id, host.inner_ip)).await)
+}
+
+/// Answers the host, if there was one, and a proxy on it, for the sake of which it stays.
+async fn delete(rows: &mut AnyConnection, id: i64) -> Result<Option<(Host, Option<i64>)>, StoreError> {
+    let Some(host) = hosts::get(rows, id).await? else { return Ok(None) };
+    let proxy = clusters::proxies_on_host(rows, id).await?.first().map(|proxy| proxy.id);
+    if proxy.is_none() {
+        hosts::delete(rows, id).await?;
+    }
+    Ok(Some((host, proxy)))
 }
 
 /// Leads the host from one status to another. One that has left the first already is left as it is.
 pub(super) async fn set_status(
-    shared: &SqlLocalSteps,
     HostRef { host_id }: HostRef,
     from: HostStatus,
     to: HostStatus,
     log: &mut AttemptLog,
 ) -> Done {
-    let mut transaction = shared.store.begin().await?;
-    let Some(mut host) = hosts::get(&mut transaction, host_id).await? else {
-        return match to {
-            HostStatus::New => Ok(Ok(())),
-            _ => Err(LocalError::Gone { what: "host", id: host_id }),
-        };
-    };
-    if host.status == from {
-        hosts::observe(&mut transaction, host.id, to, &host.details).await?;
-        host.status = to;
+    match change(log, move |rows| Box::pin(lead(rows, host_id, from, to))).await? {
+        Ok(Some(host)) => Ok(log.line(&format!("host {} is {}", host.inner_ip, host.status)).await),
+        Ok(None) if to == HostStatus::New => Ok(Ok(())),
+        Ok(None) => Err(LocalError::Gone { what: "host", id: host_id }),
+        Err(closed) => Ok(Err(closed)),
     }
-    // Before the log, which is written by the same writer.
-    transaction.commit().await.map_err(StoreError::from)?;
-    Ok(log.line(&format!("host {} is {}", host.inner_ip, host.status)).await)
+}
+
+async fn lead(rows: &mut AnyConnection, id: i64, from: HostStatus, to: HostStatus) -> Result<Option<Host>, StoreError> {
+    match hosts::get(rows, id).await? {
+        Some(host) if host.status == from => hosts::set_status(rows, id, to).await,
+        host => Ok(host),
+    }
 }
 
 #[cfg(test)]

@@ -1,5 +1,8 @@
 //! Attempts of the coordinator against a whole agent on a simulated host, and the writer of the journal.
 
+mod busy_store;
+mod lost_drivers;
+mod retention;
 mod takeover;
 
 use super::{
@@ -19,7 +22,7 @@ use crate::{
     },
     coordinator::{
         agents::{AgentAddress, AgentPool},
-        config::LogRetention,
+        config::Retention,
         secrets::Vault,
         store::{
             Store,
@@ -30,6 +33,7 @@ use crate::{
     rpc::v1,
     tls::{CertificateAuthority, Identity, Role, install_crypto_provider},
 };
+use sha2::{Digest as _, Sha256};
 use std::{
     net::{Ipv4Addr, SocketAddr},
     path::Path,
@@ -39,7 +43,8 @@ use std::{
 use tokio::{sync::Semaphore, time::Instant};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-const RETENTION: LogRetention = LogRetention { age: Duration::from_secs(3600), limit_bytes: u64::MAX };
+const HOUR: Duration = Duration::from_secs(3600);
+const RETENTION: Retention = Retention { logs: HOUR, log_limit_bytes: u64::MAX, tasks: HOUR };
 
 struct Lab {
     directory: tempfile::TempDir,
@@ -87,7 +92,7 @@ impl Lab {
             store,
             vault,
             packages_dir: directory.path().into(),
-            log_retention: tokio::sync::watch::channel(RETENTION).1,
+            retention: tokio::sync::watch::channel(RETENTION).1,
         });
         let metrics = EngineMetrics::register(&prometheus::Registry::new()).unwrap();
         let fatal = CancellationToken::new();
@@ -187,6 +192,28 @@ async fn a_write_that_the_store_refuses_costs_nobody_else() {
     next.unwrap().unwrap();
     assert!(!lab.fatal.is_cancelled());
     assert!(lab.directory.path().join("coordinator.db").exists());
+}
+
+#[tokio::test]
+async fn packages_to_all_hosts_share_one_bound_of_memory() {
+    let lab = Lab::new(Behaviour::Succeed).await;
+    let path = lab.directory.path().join("package");
+    let content = vec![7; 3 << 20];
+    std::fs::write(&path, &content).unwrap();
+    let digest: String = Sha256::digest(&content).iter().map(|byte| format!("{byte:02x}")).collect();
+    let agent = lab.pool.agent(AgentAddress(lab.agent.address())).unwrap();
+    let mut told = Vec::new();
+    let all = lab.pool.transfers().available_permits();
+    let others = lab.pool.transfers().acquire_many(all.try_into().unwrap()).await.unwrap();
+    let name = "obproxy-1.9.1.1-1919579.el7.x86_64.rpm";
+    let mut put = Box::pin(agent.put_package(&path, name, &digest, |there, _| told.push(there)));
+    let waits = tokio::time::timeout(Duration::from_millis(200), &mut put).await;
+    assert!(waits.is_err(), "there is no room for another chunk");
+    drop(others);
+    put.as_mut().await.unwrap();
+    drop(put);
+    assert_eq!(lab.pool.transfers().available_permits(), all);
+    assert_eq!(told, [0, 1 << 20, 2 << 20, 3 << 20]);
 }
 
 #[tokio::test]

@@ -34,7 +34,7 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 /// Steps of the coordinator that succeed at once.
-struct NothingToDo;
+pub(super) struct NothingToDo;
 
 impl LocalSteps for NothingToDo {
     fn run<'a>(&'a self, _run: LocalRun<'a>, _log: &'a mut AttemptLog) -> BoxFuture<'a, Outcome> {
@@ -43,7 +43,7 @@ impl LocalSteps for NothingToDo {
 }
 
 /// A chain of steps; those of agents run on host 1.
-fn chain(steps: Vec<Step>) -> TaskPlan {
+pub(super) fn chain(steps: Vec<Step>) -> TaskPlan {
     let node = |(index, step): (u32, Step)| PlannedNode {
         host_id: matches!(step, Step::Agent(_)).then_some(1),
         step,
@@ -61,11 +61,11 @@ fn chain(steps: Vec<Step>) -> TaskPlan {
     }
 }
 
-async fn open(directory: &Path) -> Store {
+pub(super) async fn open(directory: &Path) -> Store {
     Store::open(&directory.join("tasks.db")).await.unwrap()
 }
 
-async fn create(store: &Store, plan: &TaskPlan, dispatched: bool) -> TaskId {
+pub(super) async fn create(store: &Store, plan: &TaskPlan, dispatched: bool) -> TaskId {
     let mut transaction = store.begin().await.unwrap();
     let mut state = TaskState::new(plan.graph().unwrap());
     let origin = Origin { creator: "admin", executor: "here", trace_id: "t", epoch: 0 };
@@ -87,7 +87,7 @@ async fn start(directory: &Path, store: Store, pool: AgentPool, shutdown: Cancel
             store,
             vault,
             packages_dir: directory.into(),
-            log_retention: tokio::sync::watch::channel(RETENTION).1,
+            retention: tokio::sync::watch::channel(RETENTION).1,
         }),
         local: Arc::new(NothingToDo),
         agents: Arc::new(pool),
@@ -98,7 +98,7 @@ async fn start(directory: &Path, store: Store, pool: AgentPool, shutdown: Cancel
     Engine::start(parts).await.unwrap()
 }
 
-async fn at_rest(store: &Store, task: TaskId) -> TaskStatus {
+pub(super) async fn at_rest(store: &Store, task: TaskId) -> TaskStatus {
     let look = async {
         loop {
             let mut connection = store.readers().acquire().await.unwrap();

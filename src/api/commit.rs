@@ -1,0 +1,21 @@
+//! Commits a request's changes, and does what follows from them.
+//!
+//! A handler is dropped wherever it waits when its client hangs up or its time is over, and the store finishes a commit
+//! all the same. So the two run in a task of their own, for which the handler only waits: whatever was committed is
+//! followed by what it calls for, and a handler that is dropped before has changed nothing.
+
+use super::error::ApiError;
+use crate::coordinator::store::StoreError;
+use sqlx::{Any, Transaction};
+use tracing::Instrument as _;
+
+pub(super) async fn commit_and<T: Send + 'static>(
+    transaction: Transaction<'static, Any>,
+    follow: impl Future<Output = T> + Send + 'static,
+) -> Result<T, ApiError> {
+    let both = async move {
+        transaction.commit().await.map_err(StoreError::from)?;
+        Ok(follow.await)
+    };
+    tokio::spawn(both.in_current_span()).await.map_err(|error| ApiError::internal(&error))?
+}

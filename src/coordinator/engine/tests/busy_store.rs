@@ -1,0 +1,150 @@
+//! A store that is busy or full costs time, no subtask, and no part of a log without a word.
+
+use super::{Lab, RETENTION, issue};
+use crate::{
+    agent::runner::simulated::Behaviour,
+    coordinator::{
+        agents::AgentPool,
+        engine::{
+            AttemptLog, EngineMetrics, LocalRun, LocalSteps as _, Outcome, SqlLocalSteps, SqlTaskStore,
+            journal::Journal, waits::WaitPlace,
+        },
+        secrets::Vault,
+        store::{
+            Store, StoreError,
+            hosts::{self, HostDetails, HostStatus},
+            tasks::{LogPosition, TaskId},
+        },
+    },
+    graph::{Direction, NodeIndex},
+    rpc::v1::DescribeHostResponse,
+    steps::{CoordinatorStep, HostRef},
+    tls::Role,
+};
+use std::{net::Ipv4Addr, sync::Arc, time::Duration};
+use tokio::time::{Instant, sleep};
+use tokio_util::sync::CancellationToken;
+
+/// For how long requests of the API wait for a connection here.
+const PATIENCE: Duration = Duration::from_millis(300);
+const BUSY: Duration = Duration::from_secs(1);
+
+struct Rows {
+    _lab: Lab,
+    store: Store,
+    steps: SqlLocalSteps,
+    log: AttemptLog,
+}
+
+impl Rows {
+    async fn new() -> Self {
+        let lab = Lab::new(Behaviour::Succeed).await;
+        let directory = lab.directory.path();
+        let store = Store::open_for(&directory.join("rows.db"), PATIENCE).await.unwrap();
+        let vault = Arc::new(Vault::load_or_create(&directory.join("rows.key")).unwrap());
+        let tasks = Arc::new(SqlTaskStore {
+            store: store.clone(),
+            vault,
+            packages_dir: directory.into(),
+            retention: tokio::sync::watch::channel(RETENTION).1,
+        });
+        let metrics = EngineMetrics::register(&prometheus::Registry::new()).unwrap();
+        let (journal, _) = Journal::start(tasks, metrics, CancellationToken::new(), CancellationToken::new());
+        let log = AttemptLog::new(journal, TaskId(1), NodeIndex(0), 1, LogPosition::default());
+        let agents = Arc::new(AgentPool::new(&issue(directory, Role::Coordinator)).unwrap());
+        let steps = SqlLocalSteps { store: store.clone(), agents, packages_dir: directory.into() };
+        let mut transaction = store.begin().await.unwrap();
+        let address = Ipv4Addr::LOCALHOST.into();
+        hosts::insert(&mut transaction, address, 1, 1, &HostDetails::default()).await.unwrap();
+        transaction.commit().await.unwrap();
+        Self { _lab: lab, store, steps, log }
+    }
+
+    async fn make_available(&mut self) -> Outcome {
+        let run = LocalRun {
+            step: &CoordinatorStep::UpdateHostStatus(HostRef { host_id: 1 }),
+            direction: Direction::Execute,
+            deadline: Instant::now() + 10 * BUSY,
+            cancel: &CancellationToken::new(),
+            place: &WaitPlace::new(Arc::default(), TaskId(1), NodeIndex(0), i64::MAX),
+        };
+        self.steps.run(run, &mut self.log).await
+    }
+
+    async fn kept(&self) -> String {
+        let query = sqlx::query_scalar::<_, String>("SELECT text FROM subtask_logs ORDER BY part");
+        query.fetch_all(self.store.readers()).await.unwrap().concat()
+    }
+}
+
+#[tokio::test]
+async fn a_step_waits_for_a_store_in_which_others_write_and_keeps_its_log() {
+    let mut rows = Rows::new().await;
+    let (writing, reading) = (rows.store.begin().await.unwrap(), rows.store.engine_readers().clone());
+    let all = [reading.acquire().await.unwrap(), reading.acquire().await.unwrap()];
+    let others = async {
+        sleep(BUSY).await;
+        drop((writing, all));
+    };
+    let (outcome, ()) = tokio::join!(rows.make_available(), others);
+    assert!(matches!(outcome, Outcome::Succeeded { .. }), "{outcome:?}");
+    assert!(rows.kept().await.ends_with("host 127.0.0.1 is AVAILABLE\n"));
+}
+
+#[tokio::test]
+async fn requests_are_told_that_the_store_is_busy_and_stand_not_before_the_engine() {
+    let rows = Rows::new().await;
+    let writing = rows.store.begin().await.unwrap();
+    let requests: Vec<_> = (0..100)
+        .map(|_| {
+            tokio::spawn({
+                let store = rows.store.clone();
+                async move { store.begin().await.map(drop) }
+            })
+        })
+        .collect();
+    tokio::task::yield_now().await;
+    let engine = tokio::spawn({
+        let store = rows.store.clone();
+        async move { store.begin_patiently().await.map(drop) }
+    });
+    sleep(BUSY).await;
+    for request in requests {
+        assert!(matches!(request.await.unwrap(), Err(StoreError::Busy)));
+    }
+    assert!(!engine.is_finished());
+    writing.rollback().await.unwrap();
+    engine.await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn a_log_tells_what_the_store_did_not_take() {
+    let mut rows = Rows::new().await;
+    let write = async |statement: &'static str| {
+        let mut writer = rows.store.begin().await.unwrap();
+        sqlx::query(statement).execute(&mut *writer).await.unwrap();
+        writer.commit().await.unwrap();
+    };
+    rows.log.line("before").await.unwrap();
+    // The place of the next part is taken, so it is refused, as it is by a full disk.
+    write("INSERT INTO subtask_logs VALUES (1, 0, 1, 1, 'in the way', 0)").await;
+    for line in ["one", "two"] {
+        rows.log.line(line).await.unwrap();
+    }
+    write("DELETE FROM subtask_logs WHERE part = 1").await;
+    rows.log.line("after").await.unwrap();
+    let missing = "[8 bytes are missing here: the coordinator's store could not take them]";
+    assert_eq!(rows.kept().await, format!("before\n{missing}\nafter\n"));
+}
+
+#[tokio::test]
+async fn what_an_agent_says_of_its_host_leaves_the_status_as_it_is_by_then() {
+    let rows = Rows::new().await;
+    let mut transaction = rows.store.begin().await.unwrap();
+    // While the agent was asked, the host was found to be away.
+    hosts::set_status(&mut transaction, 1, HostStatus::Offline).await.unwrap();
+    let facts = DescribeHostResponse { hostname: "db1".into(), ..DescribeHostResponse::default() };
+    let host = hosts::told(&mut transaction, 1, &facts).await.unwrap().unwrap();
+    assert_eq!((host.status, host.details.hostname.as_str()), (HostStatus::Offline, "db1"));
+    assert_eq!(hosts::get(&mut transaction, 1).await.unwrap().unwrap().status, HostStatus::Offline);
+}

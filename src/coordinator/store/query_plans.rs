@@ -1,0 +1,147 @@
+//! No statement of the store reads the whole of a table that grows: how long it takes must not depend on how long the
+//! coordinator has been in use.
+//!
+//! The statements are the literals in the files of this room. Those that are put together at run time are planned in
+//! the forms that their builders give them.
+
+use super::{Store, clusters, hosts, locks, tasks};
+use crate::{
+    graph::TaskStatus,
+    operations::{ObjectKind, ObjectLock},
+};
+use sqlx::{Any, AssertSqlSafe, QueryBuilder, Row as _};
+use std::{fs, path::Path};
+
+/// Tables that nothing but the number of users, clusters and packages makes longer.
+const SMALL: &[&str] = &["sequences", "users", "packages", "obproxy_clusters", "revoked_hosts"];
+
+/// Statements that read a whole table because all of it is what they are asked for.
+const WHOLE: &[&str] = &[
+    // What Prometheus is to scrape.
+    "SELECT * FROM obproxies ORDER BY id",
+];
+
+/// String literals of a file that are statements, without those that a builder goes on with.
+fn statements(source: &str) -> Vec<String> {
+    let source = source.split("#[cfg(test)]").next().unwrap_or_default();
+    let mut found = Vec::new();
+    let mut rest = source;
+    while let Some(begin) = rest.find('"') {
+        let (before, literal) = rest.split_at(begin);
+        let literal = &literal[1..];
+        let end = literal.find('"').expect("a literal ends");
+        let text = &literal[..end];
+        rest = &literal[end + 1..];
+        let is_statement = ["SELECT ", "UPDATE ", "DELETE "].iter().any(|verb| text.starts_with(verb));
+        if is_statement && !before.trim_end().ends_with("QueryBuilder::<Any>::new(") {
+            // A backslash at the end of a line goes on with the next word.
+            found.push(text.split("\\\n").map(str::trim_start).collect());
+        }
+    }
+    found
+}
+
+fn files(directory: &Path) -> Vec<String> {
+    let mut sources = Vec::new();
+    for entry in fs::read_dir(directory).unwrap() {
+        let path = entry.unwrap().path();
+        let name = path.file_name().unwrap().to_str().unwrap();
+        if path.is_dir() {
+            sources.extend(files(&path));
+        } else if !["schema.rs", "query_plans.rs", "tests.rs"].contains(&name) {
+            sources.push(fs::read_to_string(&path).unwrap());
+        }
+    }
+    sources
+}
+
+fn built() -> Vec<String> {
+    let mut built: Vec<QueryBuilder<Any>> = Vec::new();
+    let task_filters = [
+        tasks::TaskFilter::default(),
+        tasks::TaskFilter { name: Some("n".into()), ..Default::default() },
+        tasks::TaskFilter { host_id: Some(1), ..Default::default() },
+        tasks::TaskFilter { cluster_id: Some(1), ..Default::default() },
+        tasks::TaskFilter { statuses: vec![TaskStatus::Running, TaskStatus::Failed], ..Default::default() },
+    ];
+    for filter in task_filters {
+        built.push(tasks::count_query(&filter));
+        built.push(tasks::page_query(&filter, 10, 0));
+        built.push(tasks::page_query(&tasks::TaskFilter { ascending: true, ..filter }, 10, 0));
+    }
+    let host_filter = hosts::HostFilter { keyword: Some("k".into()), statuses: vec![hosts::HostStatus::New] };
+    for filter in [hosts::HostFilter::default(), host_filter] {
+        built.push(hosts::count_query(&filter));
+        built.push(hosts::page_query(&filter, 10, 0));
+    }
+    built.push(tasks::subtasks_query(&[1, 2]));
+    built.push(hosts::addresses_query([1, 2]));
+    built.push(clusters::proxies_query("cluster_id", &[1, 2]));
+    built.push(clusters::proxies_query("host_id", &[1, 2]));
+    built.push(clusters::names_query([1, 2]));
+    for own in [None, Some(tasks::TaskId(1))] {
+        let exclusive = ObjectLock::exclusive(ObjectKind::Host, 1);
+        built.push(locks::conflict_query(own, &exclusive));
+        built.push(locks::conflict_query(own, &ObjectLock { exclusive: false, ..exclusive }));
+    }
+    built.iter().map(|query| query.sql().as_str().to_owned()).collect()
+}
+
+/// Pages of everything are told with the number of everything, and cost what lies before them.
+fn may_walk(statement: &str, plan: &[String]) -> bool {
+    let conditions = statement.split_once(" WHERE ").map_or("1 = 1", |(_, conditions)| conditions);
+    let narrowed = !conditions.starts_with("1 = 1") || conditions.contains(" AND ");
+    let is_count = statement.starts_with("SELECT COUNT(*) FROM ");
+    let is_page = statement.ends_with(" OFFSET ?") && !plan.iter().any(|step| step.contains("TEMP B-TREE"));
+    // A part of a name is found by no index, and the largest fleet has some ten thousand hosts.
+    let searches_hosts = statement.contains("FROM hosts WHERE 1 = 1 AND (INSTR(");
+    searches_hosts || WHOLE.contains(&statement) || ((is_count || is_page) && !narrowed)
+}
+
+async fn scans(store: &Store, statements: &[String]) -> Vec<String> {
+    let mut scans = Vec::new();
+    for statement in statements {
+        let mut query = sqlx::query(AssertSqlSafe(format!("EXPLAIN QUERY PLAN {statement}")));
+        for _ in 0..statement.matches('?').count() {
+            query = query.bind(1_i64);
+        }
+        let rows = query.fetch_all(store.readers()).await.unwrap_or_else(|error| panic!("{statement}: {error}"));
+        let plan: Vec<String> = rows.iter().map(|row| row.get("detail")).collect();
+        let scanned = plan.iter().filter_map(|step| step.strip_prefix("SCAN ")?.split(' ').next());
+        let grows = |table: &str| !SMALL.contains(&table) && table != "CONSTANT";
+        if scanned.into_iter().any(grows) && !may_walk(statement, &plan) {
+            scans.push(format!("{statement}\n    {}", plan.join("\n    ")));
+        }
+    }
+    scans
+}
+
+#[tokio::test]
+async fn no_statement_scans_a_table_that_grows() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("store.db");
+    let store = Store::open(&path).await.unwrap();
+    let sources = files(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src/coordinator/store"));
+    let builders: usize = sources.iter().map(|source| source.matches("QueryBuilder::<Any>::new(").count()).sum();
+    assert_eq!(builders, 10, "a statement that is put together at run time has to be planned here as well");
+    let mut all: Vec<String> = sources.iter().flat_map(|source| statements(source)).collect();
+    assert!(all.len() > 60, "{}", all.len());
+    all.extend(built());
+
+    let found = scans(&store, &all).await;
+    assert!(found.is_empty(), "\n{}", found.join("\n"));
+
+    // Without its indexes the store is found out.
+    let mut transaction = store.begin().await.unwrap();
+    let names = sqlx::query("SELECT name FROM sqlite_master WHERE type = 'index' AND sql IS NOT NULL");
+    for row in names.fetch_all(&mut *transaction).await.unwrap() {
+        let drop = AssertSqlSafe(format!("DROP INDEX {}", row.get::<String, _>(0)));
+        sqlx::query(drop).execute(&mut *transaction).await.unwrap();
+    }
+    transaction.commit().await.unwrap();
+    store.close().await;
+    // A connection that only explains does not notice that others have changed the schema.
+    let store = Store::open(&path).await.unwrap();
+    let found = scans(&store, &all).await;
+    assert!(found.len() > 20, "\n{}", found.join("\n"));
+}

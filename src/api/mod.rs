@@ -11,6 +11,7 @@ mod envelope;
 mod error;
 mod extract;
 mod frame;
+mod guard;
 mod host_agent;
 mod host_agent_commands;
 mod host_agent_upgrade;

@@ -1,7 +1,8 @@
 //! Puts the coordinator together and serves it.
 
 use super::{
-    ApiSettings, ApiState, TaskEngine, clean_uploads, config_service_router, own_certificates::OwnCertificates, router,
+    ApiSettings, ApiState, TaskEngine, clean_uploads, config_service_router, guard, own_certificates::OwnCertificates,
+    router,
 };
 use crate::{
     agent::step::BoxFuture,
@@ -140,8 +141,8 @@ pub async fn start(config: &Config) -> Result<Coordinator, StartError> {
     })?;
     let config_listener = listen(config.config_service_listen)?;
     let handle = axum_server::Handle::new();
-    let https = axum_server::from_tcp_rustls(rest_listener, own.rest()).map_err(listen_error)?.handle(handle.clone());
-    let http = axum_server::from_tcp(config_listener).map_err(listen_error)?.handle(handle.clone());
+    let https = guard::https(rest_listener, own.rest(), guard::REST).map_err(listen_error)?.handle(handle.clone());
+    let http = guard::http(config_listener, guard::CONFIG_SERVICE).map_err(listen_error)?.handle(handle.clone());
     let mut servers = JoinSet::new();
     let watch = host_watch::watch(store.clone(), Arc::clone(engine.agents()), shutdown.clone());
     servers.spawn(async move {

@@ -1,12 +1,12 @@
 //! The first start of a proxy, in a network of its own.
 //!
 //! The password that is built into obproxy is known to nobody here, and the only way to give it another one is a hash on
-//! its command line, which every user of the host can read and log in with (A2, A6). So the proxy is started once where
+//! its command line, which every user of the host can read and log in with (A4, A11). So the proxy is started once where
 //! nobody can reach it, with a password that is used this one time; it is told its passwords and items over SQL, keeps them
 //! in its own configuration, and ends. From then on it is started without any arguments.
 //!
 //!  1. Each start by a step begins with this one, so no proxy that can be reached has other passwords than its cluster's.
-//!  2. What is broken off leaves a configuration that the next try overrules: the arguments win over it (D5).
+//!  2. What is broken off leaves a configuration that the next try overrules: the arguments win over it (D10).
 //!  3. What the proxy has written meanwhile to a log that did not exist before is removed: nobody knows what of the
 //!     statements it holds.
 
@@ -31,7 +31,7 @@ use std::{io, path::Path, time::Duration};
 use tokio::time::{Instant, sleep};
 use zeroize::Zeroizing;
 
-/// obproxy ends within a moment of SIGTERM (X2); after this it is killed.
+/// obproxy ends within a moment of SIGTERM (X1); after this it is killed.
 pub(super) const GRACE: Duration = Duration::from_secs(10);
 const POLL: Duration = Duration::from_millis(50);
 const WHAT: &str = "the first start of obproxy";
@@ -212,6 +212,9 @@ pub(super) fn item_failed(error: ItemError) -> StepError {
             message,
             "take the parameter out of the request: it follows from the proxy's ports, name or cluster",
         ),
+        ItemError::Refused(..) => {
+            StepError::new("PROXY_SQL", message, format!("look the error up in the proxy's log, {retry}"))
+        }
         ItemError::Sql(error) => StepError::new(
             "PROXY_SQL",
             "the configuration of the proxy could not be changed",

@@ -23,9 +23,9 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// Directories that obproxy expects below its root (D1).
+/// Directories that obproxy expects below its root (D2).
 const DIRECTORIES: [&str; 5] = ["etc", "log", ".conf", "control-config", "sharding-config"];
-/// obproxy writes hashes that are as good as passwords into files that everybody may read (A6, D3).
+/// obproxy writes hashes that are as good as passwords into files that everybody may read (A11, D5).
 pub(in crate::agent::host) const DIRECTORY_MODE: u32 = 0o750;
 /// Keeps obproxy in the foreground.
 const FOREGROUND: &str = "-N";
@@ -110,13 +110,13 @@ pub(super) fn make_log_directory(log: &Path) -> io::Result<()> {
 pub(super) struct Launcher<'a> {
     pub(super) settings: &'a HostSettings,
     pub(super) step: &'a StartObproxy,
-    /// `<home>/bin/obproxy`; its path is absolute because a hot restart executes it again (H5).
+    /// `<home>/bin/obproxy`; its path is absolute because a hot restart executes it again (H3).
     pub(super) program: PathBuf,
     pub(super) user: Option<(u32, u32)>,
 }
 
 impl Launcher<'_> {
-    /// `log` is where only the agent reads: obproxy begins by printing its arguments (C2).
+    /// `log` is where only the agent reads: obproxy begins by printing its arguments (C1).
     pub(super) fn first(&self, one_time_password: &str, log: PathBuf) -> Launch {
         let kind = Kind::SecludedJob { port: self.step.sql_port.get() };
         self.launch(kind, first_arguments(self.step, one_time_password), log)

@@ -1,4 +1,4 @@
-//! Why an obproxy has failed, in its own words. Its exit code is 0 whatever happened (X1), and the reason stands in
+//! Why an obproxy has failed, in its own words. Its exit code is 0 whatever happened (C3), and the reason stands in
 //! `log/obproxy.log` alone (X3), which belongs to the run user.
 
 use super::super::beneath::Directory;
@@ -66,7 +66,7 @@ impl Complaints {
         &self.0
     }
 
-    /// The port of the metrics could not be listened on; the proxy serves on without them (M4).
+    /// The port of the metrics could not be listened on; the proxy serves on without them (L6).
     pub(super) fn lacks_metrics(&self) -> bool {
         self.0.iter().any(|line| line.contains("prometheus"))
     }
@@ -78,7 +78,7 @@ impl Complaints {
     }
 }
 
-/// obproxy's codes for what keeps it from starting (X4).
+/// obproxy's codes for what keeps it from starting (C4, C5, C15 to C17, L4, L5).
 fn meaning_of(code: i32) -> Option<&'static str> {
     match code {
         -4002 => Some("an argument is not valid"),

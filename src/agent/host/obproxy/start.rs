@@ -19,7 +19,7 @@ use super::{
     launch::{Launcher, items, log, make_directory, make_log_directory, run_user},
     log::{Complaints, LogOfStart},
     record::Record,
-    sql::SqlError,
+    sql::{SqlError, same_value},
 };
 use crate::{
     agent::step::{Done, StepContext, StepError, Undoes},
@@ -41,6 +41,8 @@ use tokio::{
 const POLL: Duration = Duration::from_millis(100);
 /// A proxy that lets root in listens on all of its ports, or never will.
 const METRICS_PATIENCE: Duration = Duration::from_secs(15);
+/// Without it there is no listener for RPC (L2).
+const RPC_SERVICE: &str = "enable_obproxy_rpc_service";
 const CONNECT_DEADLINE: Duration = Duration::from_secs(2);
 const TAIL_LINES: usize = 10;
 const TAIL_BYTES: u64 = 16 << 10;
@@ -51,6 +53,9 @@ struct Identity {
     /// The run in which the proxy takes its passwords, out of everybody's reach.
     #[serde(default)]
     first: Option<String>,
+    /// The run that the record names until it names this one, if both are of the same attempt.
+    #[serde(default)]
+    recorded: Option<String>,
     /// The directory was there before this operation.
     directory_existed: bool,
     /// Where the log of this start begins.
@@ -85,6 +90,8 @@ struct Starting<'a> {
     host: &'a Host,
     step: &'a StartObproxy,
     run: &'a str,
+    /// Another operation has started it, and may have let it serve for years.
+    of_another: bool,
     passwords: &'a Passwords<'a>,
     log: LogOfStart,
     context: &'a StepContext,
@@ -99,7 +106,8 @@ pub(in crate::agent::host) async fn execute(
     let passwords = &Passwords::of(context)?;
     let earlier = read_identity(context.identity.as_deref());
     if let Some(earlier) = &earlier {
-        let starting = Starting { host, step, run: &earlier.run, passwords, log: earlier.log, context };
+        let log = earlier.log;
+        let starting = Starting { host, step, run: &earlier.run, of_another: false, passwords, log, context };
         match host.find(&earlier.run).await? {
             state @ (RunState::Running(_) | RunState::Between) => {
                 context.log.line(&format!("obproxy runs{} since before the agent's restart", as_pid(&state)));
@@ -107,10 +115,6 @@ pub(in crate::agent::host) async fn execute(
             }
             RunState::Ended(outcome) => return Err(starting.dead(&outcome).await),
             RunState::Nothing => context.log.line("obproxy was not started before the agent's restart"),
-        }
-        if let Some(first) = &earlier.first {
-            let stopped = host.supervisor.stop(&runs::dir(&host.settings, first), GRACE).await;
-            stopped.map_err(failed("the end of the first start"))?;
         }
     }
     let record = Record::read(&host.settings, step.sql_port).map_err(unreadable)?;
@@ -126,9 +130,18 @@ pub(in crate::agent::host) async fn execute(
         if state.lives() {
             context.log.line(&format!("obproxy runs already{}", as_pid(&state)));
             let log = LogOfStart::begin(&dir);
-            let starting = Starting { host, step, run: &record.run, passwords, log, context };
+            let starting = Starting { host, step, run: &record.run, of_another: true, passwords, log, context };
             return starting.serve().await.map(|()| Done::already());
         }
+    }
+    // What an agent that died has left in its first start would keep the directory to itself.
+    let firsts = [
+        earlier.as_ref().and_then(|earlier| earlier.first.as_ref()),
+        record.as_ref().and_then(|record| record.first.as_ref()),
+    ];
+    for first in firsts.into_iter().flatten() {
+        let stopped = host.supervisor.stop(&runs::dir(&host.settings, first), GRACE).await;
+        stopped.map_err(failed("the end of the first start"))?;
     }
     let held = taken_ports(host, step);
     if !held.is_empty() {
@@ -136,7 +149,7 @@ pub(in crate::agent::host) async fn execute(
     }
     let exists = Directory::find(&dir).map_err(directory_failed(&dir))?.is_some();
     let directory_existed = earlier.as_ref().map_or(exists, |earlier| earlier.directory_existed);
-    let strange = record.is_none_or(|record| record.step.app_name != step.app_name);
+    let strange = record.as_ref().is_none_or(|record| record.step.app_name != step.app_name);
     if exists && strange && directory_existed {
         return Err(StepError::new(
             "DIRECTORY_TAKEN",
@@ -151,11 +164,16 @@ pub(in crate::agent::host) async fn execute(
     let run = runs::fresh(&host.settings, &context.run_id);
     let first = runs::fresh(&host.settings, &format!("{run}-first"));
     let log = LogOfStart::begin(&dir);
-    let identity = Identity { run: run.clone(), first: Some(first.clone()), directory_existed, log };
+    let of_this_attempt = |run: &String| {
+        let runs = earlier.iter().flat_map(|earlier| [Some(&earlier.run), earlier.recorded.as_ref()]);
+        runs.flatten().any(|earlier| earlier == run)
+    };
+    let recorded = record.map(|record| record.run).filter(of_this_attempt);
+    let identity = Identity { run: run.clone(), first: Some(first.clone()), recorded, directory_existed, log };
     let identity = serde_json::to_string(&identity).map_err(io::Error::from).map_err(directory_failed(&dir))?;
     context.choose_identity(identity).await?;
     // The record first: whatever of the directory is there after a crash is known to be of this run.
-    Record::new(&run, step).write(&host.settings).map_err(unreadable)?;
+    Record::new(&run, Some(&first), step).write(&host.settings).map_err(unreadable)?;
     let launch = launcher.service();
     let made = make_directory(&dir, user).and_then(|()| make_log_directory(&launch.log));
     made.map_err(directory_failed(&dir)).map_err(|error| error.leaving(Effect::Unknown))?;
@@ -166,7 +184,7 @@ pub(in crate::agent::host) async fn execute(
     let started = runs::start(&*host.supervisor, &run_dir, &launch, GRACE, context, "the start of obproxy").await;
     started.map_err(|error| error.leaving(Effect::Unknown))?;
     context.confirm_identity().await?;
-    Starting { host, step, run: &run, passwords, log, context }.serve().await.map(|()| Done::made())
+    Starting { host, step, run: &run, of_another: false, passwords, log, context }.serve().await.map(|()| Done::made())
 }
 
 fn as_pid(state: &RunState) -> String {
@@ -180,7 +198,7 @@ fn port_taken(message: String) -> StepError {
     StepError::new("PORT_TAKEN", message, "stop that process or choose other ports, then retry the subtask")
 }
 
-/// The port of the metrics listens everywhere, whatever is configured (L2), and so does that for RPC (L1).
+/// The port of the metrics listens everywhere, whatever is configured (L3), and so may that for RPC.
 fn taken_ports(host: &Host, step: &StartObproxy) -> Vec<String> {
     let everywhere: Vec<u16> = [step.exporter_port].into_iter().chain(step.rpc_port).map(|port| port.get()).collect();
     let mut held = held_ports(host.settings.listen(), &[step.sql_port.get()]);
@@ -207,7 +225,7 @@ enum Look {
 }
 
 impl Starting<'_> {
-    /// Waits until the proxy serves; if it does not, nothing of it runs any more.
+    /// Waits until the proxy serves; if it does not, nothing runs any more of what this operation has started.
     async fn serve(&self) -> Result<(), StepError> {
         let (host, context) = (self.host, self.context);
         let run_dir = runs::dir(&host.settings, self.run);
@@ -249,6 +267,9 @@ impl Starting<'_> {
                 () = sleep(POLL) => {}
             }
         };
+        if self.of_another {
+            return Err(error);
+        }
         host.supervisor.stop(&run_dir, GRACE).await.map_err(failed("the stop of obproxy"))?;
         Err(error.leaving(Effect::Done))
     }
@@ -275,7 +296,8 @@ impl Starting<'_> {
         if let Some(error) = not_in_force(&items(&self.host.settings, step), &known) {
             return Look::Fails(error);
         }
-        if let Some(port) = step.rpc_port {
+        let without_rpc = known.get(RPC_SERVICE).is_some_and(|shown| same_value(shown, "false"));
+        if let Some(port) = step.rpc_port.filter(|_| !without_rpc) {
             let connected = timeout(CONNECT_DEADLINE, TcpStream::connect(SocketAddr::new(address, port.get()))).await;
             if !matches!(connected, Ok(Ok(_))) {
                 return Look::Lacks(format!("the RPC port {port} does not answer"));
@@ -286,7 +308,7 @@ impl Starting<'_> {
                 let log = &self.context.log;
                 log.line(&format!("port {}: root@proxysys logs in with the cluster's password", step.sql_port));
                 log.line(&format!("port {}: {} samples", step.exporter_port, summary.samples));
-                if let Some(port) = step.rpc_port {
+                if let Some(port) = step.rpc_port.filter(|_| !without_rpc) {
                     log.line(&format!("port {port}: answers"));
                 }
                 Look::Serves
@@ -310,7 +332,8 @@ impl Starting<'_> {
     async fn dead(&self, outcome: &RunOutcome) -> StepError {
         let settings = &self.host.settings;
         let dir = settings.instance_dir(self.step.sql_port);
-        dead(self.step, &dir, &log(settings, self.step.sql_port), self.log, outcome).await
+        let error = dead(self.step, &dir, &log(settings, self.step.sql_port), self.log, outcome).await;
+        if self.of_another { error.leaving(Effect::None) } else { error }
     }
 }
 
@@ -400,7 +423,7 @@ pub(in crate::agent::host) async fn undo(
     // which run of this very step did it; whose the directory was is not known any more, so it stays.
     let started = identities.is_empty() && undoes.iter().any(|undo| undo.effect == Effect::Done);
     let forgotten = record.as_ref().filter(|record| started && record.step == *step).map(|record| record.run.as_str());
-    let runs_of = |identity: &Identity| [Some(identity.run.clone()), identity.first.clone()];
+    let runs_of = |identity: &Identity| [Some(identity.run.clone()), identity.first.clone(), identity.recorded.clone()];
     let named: Vec<String> = identities.iter().flat_map(runs_of).flatten().collect();
     for run in named.iter().map(String::as_str).chain(forgotten) {
         let run_dir = runs::dir(&host.settings, run);
@@ -411,16 +434,16 @@ pub(in crate::agent::host) async fn undo(
         }
         host.supervisor.stop(&run_dir, GRACE).await.map_err(failed("the stop of obproxy"))?;
     }
-    let ours = record.is_some_and(|record| identities.iter().any(|identity| identity.run == record.run));
+    let ours = record.is_some_and(|record| named.contains(&record.run));
     if ours && made_directory {
         if Directory::find(&dir).map_err(directory_failed(&dir))?.is_some() {
             context.log.line(&format!("removing {}", dir.display()));
             // Its logs may be many gigabytes, and the agent has one thread for everything else.
             let gone = dir.clone();
             blocking(move || remove_directory(&gone).map_err(directory_failed(&gone))).await?;
-            durable::remove(&log(&host.settings, step.sql_port)).map_err(directory_failed(&dir))?;
             done.effect = Effect::Done;
         }
+        durable::remove(&log(&host.settings, step.sql_port)).map_err(directory_failed(&dir))?;
         Record::remove(&host.settings, step.sql_port).map_err(unreadable)?;
     }
     for run in &named {

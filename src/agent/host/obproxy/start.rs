@@ -9,9 +9,10 @@ use super::{
         beneath::Directory,
         blocking, durable,
         install_package::find_program,
+        processes::user,
         rpm_database::RpmDatabase,
         runs,
-        sockets::held_ports,
+        sockets::{held_ports, listener_pid},
         supervisor::{RunOutcome, RunState, failed},
     },
     config::{login, login_failed},
@@ -24,7 +25,7 @@ use super::{
 use crate::{
     agent::step::{Done, StepContext, StepError, Undoes},
     graph::Effect,
-    steps::{ObproxyVersion, StartObproxy},
+    steps::{ObproxyVersion, StartObproxy, values::Port},
 };
 use serde::{Deserialize, Serialize};
 use std::{
@@ -303,8 +304,16 @@ impl Starting<'_> {
                 return Look::Lacks(format!("the RPC port {port} does not answer"));
             }
         }
+        // Asked before the port is: whoever has taken it may keep silent, or answer with metrics of his own.
+        let complaints = self.complaints().await;
+        if complaints.lacks_metrics() {
+            return Look::Fails(no_metrics(step, &complaints, "nobody listens there"));
+        }
         match self.host.scraper.check(address, step.exporter_port.get()).await {
             Ok(summary) => {
+                if let Some(stranger) = self.stranger_on(step.exporter_port).await {
+                    return Look::Fails(no_metrics(step, &complaints, &format!("it is answered by {stranger}")));
+                }
                 let log = &self.context.log;
                 log.line(&format!("port {}: root@proxysys logs in with the cluster's password", step.sql_port));
                 log.line(&format!("port {}: {} samples", step.exporter_port, summary.samples));
@@ -314,14 +323,22 @@ impl Starting<'_> {
                 Look::Serves
             }
             Err(error) => {
-                let complaints = self.complaints().await;
-                if complaints.lacks_metrics() || let_in.elapsed() > METRICS_PATIENCE {
-                    Look::Fails(no_metrics(step, &complaints, &error))
+                if let_in.elapsed() > METRICS_PATIENCE {
+                    Look::Fails(no_metrics(step, &complaints, &chain(&error)))
                 } else {
                     Look::Lacks(chain(&error))
                 }
             }
         }
+    }
+
+    /// Who listens on the port, unless it is this proxy or cannot be told.
+    async fn stranger_on(&self, port: Port) -> Option<String> {
+        let address = self.host.settings.reach();
+        let listener = blocking(move || Ok(listener_pid(address, port.get()))).await.ok().flatten()?;
+        let own = self.host.supervisor.processes(&runs::dir(&self.host.settings, self.run)).ok()?;
+        let is_own = own.iter().any(|process| process.pid == listener);
+        (!is_own).then(|| format!("pid {listener} of {}", user(listener)))
     }
 
     async fn complaints(&self) -> Complaints {
@@ -337,10 +354,10 @@ impl Starting<'_> {
     }
 }
 
-fn no_metrics(step: &StartObproxy, complaints: &Complaints, error: &dyn std::error::Error) -> StepError {
+fn no_metrics(step: &StartObproxy, complaints: &Complaints, otherwise: &str) -> StepError {
     let port = step.exporter_port;
     let said = complaints.lines().iter().find(|line| line.contains("prometheus")).cloned();
-    let why = said.unwrap_or_else(|| chain(error));
+    let why = said.unwrap_or_else(|| otherwise.to_owned());
     StepError::new(
         "METRICS_PORT",
         format!("obproxy serves without metrics: port {port} could not be listened on, or does not answer: {why}"),

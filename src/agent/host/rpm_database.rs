@@ -12,6 +12,9 @@ use crate::{
     steps::values::PackageRef,
 };
 use std::{
+    fs::Permissions,
+    io,
+    os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
     process::{Output, Stdio},
     time::Duration,
@@ -42,12 +45,30 @@ impl<'a> RpmDatabase<'a> {
         })?;
         let database = Self { settings, rpm };
         if settings.is_nested() && !database.has_files() {
-            let dir = database.dir();
-            std::fs::create_dir_all(&dir)
-                .map_err(|error| broken(format!("{} could not be made", dir.display())).because(error))?;
-            database.run(&["--initdb"]).await?;
+            database.initialise().await?;
         }
         Ok(database)
+    }
+
+    /// Beside its place, and moved there once it is whole: rpm may be ended in the middle, and half a database would be
+    /// taken for one.
+    async fn initialise(&self) -> Result<(), StepError> {
+        let dir = self.dir();
+        let failed = |error: io::Error| broken(format!("{} could not be made", dir.display())).because(error);
+        let parent = dir.parent().unwrap_or(Path::new("/"));
+        std::fs::create_dir_all(parent).map_err(failed)?;
+        let fresh = tempfile::Builder::new().prefix(".rpm-").tempdir_in(parent).map_err(failed)?;
+        std::fs::set_permissions(fresh.path(), Permissions::from_mode(0o755)).map_err(failed)?;
+        self.run_at(&["--dbpath".into(), fresh.path().to_string_lossy().into_owned()], &["--initdb"]).await?;
+        match std::fs::rename(fresh.path(), &dir) {
+            Ok(()) => {
+                let _moved = fresh.keep();
+                Ok(())
+            }
+            // Another step was first.
+            Err(_) if self.has_files() => Ok(()),
+            Err(error) => Err(failed(error)),
+        }
     }
 
     fn dir(&self) -> PathBuf {
@@ -77,8 +98,12 @@ impl<'a> RpmDatabase<'a> {
     }
 
     async fn run(&self, arguments: &[&str]) -> Result<Output, StepError> {
+        self.run_at(&self.place(), arguments).await
+    }
+
+    async fn run_at(&self, place: &[String], arguments: &[&str]) -> Result<Output, StepError> {
         let child = tokio::process::Command::new(&self.rpm)
-            .args(self.place())
+            .args(place)
             .args(arguments)
             .env_clear()
             .envs(self.environment())

@@ -1,7 +1,7 @@
 //! What can go wrong, and what must not be possible, while a proxy takes its passwords and parameters.
 
 use crate::place::{
-    Attempt, Passwords, Place, VERSIONS, Version, elsewhere, is_refused, item, login, parameter, proxy_hash,
+    ADDRESS, Attempt, Passwords, Place, VERSIONS, Version, elsewhere, is_refused, item, login, parameter, proxy_hash,
     rpm_is_missing, until,
 };
 use futures_util::future::join_all;
@@ -115,7 +115,7 @@ async fn passwords_with_odd_characters_work_where_a_backslash_stands_for_itself(
 /// Knocks at the port until it opens; answers how often it was closed, and what the log of the step said when it opened.
 fn knock(port: u16, over: &AtomicBool, closed: &AtomicUsize, told: impl FnOnce() -> String) -> String {
     while !over.load(Ordering::Relaxed) {
-        if TcpStream::connect(("127.0.0.1", port)).is_ok() {
+        if TcpStream::connect((ADDRESS, port)).is_ok() {
             return told();
         }
         closed.fetch_add(1, Ordering::Relaxed);

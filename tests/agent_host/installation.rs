@@ -1,8 +1,8 @@
 //! A whole installation with the stand-in of obproxy, in both of its versions.
 
 use crate::place::{
-    Place, VERSIONS, Version, elsewhere, free_port, is_refused, item, login, parameter, proxy_hash, rpm_is_missing,
-    running, supervisor, until,
+    ADDRESS, Place, VERSIONS, Version, elsewhere, free_port, is_refused, item, login, parameter, proxy_hash,
+    rpm_is_missing, running, supervisor, until,
 };
 use oblet::{
     agent::HostView as _,
@@ -55,7 +55,7 @@ fn assert_configured(place: &Place, start: &StartObproxy) {
     let mut client = login(start, &place.passwords.sys).unwrap();
     assert_eq!(item(&mut client, "proxy_mem_limited"), "4G");
     assert_eq!(item(&mut client, "syslog_level"), "INFO");
-    assert_eq!(item(&mut client, "local_bound_ip"), "127.0.0.1");
+    assert_eq!(item(&mut client, "local_bound_ip"), ADDRESS.to_string());
     assert_eq!(item(&mut client, "observer_sys_password"), proxy_hash(&place.passwords.observer));
     for wrong in ["", "wrong", &place.passwords.observer, &proxy_hash(&place.passwords.sys)] {
         assert!(is_refused(login(start, wrong)), "{wrong:?} opens the proxy");

@@ -21,6 +21,7 @@ use sha2::{Digest as _, Sha256};
 use std::{
     env, fs,
     io::Write as _,
+    net::Ipv4Addr,
     os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
     sync::{Arc, Mutex},
@@ -30,6 +31,8 @@ use zeroize::Zeroizing;
 
 pub(crate) const PACKAGE: &str = "obproxy-1.0-1.el7.noarch";
 pub(crate) const ADMIN: &str = "root@proxysys";
+/// Of the host. Not the one that every network has: a first start has another network.
+pub(crate) const ADDRESS: Ipv4Addr = Ipv4Addr::new(127, 0, 4, 7);
 
 /// The lines of obproxy that the stand-in plays.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -165,7 +168,7 @@ impl Place {
         let settings = HostSettings {
             root_dir: dir.join("root"),
             state_dir: dir.join("state"),
-            address: Some(std::net::Ipv4Addr::LOCALHOST.into()),
+            address: Some(ADDRESS.into()),
             run_user: run_user.into(),
             run_path: "/run/obproxy".into(),
             rpm_scriptlets: false,
@@ -344,7 +347,7 @@ pub(crate) fn parameter(name: &str, value: &str) -> Parameter {
 }
 
 pub(crate) fn login(start: &StartObproxy, password: &str) -> Result<Client, client::Error> {
-    Client::login("127.0.0.1", start.sql_port.get(), ADMIN, password)
+    Client::login(&ADDRESS.to_string(), start.sql_port.get(), ADMIN, password)
 }
 
 pub(crate) fn is_refused<T>(login: Result<T, client::Error>) -> bool {

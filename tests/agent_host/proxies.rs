@@ -1,6 +1,6 @@
 //! Proxies that die, stay, and are in the way.
 
-use crate::place::{PACKAGE, Place, VERSIONS, Version, login, rpm_is_missing, running, start_step, until};
+use crate::place::{ADDRESS, PACKAGE, Place, VERSIONS, Version, login, rpm_is_missing, running, start_step, until};
 use oblet::{
     agent::{
         host::ProcessId,
@@ -129,7 +129,7 @@ async fn strangers_on_the_port_and_in_the_directory_are_left_alone() {
     place.execute(&place.put(PACKAGE, "#!/bin/sh\nexit 0\n"), "i", None).await;
     let start = start_step();
     let step = AgentStep::StartObproxy(start.clone());
-    let listener = TcpListener::bind(("127.0.0.1", start.sql_port.get())).unwrap();
+    let listener = TcpListener::bind((ADDRESS, start.sql_port.get())).unwrap();
     let taken = place.execute(&step, "r1", None).await.result.unwrap_err();
     assert_eq!(taken.reason, "PORT_TAKEN");
     assert!(taken.message.contains(&format!("pid {}", std::process::id())), "{}", taken.message);

@@ -1,6 +1,8 @@
 //! What others on the host can see of passwords.
 
-use crate::place::{ADMIN, Passwords, Place, VERSIONS, Version, is_refused, login, proxy_hash, rpm_is_missing};
+use crate::place::{
+    ADDRESS, ADMIN, Passwords, Place, VERSIONS, Version, is_refused, login, proxy_hash, rpm_is_missing,
+};
 use oblet::steps::{AgentStep, SetObproxyPasswords, StartObproxy};
 use oblet_standins::{client::Client, mysql::unhex};
 use std::{
@@ -89,7 +91,7 @@ async fn nothing_secret_is_seen(version: Version) {
 
     assert_eq!(seen.hashes.len(), 1, "the hash of the first start is to be seen: {:?}", seen.hashes);
     for hash in &seen.hashes {
-        let login = Client::login_by_hash("127.0.0.1", start.sql_port.get(), ADMIN, unhex(hash).unwrap());
+        let login = Client::login_by_hash(&ADDRESS.to_string(), start.sql_port.get(), ADMIN, unhex(hash).unwrap());
         assert!(is_refused(login), "{version:?}: a hash that was seen opens the proxy");
     }
     login(&start, &place.passwords.sys).unwrap();

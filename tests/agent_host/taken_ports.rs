@@ -1,6 +1,6 @@
 //! Ports that somebody takes between the look at them and the start, and strangers that answer there.
 
-use crate::place::{Place, VERSIONS, Version, parameter, rpm_is_missing, until};
+use crate::place::{ADDRESS, Place, VERSIONS, Version, parameter, rpm_is_missing, until};
 use oblet::{
     agent::step::StepError,
     graph::Effect,
@@ -8,7 +8,7 @@ use oblet::{
 };
 use std::{
     io::{Read as _, Write as _},
-    net::{Ipv4Addr, TcpListener},
+    net::TcpListener,
     time::{Duration, Instant},
 };
 
@@ -21,7 +21,7 @@ async fn taken(version: Version, port: fn(&StartObproxy) -> Port, take: impl FnO
     let step = AgentStep::StartObproxy(start.clone());
     let squat = async {
         until("the end of the first start", || place.told().contains("passwords and parameters are set, and")).await;
-        take(TcpListener::bind((Ipv4Addr::LOCALHOST, port(&start).get())).unwrap());
+        take(TcpListener::bind((ADDRESS, port(&start).get())).unwrap());
         Instant::now()
     };
     let (attempt, since) = tokio::join!(place.execute(&step, "r1", None), squat);

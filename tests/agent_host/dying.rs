@@ -67,6 +67,7 @@ impl Life {
 
     /// Carries the step out in a process that dies before its n-th change; answers whether it came to that, and how many
     /// changes it has begun.
+    #[expect(clippy::zombie_processes, reason = "whoever traces a process waits for it")]
     pub(crate) fn die_at(&self, change: usize) -> (bool, usize) {
         let mut child = Command::new(env::current_exe().unwrap())
             .args(["--exact", "dying::an_agent_that_dies", "--ignored", "--nocapture"])

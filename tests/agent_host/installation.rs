@@ -1,27 +1,29 @@
-//! A whole installation with the stand-in of obproxy.
+//! A whole installation with the stand-in of obproxy, in both of its versions.
 
-use crate::place::{Place, rpm_is_missing, running, start_step};
+use crate::place::{
+    ADDRESS, Place, VERSIONS, Version, elsewhere, free_port, is_refused, item, login, parameter, proxy_hash,
+    rpm_is_missing, running, supervisor, until,
+};
 use oblet::{
     agent::HostView as _,
     graph::Effect,
     steps::{
         AgentStep, CheckProcesses, ExposeExporter, Instance, InstanceKind, RefreshConfig, SetObproxyPasswords,
         StartObproxy, SyncObproxyParameters,
-        values::{PackageRef, Parameter},
     },
 };
-use std::{fs, os::unix::fs::MetadataExt as _};
+use std::{
+    fs,
+    os::unix::fs::MetadataExt as _,
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    time::Duration,
+};
 
 /// Every step of the operation "install obproxy" after the checks.
-fn steps_of_an_installation(place: &Place) -> Vec<AgentStep> {
-    let binary = oblet_standins::program("obproxy").unwrap();
-    let path =
-        oblet_standins::package::build(&oblet_standins::package::Options::new(binary, place.dir.path())).unwrap();
-    let package: PackageRef = path.file_name().unwrap().to_str().unwrap().parse().unwrap();
-    let install = place.put_file(package.clone(), &fs::read(path).unwrap());
-    let start = StartObproxy { package, ..start_step() };
+fn steps_of_an_installation(place: &Place, version: Version) -> (Vec<AgentStep>, StartObproxy) {
+    let (install, start) = place.put_obproxy(version, &[]);
     let sql_port = start.sql_port;
-    let parameter = |name: &str, value: &str| Parameter { name: name.parse().unwrap(), value: value.parse().unwrap() };
     let instance = Instance {
         kind: InstanceKind::Obproxy,
         sql_port,
@@ -30,9 +32,9 @@ fn steps_of_an_installation(place: &Place) -> Vec<AgentStep> {
         cluster_id: 7,
         server_id: 8,
     };
-    vec![
+    let steps = vec![
         install,
-        AgentStep::StartObproxy(start),
+        AgentStep::StartObproxy(start.clone()),
         AgentStep::SyncObproxyParameters(SyncObproxyParameters {
             sql_port,
             parameters: vec![parameter("proxy_mem_limited", "4G"), parameter("syslog_level", "INFO")],
@@ -40,37 +42,50 @@ fn steps_of_an_installation(place: &Place) -> Vec<AgentStep> {
         AgentStep::SetObproxyPasswords(SetObproxyPasswords { sql_port }),
         AgentStep::RefreshConfig(RefreshConfig { instance: instance.clone() }),
         AgentStep::ExposeExporter(ExposeExporter { instance }),
-    ]
+    ];
+    (steps, start)
 }
 
-#[tokio::test]
-async fn every_step_has_one_effect_and_every_undo_is_quiet_the_second_time() {
-    if rpm_is_missing() {
-        return;
+fn no_obproxy() -> AgentStep {
+    AgentStep::CheckProcesses(CheckProcesses { keywords: vec!["obproxy".parse().unwrap()] })
+}
+
+/// The passwords and parameters of the installation, and no other password.
+fn assert_configured(place: &Place, start: &StartObproxy) {
+    let mut client = login(start, &place.passwords.sys).unwrap();
+    assert_eq!(item(&mut client, "proxy_mem_limited"), "4G");
+    assert_eq!(item(&mut client, "syslog_level"), "INFO");
+    assert_eq!(item(&mut client, "local_bound_ip"), ADDRESS.to_string());
+    assert_eq!(item(&mut client, "observer_sys_password"), proxy_hash(&place.passwords.observer));
+    for wrong in ["", "wrong", &place.passwords.observer, &proxy_hash(&place.passwords.sys)] {
+        assert!(is_refused(login(start, wrong)), "{wrong:?} opens the proxy");
     }
+}
+
+async fn every_step_twice(version: Version) {
     let mut place = Place::new();
-    let steps = steps_of_an_installation(&place);
+    let (steps, start) = steps_of_an_installation(&place, version);
     let mut attempts = Vec::new();
     for (number, step) in steps.iter().enumerate() {
         let first = place.execute(step, &format!("first-{number}"), None).await;
-        assert_eq!(first.result.unwrap().effect, Effect::Done, "{}", step.kind());
+        // It has its passwords since its first start.
+        let expected = if matches!(step, AgentStep::SetObproxyPasswords(_)) { Effect::None } else { Effect::Done };
+        assert_eq!(first.result.unwrap().effect, expected, "{version:?} {}", step.kind());
         let second = place.execute(step, &format!("second-{number}"), None).await;
-        assert_eq!(second.result.unwrap().effect, Effect::None, "{}", step.kind());
+        assert_eq!(second.result.unwrap().effect, Effect::None, "{version:?} {}", step.kind());
         assert_eq!(place.undo(step, &format!("quiet-{number}"), &[second.undoes]).await, Effect::None);
         attempts.push(first.undoes);
     }
+    assert_configured(&place, &start);
     assert_eq!(place.host.config_generation(), 2);
     // The agent restarts, the instance does not.
     let before = place.host.instances();
     place.host = Place::open(place.dir.path());
     assert!(before[0].alive);
     assert_eq!(place.host.instances(), before);
-    let keyword = AgentStep::CheckProcesses(CheckProcesses { keywords: vec!["obproxy".parse().unwrap()] });
-    let found = place.execute(&keyword, "check", None).await.result.unwrap_err();
-    assert!(found.message.contains(&format!("pid {}", before[0].pid)), "{}", found.message);
+    place.execute(&no_obproxy(), "check", None).await.result.unwrap();
 
-    let log = fs::read_to_string(place.dir.path().join("log")).unwrap();
-    assert!(!log.contains("not-to-be-seen"));
+    assert!(!place.told().contains("not-to-be-seen"));
     for (number, (step, undoes)) in steps.iter().zip(attempts).enumerate().rev() {
         let changes = !matches!(step, AgentStep::SyncObproxyParameters(_) | AgentStep::SetObproxyPasswords(_));
         let expected = if changes { Effect::Done } else { Effect::None };
@@ -79,7 +94,18 @@ async fn every_step_has_one_effect_and_every_undo_is_quiet_the_second_time() {
         assert_eq!(place.undo(step, &format!("again-{number}"), &undoes).await, Effect::None, "{}", step.kind());
     }
     assert!(place.host.instances().is_empty());
-    place.execute(&keyword, "check", None).await.result.unwrap();
+    assert!(place.programs().is_empty());
+    place.assert_nothing_is_left(&start, "first-1");
+}
+
+#[tokio::test]
+async fn every_step_has_one_effect_and_every_undo_is_quiet_the_second_time() {
+    if rpm_is_missing() {
+        return;
+    }
+    for version in VERSIONS {
+        every_step_twice(version).await;
+    }
 }
 
 #[tokio::test]
@@ -87,19 +113,22 @@ async fn a_wrong_parameter_names_itself() {
     if rpm_is_missing() {
         return;
     }
-    let place = Place::new();
-    let steps = steps_of_an_installation(&place);
-    let [install, start, ..] = steps.as_slice() else { panic!("two steps at least") };
-    place.execute(install, "i", None).await.result.unwrap();
-    let started = place.execute(start, "s", None).await;
-    started.result.unwrap();
-    let AgentStep::StartObproxy(StartObproxy { sql_port, .. }) = start else { panic!("the second step starts") };
-    let parameters = vec![Parameter { name: "no_such_item".parse().unwrap(), value: "1".parse().unwrap() }];
-    let sync = AgentStep::SyncObproxyParameters(SyncObproxyParameters { sql_port: *sql_port, parameters });
-    let error = place.execute(&sync, "p", None).await.result.unwrap_err();
-    assert_eq!(error.reason, "PARAMETER_UNKNOWN");
-    assert!(error.message.contains("no_such_item") && !error.next_move.is_empty());
-    assert_eq!(place.undo(start, "u", &[started.undoes]).await, Effect::Done);
+    for version in VERSIONS {
+        let (place, start) = Place::with_obproxy(version, &[]).await;
+        let step = AgentStep::StartObproxy(start.clone());
+        let started = place.execute(&step, "s", None).await;
+        started.result.unwrap();
+        for (name, value, reason) in
+            [("no_such_item", "1", "PARAMETER_UNKNOWN"), ("listen_port", "2883", "PARAMETER_FIXED")]
+        {
+            let parameters = vec![parameter(name, value)];
+            let sync = SyncObproxyParameters { sql_port: start.sql_port, parameters };
+            let error = place.execute(&AgentStep::SyncObproxyParameters(sync), "p", None).await.result.unwrap_err();
+            assert_eq!(error.reason, reason, "{version:?}");
+            assert!(error.message.contains(name) && !error.next_move.is_empty());
+        }
+        assert_eq!(place.undo(&step, "u", &[started.undoes]).await, Effect::Done);
+    }
 }
 
 #[tokio::test]
@@ -111,26 +140,131 @@ async fn root_starts_the_proxy_as_the_run_user() {
         eprintln!("SKIPPED: this test needs root");
         return;
     }
-    let place = Place::with_run_user("nobody");
-    let steps = steps_of_an_installation(&place);
-    let [install, start, ..] = steps.as_slice() else { panic!("two steps at least") };
-    place.execute(install, "i", None).await.result.unwrap();
-    let attempt = place.execute(start, "s", None).await;
-    attempt.result.unwrap();
-    let identity: serde_json::Value = serde_json::from_str(attempt.undoes.identity.as_deref().unwrap()).unwrap();
-    let run = place.dir.path().join("state/runs").join(identity["run"].as_str().unwrap());
-    let process = running(&run).await;
-    let nobody = nix::unistd::User::from_name("nobody").unwrap().unwrap();
-    let status = fs::read_to_string(format!("/proc/{}/status", process.pid)).unwrap();
-    let line = |name: &str| status.lines().find_map(|line| line.strip_prefix(name)).unwrap().trim().to_owned();
-    let four = |id: u32| [id.to_string().as_str(); 4].join("\t");
-    assert_eq!(line("Uid:"), four(nobody.uid.as_raw()));
-    assert_eq!(line("Gid:"), four(nobody.gid.as_raw()));
-    let own = nobody.gid.to_string();
-    assert!(line("Groups:").split_whitespace().all(|group| group == own), "no group of root is left");
-    let AgentStep::StartObproxy(StartObproxy { sql_port, .. }) = start else { panic!("the second step starts") };
-    let log = place.dir.path().join("root/var/log/oblet").join(format!("obproxy@{sql_port}.out"));
-    assert_eq!(fs::metadata(&log).unwrap().uid(), 0);
-    assert_eq!(fs::metadata(log.parent().unwrap()).unwrap().uid(), 0, "nobody can put a link in the place of the log");
-    assert_eq!(place.undo(start, "u", &[attempt.undoes]).await, Effect::Done);
+    for version in VERSIONS {
+        let place = Place::with_run_user("nobody");
+        let (install, start) = place.put_obproxy(version, &[]);
+        place.execute(&install, "i", None).await.result.unwrap();
+        let step = AgentStep::StartObproxy(start.clone());
+        let attempt = place.execute(&step, "s", None).await;
+        attempt.result.unwrap();
+        let process = running(&place.runs().join("s")).await;
+        let nobody = nix::unistd::User::from_name("nobody").unwrap().unwrap();
+        let status = fs::read_to_string(format!("/proc/{}/status", process.pid)).unwrap();
+        let line = |name: &str| status.lines().find_map(|line| line.strip_prefix(name)).unwrap().trim().to_owned();
+        let four = |id: u32| [id.to_string().as_str(); 4].join("\t");
+        assert_eq!(line("Uid:"), four(nobody.uid.as_raw()));
+        assert_eq!(line("Gid:"), four(nobody.gid.as_raw()));
+        let own = nobody.gid.to_string();
+        assert!(line("Groups:").split_whitespace().all(|group| group == own), "no group of root is left");
+        let log = place.out(&start);
+        assert_eq!(fs::metadata(&log).unwrap().uid(), 0);
+        let parent = fs::metadata(log.parent().unwrap()).unwrap();
+        assert_eq!(parent.uid(), 0, "nobody can put a link in the place of the log");
+        assert_eq!(place.undo(&step, "u", &[attempt.undoes]).await, Effect::Done);
+    }
+}
+
+/// A program that is killed with its test.
+struct ByHand(Child);
+
+impl ByHand {
+    fn start(mut command: Command) -> Self {
+        Self(command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap())
+    }
+
+    fn end(mut self) {
+        let pid = nix::unistd::Pid::from_raw(self.0.id().cast_signed());
+        nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).unwrap();
+        self.0.wait().unwrap();
+    }
+}
+
+impl Drop for ByHand {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// The launch of a run, as an operator would repeat it.
+fn repeated(run: &Path) -> Command {
+    let launch: serde_json::Value = serde_json::from_slice(&fs::read(run.join("launch")).unwrap()).unwrap();
+    let text = |value: &serde_json::Value| value.as_str().unwrap().to_owned();
+    let mut command = Command::new(text(&launch["program"]));
+    command.args(launch["arguments"].as_array().unwrap().iter().map(text)).env_clear();
+    for pair in launch["environment"].as_array().unwrap() {
+        command.env(text(&pair[0]), text(&pair[1]));
+    }
+    command.current_dir(text(&launch["directory"]));
+    command
+}
+
+#[tokio::test]
+async fn a_restart_and_a_retry_of_every_step_keep_passwords_and_parameters() {
+    if rpm_is_missing() {
+        return;
+    }
+    for version in VERSIONS {
+        let place = Place::new();
+        let (steps, start) = steps_of_an_installation(&place, version);
+        for (number, step) in steps.iter().enumerate() {
+            place.execute(step, &format!("first-{number}"), None).await.result.unwrap();
+        }
+        let run = place.runs().join("first-1");
+        supervisor().stop(&run, Duration::from_secs(10)).await.unwrap();
+        assert!(place.programs().is_empty());
+        let by_hand = ByHand::start(repeated(&run));
+        until("the proxy", || login(&start, &place.passwords.sys).is_ok()).await;
+        assert_configured(&place, &start);
+        by_hand.end();
+
+        for (number, step) in steps.iter().enumerate() {
+            let effect = place.execute(step, &format!("retry-{number}"), None).await.result.unwrap().effect;
+            let expected = if matches!(step, AgentStep::StartObproxy(_)) { Effect::Done } else { Effect::None };
+            assert_eq!(effect, expected, "{version:?} {}", step.kind());
+        }
+        assert_configured(&place, &start);
+        assert_eq!(place.programs().len(), 1);
+    }
+}
+
+#[tokio::test]
+async fn proxies_on_one_host_do_not_collide_and_a_strange_one_still_counts() {
+    if rpm_is_missing() {
+        return;
+    }
+    for version in VERSIONS {
+        let (place, first) = Place::with_obproxy(version, &[]).await;
+        let second = elsewhere(&first);
+        for start in [&first, &second] {
+            place.execute(&no_obproxy(), "check", None).await.result.unwrap();
+            let run_id = format!("start-{}", start.sql_port);
+            place.execute(&AgentStep::StartObproxy(start.clone()), &run_id, None).await.result.unwrap();
+        }
+        for start in [&first, &second] {
+            login(start, &place.passwords.sys).unwrap();
+        }
+        let clash = StartObproxy { exporter_port: first.exporter_port, ..elsewhere(&first) };
+        let error = place.execute(&AgentStep::StartObproxy(clash), "clash", None).await.result.unwrap_err();
+        assert_eq!(error.reason, "PORT_TAKEN");
+        assert!(error.message.contains(&format!("port {} is held by pid", first.exporter_port)), "{}", error.message);
+
+        let strange = stranger(&place);
+        let error = place.execute(&no_obproxy(), "check", None).await.result.unwrap_err();
+        assert_eq!(error.reason, "PROCESS_EXISTS");
+        assert!(error.message.starts_with(&format!("1 process(es) match obproxy: pid {}", strange.0.id())));
+    }
+}
+
+/// An obproxy that somebody else has started on this host.
+fn stranger(place: &Place) -> ByHand {
+    let root = place.dir.path().join("root");
+    let directory = root.join("elsewhere");
+    fs::create_dir(&directory).unwrap();
+    let program: PathBuf = fs::read_link(format!("/proc/{}/exe", place.programs()[0])).unwrap();
+    let mut command = Command::new(program);
+    let ports = [free_port(), free_port()].map(|port| port.to_string());
+    command.args(["-N", "-p", &ports[0], "-l", &ports[1], "-r", "127.0.0.1:1", "-n", "strange"]);
+    command.args(["-o", "enable_obproxy_rpc_service=false"]).env_clear().current_dir(directory);
+    ByHand::start(command)
 }

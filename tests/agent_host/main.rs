@@ -8,8 +8,15 @@
     reason = "a panic is fine where it fails a test"
 )]
 
+mod crashes;
+mod dying;
+mod first_start;
 mod installation;
 mod packages;
 mod place;
+#[path = "../support/ports.rs"]
+mod ports;
 mod proxies;
+mod secrets;
 mod stopping;
+mod taken_ports;

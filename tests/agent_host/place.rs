@@ -10,14 +10,18 @@ use oblet::{
     graph::Effect,
     steps::{
         AgentStep, InstallPackage, StartObproxy, WorkMode,
-        values::{PackageRef, Port},
+        values::{PackageRef, Parameter, Port},
     },
+};
+use oblet_standins::{
+    client::{self, Client},
+    package::{self, Options},
 };
 use sha2::{Digest as _, Sha256};
 use std::{
     env, fs,
     io::Write as _,
-    net::TcpListener,
+    net::Ipv4Addr,
     os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
     sync::{Arc, Mutex},
@@ -26,6 +30,31 @@ use std::{
 use zeroize::Zeroizing;
 
 pub(crate) const PACKAGE: &str = "obproxy-1.0-1.el7.noarch";
+pub(crate) const ADMIN: &str = "root@proxysys";
+/// Of the host. Not the one that every network has: a first start has another network.
+pub(crate) const ADDRESS: Ipv4Addr = Ipv4Addr::new(127, 0, 4, 7);
+
+/// The lines of obproxy that the stand-in plays.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Version {
+    Old,
+    New,
+}
+
+pub(crate) const VERSIONS: [Version; 2] = [Version::Old, Version::New];
+
+/// What a cluster has.
+#[derive(Debug, Clone)]
+pub(crate) struct Passwords {
+    pub(crate) sys: String,
+    pub(crate) observer: String,
+}
+
+impl Default for Passwords {
+    fn default() -> Self {
+        Self { sys: "not-to-be-seen-by-anybody".into(), observer: "not-to-be-seen-either".into() }
+    }
+}
 
 struct Log(PathBuf);
 
@@ -64,6 +93,7 @@ impl IdentityStore for Identities {
 pub(crate) struct Place {
     pub(crate) dir: tempfile::TempDir,
     pub(crate) host: Host,
+    pub(crate) passwords: Passwords,
 }
 
 /// A test that fails leaves no process behind.
@@ -114,7 +144,7 @@ impl Place {
         let dir = tempfile::tempdir().unwrap();
         fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
         let host = Self::open_as(dir.path(), user, HostSettings::default_search_path());
-        Self { dir, host }
+        Self { dir, host, passwords: Passwords::default() }
     }
 
     /// A host whose rpm is this script.
@@ -138,7 +168,7 @@ impl Place {
         let settings = HostSettings {
             root_dir: dir.join("root"),
             state_dir: dir.join("state"),
-            address: Some(std::net::Ipv4Addr::LOCALHOST.into()),
+            address: Some(ADDRESS.into()),
             run_user: run_user.into(),
             run_path: "/run/obproxy".into(),
             rpm_scriptlets: false,
@@ -152,18 +182,8 @@ impl Place {
 
     pub(crate) fn context(&self, run_id: &str, identity: Option<String>) -> (StepContext, Arc<Identities>) {
         let store = Arc::new(Identities(Mutex::new(identity.clone())));
-        let secrets = ["obproxy_sys_password", "observer_sys_password"]
-            .map(|name| (name.to_owned(), Zeroizing::new("not-to-be-seen".to_owned())));
-        let context = StepContext {
-            run_id: run_id.into(),
-            log: Arc::new(Log(self.dir.path().join("log"))),
-            cancel: Default::default(),
-            secrets: Secrets::from_iter(secrets),
-            timeout: Some(Duration::from_secs(60)),
-            identity,
-            identities: store.clone(),
-        };
-        (context, store)
+        let log = self.dir.path().join("log");
+        (context(run_id, identity, store.clone(), &self.passwords, log), store)
     }
 
     pub(crate) async fn execute(&self, step: &AgentStep, run_id: &str, identity: Option<String>) -> Attempt {
@@ -205,8 +225,98 @@ impl Place {
         AgentStep::InstallPackage(InstallPackage { package, sha256: digest.parse().unwrap() })
     }
 
+    /// A place with the stand-in installed, and a step that starts it. The faults hold at every start of it.
+    pub(crate) async fn with_obproxy(version: Version, faults: &[(&str, &str)]) -> (Self, StartObproxy) {
+        let place = Self::new();
+        let (install, start) = place.put_obproxy(version, faults);
+        place.execute(&install, "install", None).await.result.unwrap();
+        (place, start)
+    }
+
+    /// The steps that install and start the stand-in.
+    pub(crate) fn put_obproxy(&self, version: Version, faults: &[(&str, &str)]) -> (AgentStep, StartObproxy) {
+        let binary = oblet_standins::program("obproxy").unwrap();
+        let mut options = match version {
+            Version::Old => Options::new(binary, self.dir.path()),
+            Version::New => Options::modern(binary, self.dir.path()),
+        };
+        options.faults = faults.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        let path = package::build(&options).unwrap();
+        let package: PackageRef = path.file_name().unwrap().to_str().unwrap().parse().unwrap();
+        let install = self.put_file(package.clone(), &fs::read(path).unwrap());
+        let rpc_port = (version == Version::New).then(free_port);
+        (install, StartObproxy { package, rpc_port, ..start_step() })
+    }
+
+    pub(crate) fn instance_dir(&self, start: &StartObproxy) -> PathBuf {
+        self.dir.path().join("root/run/obproxy").join(start.sql_port.to_string())
+    }
+
+    pub(crate) fn record(&self, start: &StartObproxy) -> PathBuf {
+        self.dir.path().join("state/obproxies").join(format!("{}.json", start.sql_port))
+    }
+
+    /// What the service says before its log begins.
+    pub(crate) fn out(&self, start: &StartObproxy) -> PathBuf {
+        self.dir.path().join("root/var/log/oblet").join(format!("obproxy@{}.out", start.sql_port))
+    }
+
+    pub(crate) fn runs(&self) -> PathBuf {
+        self.dir.path().join("state/runs")
+    }
+
+    /// What the logs of all steps say.
+    pub(crate) fn told(&self) -> String {
+        fs::read_to_string(self.dir.path().join("log")).unwrap_or_default()
+    }
+
+    /// Programs that run from below the root of this host.
+    pub(crate) fn programs(&self) -> Vec<i32> {
+        let root = self.dir.path().join("root").canonicalize().unwrap();
+        let pids = fs::read_dir("/proc").unwrap().filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
+        pids.filter(|pid: &i32| fs::read_link(format!("/proc/{pid}/exe")).is_ok_and(|exe| exe.starts_with(&root)))
+            .collect()
+    }
+
+    /// Of the instance of this step nothing is left but its package, and of its runs nothing at all.
+    pub(crate) fn assert_nothing_is_left(&self, start: &StartObproxy, run_id: &str) {
+        self.assert_no_instance(start);
+        for run in fs::read_dir(self.runs()).into_iter().flatten() {
+            let name = run.unwrap().file_name().into_string().unwrap();
+            let is_own = name == run_id || name.starts_with(&format!("{run_id}-"));
+            assert!(!is_own, "the run {name} is left over");
+        }
+    }
+
+    pub(crate) fn assert_no_instance(&self, start: &StartObproxy) {
+        for path in [self.instance_dir(start), self.record(start), self.out(start)] {
+            assert!(!path.exists(), "{} is left over", path.display());
+        }
+    }
+
     pub(crate) fn program(&self) -> PathBuf {
         self.dir.path().join("root/home/admin/obproxy-1.0/bin/obproxy")
+    }
+}
+
+pub(crate) fn context(
+    run_id: &str,
+    identity: Option<String>,
+    identities: Arc<dyn IdentityStore>,
+    passwords: &Passwords,
+    log: PathBuf,
+) -> StepContext {
+    let Passwords { sys, observer } = passwords.clone();
+    let secrets = [("obproxy_sys_password", sys), ("observer_sys_password", observer)]
+        .map(|(name, password)| (name.to_owned(), Zeroizing::new(password)));
+    StepContext {
+        run_id: run_id.into(),
+        log: Arc::new(Log(log)),
+        cancel: Default::default(),
+        secrets: Secrets::from_iter(secrets),
+        timeout: Some(Duration::from_secs(60)),
+        identity,
+        identities,
     }
 }
 
@@ -219,8 +329,41 @@ pub(crate) fn rpm_is_missing() -> bool {
 }
 
 pub(crate) fn free_port() -> Port {
-    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    i64::from(port).try_into().unwrap()
+    i64::from(crate::ports::own()).try_into().unwrap()
+}
+
+/// The same on other ports.
+pub(crate) fn elsewhere(start: &StartObproxy) -> StartObproxy {
+    StartObproxy {
+        sql_port: free_port(),
+        exporter_port: free_port(),
+        rpc_port: start.rpc_port.map(|_| free_port()),
+        ..start.clone()
+    }
+}
+
+pub(crate) fn parameter(name: &str, value: &str) -> Parameter {
+    Parameter { name: name.parse().unwrap(), value: value.parse().unwrap() }
+}
+
+pub(crate) fn login(start: &StartObproxy, password: &str) -> Result<Client, client::Error> {
+    Client::login(&ADDRESS.to_string(), start.sql_port.get(), ADMIN, password)
+}
+
+pub(crate) fn is_refused<T>(login: Result<T, client::Error>) -> bool {
+    matches!(login, Err(client::Error::Refused { code: 1045, .. }))
+}
+
+/// The value of an item of the proxy, by its administrator.
+pub(crate) fn item(client: &mut Client, name: &str) -> String {
+    let rows = client.query("SHOW PROXYCONFIG").unwrap();
+    let row = rows.into_iter().find(|row| row[0].as_deref() == Some(name)).unwrap();
+    row[1].clone().unwrap_or_default()
+}
+
+/// As obproxy keeps a password.
+pub(crate) fn proxy_hash(password: &str) -> String {
+    oblet_standins::mysql::hex(&oblet_standins::mysql::sha1(&[password.as_bytes()]))
 }
 
 pub(crate) fn start_step() -> StartObproxy {

@@ -1,5 +1,5 @@
-use crate::lab::{EXPORTER_PORT, Lab, PACKAGE, SQL_PORT, SYS_PASSWORD, occupy, possible};
-use serde_json::json;
+use crate::lab::{Lab, MODERN_PACKAGE, PACKAGE, SQL_PORT, SYS_PASSWORD, occupy, possible};
+use serde_json::{Value, json};
 use std::io::{Read as _, Write as _};
 use std::net::{Ipv4Addr, TcpStream};
 
@@ -17,8 +17,31 @@ async fn two_hosts_get_a_proxy_each() {
         return;
     }
     let lab = Lab::start(2).await;
-    let cluster = lab.set_up(json!({"parameters": [{"name": "proxy_mem_limited", "value": "3G"}]})).await;
+    let cluster = lab.set_up(json!({ "parameters": parameters() })).await;
     let tasks = lab.batch_add(cluster).await;
+    all_serve(&lab, tasks, PACKAGE).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_hosts_get_a_proxy_with_a_port_for_rpc_each() {
+    if !possible() {
+        return;
+    }
+    let lab = Lab::start(2).await;
+    let package = lab.build_modern_package();
+    let cluster = lab.set_up_with(&package, json!({ "parameters": parameters() })).await;
+    let tasks = lab.batch_add_modern(cluster).await;
+    all_serve(&lab, tasks, MODERN_PACKAGE).await;
+    for host in &lab.hosts {
+        TcpStream::connect((host.address, host.rpc_port)).unwrap();
+    }
+}
+
+fn parameters() -> Value {
+    json!([{"name": "proxy_mem_limited", "value": "3G"}])
+}
+
+async fn all_serve(lab: &Lab, tasks: Vec<i64>, package: &str) {
     assert_eq!(tasks.len(), 2, "one task per host");
     for id in tasks {
         let task = lab.finished(id).await;
@@ -29,19 +52,21 @@ async fn two_hosts_get_a_proxy_each() {
         assert!(log.contains("scriptlet ran once"), "{log}");
     }
     for host in &lab.hosts {
-        assert_eq!(host.packages().trim(), PACKAGE);
+        assert_eq!(host.packages().trim(), package);
         assert_eq!(host.processes().len(), 1);
         let address = host.address.to_string();
         let mut client =
             oblet_standins::client::Client::login(&address, SQL_PORT, "root@proxysys", SYS_PASSWORD).unwrap();
         let rows = client.query("SHOW PROXYCONFIG LIKE 'proxy_mem_limited'").unwrap();
         assert!(format!("{rows:?}").contains("3G"), "{rows:?}");
-        assert!(scrape(host.address, EXPORTER_PORT).contains("odp_"));
+        // Without tenants the families of a proxy are those of its exposer, or its own, by version.
+        let families = scrape(host.address, host.exporter_port);
+        assert!(families.contains("\nexposer_") || families.contains("\nodp_"), "{families}");
         assert!(scrape(host.address, 62899).contains("oblet_instance_up"));
     }
     let targets = lab.get("/api/v2/prometheus/targets").await.unwrap().to_string();
     for host in &lab.hosts {
-        assert!(targets.contains(&format!("{}:{EXPORTER_PORT}", host.address)), "{targets}");
+        assert!(targets.contains(&format!("{}:{}", host.address, host.exporter_port)), "{targets}");
     }
     lab.assert_nowhere(SYS_PASSWORD);
 }

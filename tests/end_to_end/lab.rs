@@ -1,6 +1,6 @@
 //! Hosts on loopback addresses: each an agent with its own root directory and rpm database, under one coordinator.
 
-use crate::rest::Rest;
+use crate::{ports, rest::Rest};
 use nix::{sys::signal::Signal, unistd::Pid};
 use oblet::tls;
 use serde_json::{Value, json};
@@ -15,11 +15,12 @@ use std::{
 };
 
 pub(crate) const PACKAGE: &str = "obproxy-1.9.1.1-1919579.el7.x86_64";
+/// Of a version that listens for RPC as well.
+pub(crate) const MODERN_PACKAGE: &str = "obproxy-ce-4.3.1.0-1.el8.x86_64";
 pub(crate) const AGENT_PORT: u16 = 62898;
 const METRICS_PORT: u16 = 62899;
 const REST_PORT: u16 = 8443;
 pub(crate) const SQL_PORT: u16 = 2883;
-pub(crate) const EXPORTER_PORT: u16 = 2884;
 pub(crate) const SYS_PASSWORD: &str = "aaBB22__proxysys";
 pub(crate) const PATIENCE: Duration = Duration::from_secs(90);
 
@@ -85,6 +86,9 @@ impl Drop for Process {
 
 pub(crate) struct Host {
     pub(crate) address: Ipv4Addr,
+    /// On this and the next one a proxy listens on every address, those of the other hosts as well.
+    pub(crate) exporter_port: u16,
+    pub(crate) rpc_port: u16,
     pub(crate) directory: PathBuf,
     pub(crate) agent: Option<Process>,
 }
@@ -161,8 +165,8 @@ pub(crate) struct Lab {
     rest: Option<Rest>,
 }
 
-/// Addresses of its own for each lab, so that all of them can use OceanBase's ports at the same time: the process
-/// chooses the network, the number of the lab in the process the block of ten in it.
+/// Addresses of its own for each lab, so that all of them can use the same SQL port at the same time: the process chooses
+/// the network, the number of the lab in the process the block of ten in it.
 fn block() -> impl Fn(u8) -> Ipv4Addr {
     static LABS: AtomicU8 = AtomicU8::new(0);
     let [_, _, high, low] = std::process::id().to_be_bytes();
@@ -213,7 +217,7 @@ impl Lab {
             nix::unistd::User::from_uid(nix::unistd::Uid::current()).unwrap().unwrap().name,
         );
         fs::write(directory.join("agent.toml"), config).unwrap();
-        self.hosts.push(Host { address, directory, agent: None });
+        self.hosts.push(Host { address, exporter_port: ports::own(), rpc_port: ports::own(), directory, agent: None });
     }
 
     fn coordinator_config(&self) -> PathBuf {
@@ -321,17 +325,47 @@ impl Lab {
         oblet_standins::package::build(&options).unwrap()
     }
 
-    /// The request of the sample, for all hosts; answers the ids of the tasks.
-    pub(crate) async fn batch_add(&self, cluster_id: i64) -> Vec<i64> {
-        let data = self.must_post(&batch_add_path(cluster_id), &self.batch_add_body()).await;
-        data["contents"].as_array().unwrap().iter().map(|task| task["id"].as_i64().unwrap()).collect()
+    pub(crate) fn build_modern_package(&self) -> PathBuf {
+        let binary = oblet_standins::program("obproxy").unwrap();
+        let mut options = oblet_standins::package::Options::modern(binary, self.directory.path());
+        options.scriptlet = Some("echo scriptlet ran once".into());
+        oblet_standins::package::build(&options).unwrap()
     }
 
-    pub(crate) fn batch_add_body(&self) -> Value {
-        let host_ids: Vec<usize> = (1..=self.hosts.len()).collect();
-        json!({
-            "hostIds": host_ids, "sqlPort": SQL_PORT, "exporterPort": EXPORTER_PORT, "version": format!("{PACKAGE}.rpm"),
-        })
+    /// The request of the sample, once for each host; answers the ids of the tasks.
+    pub(crate) async fn batch_add(&self, cluster_id: i64) -> Vec<i64> {
+        self.batch_add_all(cluster_id, self.batch_add_bodies()).await
+    }
+
+    /// The same for the version with a port for RPC.
+    pub(crate) async fn batch_add_modern(&self, cluster_id: i64) -> Vec<i64> {
+        let mut bodies = self.batch_add_bodies();
+        for (body, host) in bodies.iter_mut().zip(&self.hosts) {
+            body["version"] = json!(format!("{MODERN_PACKAGE}.rpm"));
+            body["rpcPort"] = json!(host.rpc_port);
+        }
+        self.batch_add_all(cluster_id, bodies).await
+    }
+
+    async fn batch_add_all(&self, cluster_id: i64, bodies: Vec<Value>) -> Vec<i64> {
+        let mut ids = Vec::new();
+        for body in bodies {
+            let data = self.must_post(&batch_add_path(cluster_id), &body).await;
+            let tasks = data["contents"].as_array().unwrap();
+            ids.extend(tasks.iter().map(|task| task["id"].as_i64().unwrap()));
+        }
+        ids
+    }
+
+    /// A request for each host, because their ports for metrics differ.
+    pub(crate) fn batch_add_bodies(&self) -> Vec<Value> {
+        let body = |(number, host): (usize, &Host)| {
+            json!({
+                "hostIds": [number + 1], "sqlPort": SQL_PORT, "exporterPort": host.exporter_port,
+                "version": format!("{PACKAGE}.rpm"),
+            })
+        };
+        self.hosts.iter().enumerate().map(body).collect()
     }
 
     /// Waits until the task came to rest.

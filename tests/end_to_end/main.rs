@@ -17,6 +17,8 @@ mod enrolment;
 mod install;
 mod lab;
 mod network;
+#[path = "../support/ports.rs"]
+mod ports;
 mod preparation;
 #[path = "../support/rest.rs"]
 mod rest;

@@ -22,6 +22,8 @@ async fn older_store(lab: &Lab, present: &mut SqliteConnection) -> String {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_micros();
     [
         ("@ADDRESS@", lab.hosts[0].address.to_string()),
+        // The port for metrics, which would be open on the addresses of other tests as well.
+        ("2884", lab.hosts[0].exporter_port.to_string()),
         ("@DISPATCHED_AT@", now.to_string()),
         ("@PASSWORD_HASH@", password_hash),
         ("@SECRETS@", secrets),

@@ -12,6 +12,8 @@ use crate::{
     steps::values::PackageRef,
 };
 use std::{
+    fs::Permissions,
+    io,
     os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
     process::{Output, Stdio},
@@ -43,25 +45,29 @@ impl<'a> RpmDatabase<'a> {
         })?;
         let database = Self { settings, rpm };
         if settings.is_nested() && !database.has_files() {
-            database.create().await?;
+            database.initialise().await?;
         }
         Ok(database)
     }
 
-    /// Makes the database beside its place and then puts it there as a whole: one that was broken off counts for nothing.
-    async fn create(&self) -> Result<(), StepError> {
+    /// Beside its place, and moved there once it is whole: rpm may be ended in the middle, and half a database would be
+    /// taken for one.
+    async fn initialise(&self) -> Result<(), StepError> {
         let dir = self.dir();
-        let failed = |error| broken(format!("{} could not be made", dir.display())).because(error);
-        let parent = dir.parent().unwrap_or(&dir);
+        let failed = |error: io::Error| broken(format!("{} could not be made", dir.display())).because(error);
+        let parent = dir.parent().unwrap_or(Path::new("/"));
         std::fs::create_dir_all(parent).map_err(failed)?;
         let fresh = tempfile::Builder::new().prefix(".rpm-").tempdir_in(parent).map_err(failed)?;
-        let path = fresh.path().to_string_lossy().into_owned();
-        self.run_at(&["--dbpath".into(), path], &["--initdb"]).await?;
-        std::fs::set_permissions(fresh.path(), std::fs::Permissions::from_mode(0o755)).map_err(failed)?;
+        std::fs::set_permissions(fresh.path(), Permissions::from_mode(0o755)).map_err(failed)?;
+        self.run_at(&["--dbpath".into(), fresh.path().to_string_lossy().into_owned()], &["--initdb"]).await?;
         match std::fs::rename(fresh.path(), &dir) {
-            // Somebody was first.
+            Ok(()) => {
+                let _moved = fresh.keep();
+                Ok(())
+            }
+            // Another step was first.
             Err(_) if self.has_files() => Ok(()),
-            renamed => renamed.map_err(failed),
+            Err(error) => Err(failed(error)),
         }
     }
 
@@ -166,11 +172,13 @@ impl<'a> RpmDatabase<'a> {
     fn transaction(&self, verb: &str) -> Vec<String> {
         let mut arguments = self.place();
         arguments.push(verb.into());
-        if !self.settings.rpm_scriptlets {
-            arguments.push("--noscripts".into());
-        }
-        if !self.settings.rpm_dependencies {
-            arguments.push("--nodeps".into());
+        if self.settings.is_nested() {
+            if !self.settings.rpm_scriptlets {
+                arguments.push("--noscripts".into());
+            }
+            if !self.settings.rpm_dependencies {
+                arguments.push("--nodeps".into());
+            }
         }
         arguments
     }

@@ -1,7 +1,7 @@
 //! What must be true of a host when its task has come to rest.
 
 use super::operator::{Operator, Violation};
-use crate::lab::{EXPORTER_PORT, Host, PACKAGE, SQL_PORT, command_lines, holds_within};
+use crate::lab::{Host, PACKAGE, SQL_PORT, command_lines, holds_within};
 use serde_json::Value;
 use std::{
     fs,
@@ -58,26 +58,28 @@ pub(super) async fn host(host: &Host, installed: bool, installations: Installati
     found
 }
 
-/// A round has at most two blows, and each can make one run of each kind vain.
-const MAX_RUNS: usize = 6;
+/// A round has at most two blows, and each can make one run of each kind vain: that of rpm, that of the proxy and that of
+/// its first start.
+const MAX_RUNS: usize = 9;
 
 /// Lies where an instance's directory belongs, and is none.
 pub(super) fn is_strange(directory: &Path) -> bool {
     directory.join("precious").exists()
 }
 
-/// What the coordinator tells about the host at `address`.
+/// What the coordinator tells about the host.
 pub(super) async fn coordinator(
     operator: &Operator,
-    address: &str,
+    host: &Host,
     installed: bool,
 ) -> Result<Vec<Violation>, Violation> {
+    let address = &host.address.to_string();
     let mut found = Vec::new();
     let targets = match operator.rest.get("/api/v2/prometheus/targets").await {
         Ok(targets) => targets.to_string(),
         Err(error) => return Err(format!("the targets cannot be read: {error}")),
     };
-    if targets.contains(&format!("\"{address}:{EXPORTER_PORT}\"")) != installed {
+    if targets.contains(&format!("\"{address}:{}\"", host.exporter_port)) != installed {
         found.push(format!("targets of {address} are wrong: {targets}"));
     }
     let cluster = operator.look(&format!("/api/v2/obproxy/clusters/{}", operator.cluster)).await?;

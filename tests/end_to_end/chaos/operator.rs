@@ -18,16 +18,26 @@ const POLL: Duration = Duration::from_millis(25);
 pub(super) struct Operator {
     pub(super) rest: Rest,
     pub(super) cluster: i64,
-    pub(super) batch: Value,
+    /// A request for each host.
+    pub(super) batches: Vec<Value>,
 }
 
 impl Operator {
-    /// Adds the proxies; answers the ids of the tasks. A request whose answer got lost is sent again with the same key.
+    /// Adds the proxies; answers the ids of the tasks, one for each host.
     pub(super) async fn batch_add(&self, key: &str) -> Result<Vec<i64>, Violation> {
+        let mut made = Vec::new();
+        for (number, batch) in self.batches.iter().enumerate() {
+            made.push(self.add_one(batch, &format!("{key}-{number}")).await?);
+        }
+        Ok(made)
+    }
+
+    /// A request whose answer got lost is sent again with the same key.
+    async fn add_one(&self, batch: &Value, key: &str) -> Result<i64, Violation> {
         let before = self.ids().await?;
         let deadline = Instant::now() + PATIENCE;
         let answered = loop {
-            let said = match self.post_once(&batch_add_path(self.cluster), &self.batch, key).await {
+            let said = match self.post_once(&batch_add_path(self.cluster), batch, key).await {
                 Ok((200, answer)) => break ids(&answer["data"]["contents"]),
                 Ok((status, answer)) => format!("{status}: {answer}"),
                 Err(error) => error.to_string(),
@@ -38,10 +48,10 @@ impl Operator {
             tokio::time::sleep(POLL).await;
         };
         let made: Vec<i64> = self.ids().await?.difference(&before).copied().collect();
-        if made.len() != 2 || made != answered {
-            return Err(format!("batchAdd for two hosts answers {answered:?} and made {made:?}"));
+        match made[..] {
+            [id] if made == answered => Ok(id),
+            _ => Err(format!("batchAdd for a host answers {answered:?} and made {made:?}")),
         }
-        Ok(made)
     }
 
     async fn post_once(&self, path: &str, body: &Value, key: &str) -> Result<(u16, Value), reqwest::Error> {

@@ -58,7 +58,7 @@ pub(super) async fn play(round: &Round, package: &Path) -> Report {
     for (host, fault) in lab.hosts.iter().zip(round.faults) {
         inject(host, fault);
     }
-    let operator = Operator { rest: lab.rest().clone(), cluster, batch: lab.batch_add_body() };
+    let operator = Operator { rest: lab.rest().clone(), cluster, batches: lab.batch_add_bodies() };
     let mut report = Report::default();
     if let Err(violation) = drive(round, &mut lab, &operator, &mut report).await {
         report.violations.push(violation);
@@ -109,7 +109,7 @@ async fn drive(round: &Round, lab: &mut Lab, operator: &Operator, report: &mut R
         let installations =
             if round.is_loose() { Installations::AtMost(attempts[index]) } else { Installations::Exactly(1) };
         report.violations.extend(check::host(host, installed, installations).await);
-        report.violations.extend(check::coordinator(operator, &host.address.to_string(), installed).await?);
+        report.violations.extend(check::coordinator(operator, host, installed).await?);
         let strange = expected && round.faults[index] == Some(Fault::Directory);
         if strange && !check::is_strange(&instance_directory(host)) {
             report.violations.push(format!("the rollback on {} removed what was not its own", host.address));

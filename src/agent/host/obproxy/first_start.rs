@@ -1,7 +1,7 @@
 //! The first start of a proxy, in a network of its own.
 //!
 //! The password that is built into obproxy is known to nobody here, and the only way to give it another one is a hash on
-//! its command line, which every user of the host can read and log in with (A3, A4, A11). So the proxy is started once where
+//! its command line, which every user of the host can read and log in with (A4, A11). So the proxy is started once where
 //! nobody can reach it, with a password that is used this one time; it is told its passwords and items over SQL, keeps them
 //! in its own configuration, and ends. From then on it is started without any arguments.
 //!
@@ -212,6 +212,9 @@ pub(super) fn item_failed(error: ItemError) -> StepError {
             message,
             "take the parameter out of the request: it follows from the proxy's ports, name or cluster",
         ),
+        ItemError::Refused(..) => {
+            StepError::new("PROXY_SQL", message, format!("look the error up in the proxy's log, {retry}"))
+        }
         ItemError::Sql(error) => StepError::new(
             "PROXY_SQL",
             "the configuration of the proxy could not be changed",

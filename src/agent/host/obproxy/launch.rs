@@ -79,7 +79,11 @@ fn first_arguments(step: &StartObproxy, one_time_password: &str) -> Vec<String> 
         arguments.extend(["-s".into(), port.to_string()]);
     }
     arguments.extend(["-n".into(), step.app_name.to_string()]);
-    let mut items = vec![format!("{OBPROXY_SYS_PASSWORD}={}", proxy_hash(one_time_password))];
+    let mut items = vec![
+        format!("{OBPROXY_SYS_PASSWORD}={}", proxy_hash(one_time_password)),
+        // The address that an earlier try has left in the configuration is not in the network of a first start.
+        "local_bound_ip=0.0.0.0".into(),
+    ];
     match &step.work_mode {
         WorkMode::RsList { cluster_name, servers } => {
             let list: Vec<&str> = servers.iter().map(|server| server.as_str()).collect();
@@ -193,14 +197,14 @@ mod tests {
         assert_eq!(
             line(&step(listed(), &[("proxy_id", "3")])),
             format!(
-                "-N -p 2883 -l 2884 -s 2885 -n odp -r 10.0.0.1:2881;10.0.0.2:2881 -c obc -o obproxy_sys_password={hash}"
+                "-N -p 2883 -l 2884 -s 2885 -n odp -r 10.0.0.1:2881;10.0.0.2:2881 -c obc -o obproxy_sys_password={hash},local_bound_ip=0.0.0.0"
             )
         );
         let url = StartObproxy { rpc_port: None, ..step(WorkMode::ConfigUrl { url: "http://c/s?A=Get".into() }, &[]) };
         assert_eq!(
             line(&url),
             format!(
-                "-N -p 2883 -l 2884 -n odp -o obproxy_sys_password={hash},obproxy_config_server_url=http://c/s?A=Get"
+                "-N -p 2883 -l 2884 -n odp -o obproxy_sys_password={hash},local_bound_ip=0.0.0.0,obproxy_config_server_url=http://c/s?A=Get"
             )
         );
     }

@@ -78,7 +78,7 @@ impl Complaints {
     }
 }
 
-/// obproxy's codes for what keeps it from starting (C4, C5, C15, C17, L4, L5).
+/// obproxy's codes for what keeps it from starting (C4, C5, C15 to C17, L4, L5).
 fn meaning_of(code: i32) -> Option<&'static str> {
     match code {
         -4002 => Some("an argument is not valid"),

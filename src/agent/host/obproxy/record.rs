@@ -21,6 +21,9 @@ pub(in crate::agent::host) struct Record {
     schema: u32,
     /// The run that serves, or is about to.
     pub(in crate::agent::host) run: String,
+    /// The run in which it takes its passwords, before that one.
+    #[serde(default)]
+    pub(super) first: Option<String>,
     pub(in crate::agent::host) step: StartObproxy,
 }
 
@@ -29,8 +32,8 @@ fn path(settings: &HostSettings, port: Port) -> PathBuf {
 }
 
 impl Record {
-    pub(super) fn new(run: &str, step: &StartObproxy) -> Self {
-        Self { schema: SCHEMA, run: run.into(), step: step.clone() }
+    pub(super) fn new(run: &str, first: Option<&str>, step: &StartObproxy) -> Self {
+        Self { schema: SCHEMA, run: run.into(), first: first.map(Into::into), step: step.clone() }
     }
 
     pub(in crate::agent::host) fn read(settings: &HostSettings, port: Port) -> io::Result<Option<Self>> {
@@ -67,9 +70,9 @@ impl Record {
             let name = entry?.file_name();
             let port = name.to_str().and_then(|name| name.strip_suffix(".json")?.parse::<i64>().ok());
             let Some(port) = port.and_then(|port| Port::try_from(port).ok()) else { continue };
-            runs.extend(Self::read(settings, port)?.map(|record| record.run));
+            runs.extend(Self::read(settings, port)?.into_iter().flat_map(|record| [Some(record.run), record.first]));
         }
-        Ok(runs)
+        Ok(runs.into_iter().flatten().collect())
     }
 
     /// Takes over what an agent before this one has noted of the proxy at this port, and closes the proxy's directory.
@@ -97,6 +100,6 @@ impl Record {
         {
             return Err(io::Error::other(format!("{FORMER_NAME} names no run of port {port}")));
         }
-        Self::new(&former.run, &former.step).write(settings)
+        Self::new(&former.run, None, &former.step).write(settings)
     }
 }

@@ -6,7 +6,13 @@ use super::{
 };
 use crate::blocking;
 use sha1::{Digest as _, Sha1};
-use std::{collections::BTreeMap, io, net::SocketAddr, path::Path, time::Duration};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    io,
+    net::SocketAddr,
+    path::Path,
+    time::Duration,
+};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpStream, UnixStream},
@@ -16,12 +22,25 @@ use zeroize::Zeroizing;
 const DEADLINE: Duration = Duration::from_secs(5);
 pub(super) const USER: &str = "root@proxysys";
 
+/// What the agent itself decides: the proxy would be lost to it with another port or password, or end at once.
+const OF_THE_AGENT: [&str; 6] = [
+    "listen_port",
+    "prometheus_listen_port",
+    "rpc_listen_port",
+    "obproxy_sys_password",
+    "observer_sys_password",
+    "proxy_local_cmd",
+];
+
 /// Error numbers of obproxy: docs/facts/obproxy.md, A and S.
 mod code {
     pub(super) const ACCESS_DENIED: u16 = 1045;
     pub(super) const NOT_SUPPORTED: u16 = 1235;
+    /// The value cannot be saved.
+    pub(super) const INTERNAL: u16 = 4016;
     pub(super) const INVALID_CONFIG: u16 = 4147;
     pub(super) const INVALID_LEVEL: u16 = 4170;
+    pub(super) const NOT_UNDERSTOOD: u16 = 5010;
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -61,10 +80,12 @@ pub(super) enum ItemError {
     Unknown(String),
     #[error("obproxy refuses the value of {0} (error {1})")]
     Invalid(String, u16),
-    #[error("{0} cannot be changed by SQL")]
+    #[error("{0} cannot be set as a parameter")]
     Fixed(String),
     #[error("{0} reads differently after it was set")]
     Differs(String),
+    #[error("obproxy does not let {0} be set (error {1})")]
+    Refused(String, u16),
     #[error(transparent)]
     Sql(#[from] SqlError),
 }
@@ -139,33 +160,49 @@ impl ProxySql {
 
     /// Sets an item and makes sure that the proxy has understood the value.
     pub(super) async fn set_item(&mut self, name: &str, value: &str) -> Result<(), ItemError> {
-        self.set_read_back(name, value, |shown| same_value(shown, value)).await
+        if OF_THE_AGENT.contains(&name) {
+            return Err(ItemError::Fixed(name.into()));
+        }
+        self.set_read_back(name, value, same_value).await
     }
 
     /// Sets a password, which comes in clear and is shown as its hash.
     pub(super) async fn set_password(&mut self, name: &str, password: &str) -> Result<(), ItemError> {
-        let hash = proxy_hash(password);
-        self.set_read_back(name, password, |shown| shown == hash).await
+        self.set_read_back(name, password, |shown, meant| shown == proxy_hash(meant)).await
     }
 
     /// No facts say how obproxy reads quotes and backslashes, so the forms are tried until the proxy shows what was meant.
+    /// `is_shown` compares what it shows with a text.
     async fn set_read_back(
         &mut self,
         name: &str,
         value: &str,
-        is_meant: impl Fn(&str) -> bool,
+        is_shown: impl Fn(&str, &str) -> bool,
     ) -> Result<(), ItemError> {
+        let doubled = Zeroizing::new(value.replace('\\', "\\\\"));
         let mut refused = None;
-        for literal in literals(value) {
+        let mut backslash_stands = false;
+        let mut forms = VecDeque::from(literals(value));
+        while let Some(literal) = forms.pop_front() {
             let statement = Zeroizing::new(format!("ALTER PROXYCONFIG SET {name} = {}", literal.as_str()));
             match self.query(&statement).await {
                 Ok(_) => {
                     refused = None;
                     match self.configuration().await?.get(name) {
                         None => return Err(ItemError::Unknown(name.into())),
-                        Some(shown) if is_meant(shown) => return Ok(()),
+                        Some(shown) if is_shown(shown, value) => return Ok(()),
+                        // A backslash means nothing to this proxy. Before that is known it must stand twice: before a
+                        // quote, a single one could let the text out of its literal.
+                        Some(shown) if !backslash_stands && value.contains('\\') && is_shown(shown, &doubled) => {
+                            backslash_stands = true;
+                            forms = VecDeque::from([standing(value)]);
+                        }
                         Some(_) => {}
                     }
+                }
+                // What it says of a form that it understands tells more.
+                Err(SqlError::Statement(code)) if code == code::NOT_UNDERSTOOD => {
+                    refused.get_or_insert(code);
                 }
                 Err(SqlError::Statement(code)) => refused = Some(code),
                 Err(error) => return Err(error.into()),
@@ -176,9 +213,9 @@ impl ProxySql {
             return Err(ItemError::Unknown(name.into()));
         }
         Err(match refusal {
-            code::INVALID_CONFIG | code::INVALID_LEVEL => ItemError::Invalid(name.into(), refusal),
+            code::INVALID_CONFIG | code::INVALID_LEVEL | code::INTERNAL => ItemError::Invalid(name.into(), refusal),
             code::NOT_SUPPORTED => ItemError::Fixed(name.into()),
-            other => SqlError::Statement(other).into(),
+            other => ItemError::Refused(name.into(), other),
         })
     }
 
@@ -192,17 +229,18 @@ pub(super) fn proxy_hash(password: &str) -> String {
     super::super::package_file::hex(&Sha1::digest(password.as_bytes()))
 }
 
-/// The forms in which a text can stand in a statement; the usual one first, and only one if nothing is unusual in it.
+/// The literal of a text for a proxy to which a backslash is a sign like any other.
+fn standing(text: &str) -> Zeroizing<String> {
+    Zeroizing::new(format!("'{}'", text.replace('\'', "''")))
+}
+
+/// The forms in which a text can stand in a statement; the usual one first, and only one if there is no quote in it.
 fn literals(text: &str) -> Vec<Zeroizing<String>> {
-    let (quotes, backslashes) = (text.contains('\''), text.contains('\\'));
     let escaped = text.replace('\\', "\\\\");
     let mut forms = vec![format!("'{}'", escaped.replace('\'', "''"))];
-    if quotes {
+    if text.contains('\'') {
         forms.push(format!("\"{}\"", escaped.replace('"', "\"\"")));
         forms.push(format!("'{}'", escaped.replace('\'', "\\'")));
-    } else if backslashes && !text.ends_with('\\') {
-        // With quotes in it as well, a backslash that means nothing could open the literal.
-        forms.push(format!("'{text}'"));
     }
     forms.into_iter().map(Zeroizing::new).collect()
 }
@@ -254,9 +292,10 @@ mod tests {
     fn a_value_cannot_leave_its_quotes() {
         assert_eq!(forms("plain %_ \u{fc}"), ["'plain %_ \u{fc}'"]);
         assert_eq!(forms(r"a'b\"), [r"'a''b\\'", r#""a'b\\""#, r"'a\'b\\'"]);
-        assert_eq!(forms(r"a\b"), [r"'a\\b'", r"'a\b'"]);
+        assert_eq!(forms(r"a\b"), [r"'a\\b'"]);
         assert_eq!(forms(r"a\"), [r"'a\\'"]);
         assert_eq!(forms(r#"a"b"#), [r#"'a"b'"#]);
+        assert_eq!(standing(r"a'b\").as_str(), r"'a''b\'");
     }
 
     #[test]

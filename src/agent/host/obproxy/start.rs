@@ -9,9 +9,10 @@ use super::{
         beneath::Directory,
         blocking, durable,
         install_package::find_program,
+        processes::user,
         rpm_database::RpmDatabase,
         runs,
-        sockets::held_ports,
+        sockets::{held_ports, listener_pid},
         supervisor::{RunOutcome, RunState, failed},
     },
     config::{login, login_failed},
@@ -19,12 +20,12 @@ use super::{
     launch::{Launcher, items, log, make_directory, make_log_directory, run_user},
     log::{Complaints, LogOfStart},
     record::Record,
-    sql::SqlError,
+    sql::{SqlError, same_value},
 };
 use crate::{
     agent::step::{Done, StepContext, StepError, Undoes},
     graph::Effect,
-    steps::{ObproxyVersion, StartObproxy},
+    steps::{ObproxyVersion, StartObproxy, values::Port},
 };
 use serde::{Deserialize, Serialize};
 use std::{
@@ -41,6 +42,8 @@ use tokio::{
 const POLL: Duration = Duration::from_millis(100);
 /// A proxy that lets root in listens on all of its ports, or never will.
 const METRICS_PATIENCE: Duration = Duration::from_secs(15);
+/// Without it there is no listener for RPC (L2).
+const RPC_SERVICE: &str = "enable_obproxy_rpc_service";
 const CONNECT_DEADLINE: Duration = Duration::from_secs(2);
 const TAIL_LINES: usize = 10;
 const TAIL_BYTES: u64 = 16 << 10;
@@ -51,6 +54,9 @@ struct Identity {
     /// The run in which the proxy takes its passwords, out of everybody's reach.
     #[serde(default)]
     first: Option<String>,
+    /// The run that the record names until it names this one, if both are of the same attempt.
+    #[serde(default)]
+    recorded: Option<String>,
     /// The directory was there before this operation.
     directory_existed: bool,
     /// Where the log of this start begins.
@@ -85,10 +91,10 @@ struct Starting<'a> {
     host: &'a Host,
     step: &'a StartObproxy,
     run: &'a str,
+    /// Another operation has started it, and may have let it serve for years.
+    of_another: bool,
     passwords: &'a Passwords<'a>,
     log: LogOfStart,
-    /// This operation has started it: if it does not serve, it is stopped. Somebody else's goes on.
-    ours: bool,
     context: &'a StepContext,
 }
 
@@ -101,7 +107,8 @@ pub(in crate::agent::host) async fn execute(
     let passwords = &Passwords::of(context)?;
     let earlier = read_identity(context.identity.as_deref());
     if let Some(earlier) = &earlier {
-        let starting = Starting { host, step, run: &earlier.run, passwords, log: earlier.log, ours: true, context };
+        let log = earlier.log;
+        let starting = Starting { host, step, run: &earlier.run, of_another: false, passwords, log, context };
         match host.find(&earlier.run).await? {
             state @ (RunState::Running(_) | RunState::Between) => {
                 context.log.line(&format!("obproxy runs{} since before the agent's restart", as_pid(&state)));
@@ -109,10 +116,6 @@ pub(in crate::agent::host) async fn execute(
             }
             RunState::Ended(outcome) => return Err(starting.dead(&outcome).await),
             RunState::Nothing => context.log.line("obproxy was not started before the agent's restart"),
-        }
-        if let Some(first) = &earlier.first {
-            let stopped = host.supervisor.stop(&runs::dir(&host.settings, first), GRACE).await;
-            stopped.map_err(failed("the end of the first start"))?;
         }
     }
     let record = Record::read(&host.settings, step.sql_port).map_err(unreadable)?;
@@ -128,9 +131,18 @@ pub(in crate::agent::host) async fn execute(
         if state.lives() {
             context.log.line(&format!("obproxy runs already{}", as_pid(&state)));
             let log = LogOfStart::begin(&dir);
-            let starting = Starting { host, step, run: &record.run, passwords, log, ours: false, context };
+            let starting = Starting { host, step, run: &record.run, of_another: true, passwords, log, context };
             return starting.serve().await.map(|()| Done::already());
         }
+    }
+    // What an agent that died has left in its first start would keep the directory to itself.
+    let firsts = [
+        earlier.as_ref().and_then(|earlier| earlier.first.as_ref()),
+        record.as_ref().and_then(|record| record.first.as_ref()),
+    ];
+    for first in firsts.into_iter().flatten() {
+        let stopped = host.supervisor.stop(&runs::dir(&host.settings, first), GRACE).await;
+        stopped.map_err(failed("the end of the first start"))?;
     }
     let held = taken_ports(host, step);
     if !held.is_empty() {
@@ -138,7 +150,7 @@ pub(in crate::agent::host) async fn execute(
     }
     let exists = Directory::find(&dir).map_err(directory_failed(&dir))?.is_some();
     let directory_existed = earlier.as_ref().map_or(exists, |earlier| earlier.directory_existed);
-    let strange = record.is_none_or(|record| record.step.app_name != step.app_name);
+    let strange = record.as_ref().is_none_or(|record| record.step.app_name != step.app_name);
     if exists && strange && directory_existed {
         return Err(StepError::new(
             "DIRECTORY_TAKEN",
@@ -153,11 +165,16 @@ pub(in crate::agent::host) async fn execute(
     let run = runs::fresh(&host.settings, &context.run_id);
     let first = runs::fresh(&host.settings, &format!("{run}-first"));
     let log = LogOfStart::begin(&dir);
-    let identity = Identity { run: run.clone(), first: Some(first.clone()), directory_existed, log };
+    let of_this_attempt = |run: &String| {
+        let runs = earlier.iter().flat_map(|earlier| [Some(&earlier.run), earlier.recorded.as_ref()]);
+        runs.flatten().any(|earlier| earlier == run)
+    };
+    let recorded = record.map(|record| record.run).filter(of_this_attempt);
+    let identity = Identity { run: run.clone(), first: Some(first.clone()), recorded, directory_existed, log };
     let identity = serde_json::to_string(&identity).map_err(io::Error::from).map_err(directory_failed(&dir))?;
     context.choose_identity(identity).await?;
     // The record first: whatever of the directory is there after a crash is known to be of this run.
-    Record::new(&run, step).write(&host.settings).map_err(unreadable)?;
+    Record::new(&run, Some(&first), step).write(&host.settings).map_err(unreadable)?;
     let launch = launcher.service();
     let made = make_directory(&dir, user).and_then(|()| make_log_directory(&launch.log));
     made.map_err(directory_failed(&dir)).map_err(|error| error.leaving(Effect::Unknown))?;
@@ -168,7 +185,7 @@ pub(in crate::agent::host) async fn execute(
     let started = runs::start(&*host.supervisor, &run_dir, &launch, GRACE, context, "the start of obproxy").await;
     started.map_err(|error| error.leaving(Effect::Unknown))?;
     context.confirm_identity().await?;
-    Starting { host, step, run: &run, passwords, log, ours: true, context }.serve().await.map(|()| Done::made())
+    Starting { host, step, run: &run, of_another: false, passwords, log, context }.serve().await.map(|()| Done::made())
 }
 
 fn as_pid(state: &RunState) -> String {
@@ -182,7 +199,7 @@ fn port_taken(message: String) -> StepError {
     StepError::new("PORT_TAKEN", message, "stop that process or choose other ports, then retry the subtask")
 }
 
-/// The port of the metrics listens everywhere, whatever is configured (L3), and so does that for RPC (L1).
+/// The port of the metrics listens everywhere, whatever is configured (L3), and so may that for RPC.
 fn taken_ports(host: &Host, step: &StartObproxy) -> Vec<String> {
     let everywhere: Vec<u16> = [step.exporter_port].into_iter().chain(step.rpc_port).map(|port| port.get()).collect();
     let mut held = held_ports(host.settings.listen(), &[step.sql_port.get()]);
@@ -209,13 +226,14 @@ enum Look {
 }
 
 impl Starting<'_> {
-    /// Waits until the proxy serves; if it does not, nothing of it runs any more, unless it is not of this operation.
+    /// Waits until the proxy serves; if it does not, nothing runs any more of what this operation has started.
     async fn serve(&self) -> Result<(), StepError> {
-        let served = self.wait().await;
-        served.map_err(|error| error.leaving(if self.ours { Effect::Done } else { Effect::None }))
+        let effect = if self.of_another { Effect::None } else { Effect::Done };
+        // Also if the supervisor cannot be asked: what was started is there until an undo has looked.
+        self.until_it_serves().await.map_err(|error| error.leaving(effect))
     }
 
-    async fn wait(&self) -> Result<(), StepError> {
+    async fn until_it_serves(&self) -> Result<(), StepError> {
         let (host, context) = (self.host, self.context);
         let run_dir = runs::dir(&host.settings, self.run);
         let end = runs::deadline(context);
@@ -256,9 +274,10 @@ impl Starting<'_> {
                 () = sleep(POLL) => {}
             }
         };
-        if self.ours {
-            host.supervisor.stop(&run_dir, GRACE).await.map_err(failed("the stop of obproxy"))?;
+        if self.of_another {
+            return Err(error);
         }
+        host.supervisor.stop(&run_dir, GRACE).await.map_err(failed("the stop of obproxy"))?;
         Err(error)
     }
 
@@ -284,31 +303,48 @@ impl Starting<'_> {
         if let Some(error) = not_in_force(&items(&self.host.settings, step), &known) {
             return Look::Fails(error);
         }
-        if let Some(port) = step.rpc_port {
+        let without_rpc = known.get(RPC_SERVICE).is_some_and(|shown| same_value(shown, "false"));
+        if let Some(port) = step.rpc_port.filter(|_| !without_rpc) {
             let connected = timeout(CONNECT_DEADLINE, TcpStream::connect(SocketAddr::new(address, port.get()))).await;
             if !matches!(connected, Ok(Ok(_))) {
                 return Look::Lacks(format!("the RPC port {port} does not answer"));
             }
         }
+        // Asked before the port is: whoever has taken it may keep silent, or answer with metrics of his own.
+        let complaints = self.complaints().await;
+        if complaints.lacks_metrics() {
+            return Look::Fails(no_metrics(step, &complaints, "nobody listens there"));
+        }
         match self.host.scraper.check(address, step.exporter_port.get()).await {
             Ok(summary) => {
+                if let Some(stranger) = self.stranger_on(step.exporter_port).await {
+                    return Look::Fails(no_metrics(step, &complaints, &format!("it is answered by {stranger}")));
+                }
                 let log = &self.context.log;
                 log.line(&format!("port {}: root@proxysys logs in with the cluster's password", step.sql_port));
                 log.line(&format!("port {}: {} samples", step.exporter_port, summary.samples));
-                if let Some(port) = step.rpc_port {
+                if let Some(port) = step.rpc_port.filter(|_| !without_rpc) {
                     log.line(&format!("port {port}: answers"));
                 }
                 Look::Serves
             }
             Err(error) => {
-                let complaints = self.complaints().await;
-                if complaints.lacks_metrics() || let_in.elapsed() > METRICS_PATIENCE {
-                    Look::Fails(no_metrics(step, &complaints, &error))
+                if let_in.elapsed() > METRICS_PATIENCE {
+                    Look::Fails(no_metrics(step, &complaints, &chain(&error)))
                 } else {
                     Look::Lacks(chain(&error))
                 }
             }
         }
+    }
+
+    /// Who listens on the port, unless it is this proxy or cannot be told.
+    async fn stranger_on(&self, port: Port) -> Option<String> {
+        let address = self.host.settings.reach();
+        let listener = blocking(move || Ok(listener_pid(address, port.get()))).await.ok().flatten()?;
+        let own = self.host.supervisor.processes(&runs::dir(&self.host.settings, self.run)).ok()?;
+        let is_own = own.iter().any(|process| process.pid == listener);
+        (!is_own).then(|| format!("pid {listener} of {}", user(listener)))
     }
 
     async fn complaints(&self) -> Complaints {
@@ -319,14 +355,15 @@ impl Starting<'_> {
     async fn dead(&self, outcome: &RunOutcome) -> StepError {
         let settings = &self.host.settings;
         let dir = settings.instance_dir(self.step.sql_port);
-        dead(self.step, &dir, &log(settings, self.step.sql_port), self.log, outcome).await
+        let error = dead(self.step, &dir, &log(settings, self.step.sql_port), self.log, outcome).await;
+        if self.of_another { error.leaving(Effect::None) } else { error }
     }
 }
 
-fn no_metrics(step: &StartObproxy, complaints: &Complaints, error: &dyn std::error::Error) -> StepError {
+fn no_metrics(step: &StartObproxy, complaints: &Complaints, otherwise: &str) -> StepError {
     let port = step.exporter_port;
     let said = complaints.lines().iter().find(|line| line.contains("prometheus")).cloned();
-    let why = said.unwrap_or_else(|| chain(error));
+    let why = said.unwrap_or_else(|| otherwise.to_owned());
     StepError::new(
         "METRICS_PORT",
         format!("obproxy serves without metrics: port {port} could not be listened on, or does not answer: {why}"),
@@ -409,7 +446,7 @@ pub(in crate::agent::host) async fn undo(
     // which run of this very step did it; whose the directory was is not known any more, so it stays.
     let started = identities.is_empty() && undoes.iter().any(|undo| undo.effect == Effect::Done);
     let forgotten = record.as_ref().filter(|record| started && record.step == *step).map(|record| record.run.as_str());
-    let runs_of = |identity: &Identity| [Some(identity.run.clone()), identity.first.clone()];
+    let runs_of = |identity: &Identity| [Some(identity.run.clone()), identity.first.clone(), identity.recorded.clone()];
     let named: Vec<String> = identities.iter().flat_map(runs_of).flatten().collect();
     for run in named.iter().map(String::as_str).chain(forgotten) {
         let run_dir = runs::dir(&host.settings, run);
@@ -420,16 +457,16 @@ pub(in crate::agent::host) async fn undo(
         }
         host.supervisor.stop(&run_dir, GRACE).await.map_err(failed("the stop of obproxy"))?;
     }
-    let ours = record.is_some_and(|record| identities.iter().any(|identity| identity.run == record.run));
+    let ours = record.is_some_and(|record| named.contains(&record.run));
     if ours && made_directory {
         if Directory::find(&dir).map_err(directory_failed(&dir))?.is_some() {
             context.log.line(&format!("removing {}", dir.display()));
             // Its logs may be many gigabytes, and the agent has one thread for everything else.
             let gone = dir.clone();
             blocking(move || remove_directory(&gone).map_err(directory_failed(&gone))).await?;
-            durable::remove(&log(&host.settings, step.sql_port)).map_err(directory_failed(&dir))?;
             done.effect = Effect::Done;
         }
+        durable::remove(&log(&host.settings, step.sql_port)).map_err(directory_failed(&dir))?;
         Record::remove(&host.settings, step.sql_port).map_err(unreadable)?;
     }
     for run in &named {

@@ -232,7 +232,7 @@ mod tests {
         tokio::time::advance(Duration::from_secs(1)).await;
         client.write_all(b"hello").await.unwrap();
         let mut buffer = [0; 8];
-        first.read(&mut buffer).await.unwrap();
+        assert_eq!(first.read(&mut buffer).await.unwrap(), 5);
 
         let (mut third, _third) = connect(&doorkeeper, "192.0.2.1");
         assert!(is_shown_out(&mut second).await, "of one address, whoever has been silent for longest");

@@ -125,7 +125,7 @@ impl Reader<'_> {
                 if json {
                     self.json(&event.data)?;
                 } else {
-                    self.context.output.text(&text)?;
+                    self.context.output.log(&text)?;
                     self.in_line = !text.is_empty() && !text.ends_with('\n');
                 }
                 self.seen = Some(event.id).filter(|id| !id.is_empty()).or(self.seen.take());

@@ -129,6 +129,18 @@ impl Output {
         Ok(stdout.flush()?)
     }
 
+    /// Prints lines that a program on a host has written.
+    pub(crate) fn log(&self, text: &str) -> Result<(), CliError> {
+        let lines: String = text
+            .split_inclusive('\n')
+            .flat_map(|line| {
+                let (line, end) = line.strip_suffix('\n').map_or((line, ""), |line| (line, "\n"));
+                [printable(line.strip_suffix('\r').unwrap_or(line)), end.to_owned()]
+            })
+            .collect();
+        self.text(&lines)
+    }
+
     /// Says something to the operator. Nobody is left to be told if stderr is closed.
     pub(crate) fn note(&self, text: &str) {
         let _ = writeln!(io::stderr(), "{text}");

@@ -73,7 +73,7 @@ pub(crate) async fn print_log(context: &Context<'_>, of: SubtaskId) -> Result<()
     let data = log(context, of).await?;
     match context.output.format {
         Format::Json => context.output.json(&data),
-        Format::Table | Format::Name => context.output.text(&log_text(&data)),
+        Format::Table | Format::Name => context.output.log(&log_text(&data)),
     }
 }
 

@@ -113,7 +113,7 @@ async fn logs(context: &Context<'_>, id: u64) -> Result<(), CliError> {
         match output.format {
             Format::Json => logs.push(json!({"id": subtask.id, "name": subtask.name, "log": data.get("log")})),
             Format::Table | Format::Name => {
-                output.text(&format!("==> {} ({}) <==\n{}", subtask.name, subtask.id, subtask::log_text(&data)))?;
+                output.log(&format!("==> {} ({}) <==\n{}", subtask.name, subtask.id, subtask::log_text(&data)))?;
             }
         }
     }

@@ -9,47 +9,16 @@ pub struct ObproxyVersion {
     pub rpc_port: bool,
     /// Levels of the lines in `log/obproxy.log` that tell of failures: the grave one first.
     pub failure_levels: [&'static str; 2],
-    /// Where the program keeps its configuration, below its root.
-    pub stored_configuration: &'static str,
 }
 
 /// Port for RPC where a request names none: the program's own default.
 pub const DEFAULT_RPC_PORT: u16 = 2885;
 
 /// The first version of each kind, newest first.
-const TABLE: [([u32; 2], ObproxyVersion); 4] = [
-    (
-        [4, 3],
-        ObproxyVersion {
-            rpc_port: true,
-            failure_levels: ["EDIAG", "WDIAG"],
-            stored_configuration: "etc/proxyconfig_v1.db",
-        },
-    ),
-    (
-        [4, 1],
-        ObproxyVersion {
-            rpc_port: false,
-            failure_levels: ["EDIAG", "WDIAG"],
-            stored_configuration: "etc/proxyconfig_v1.db",
-        },
-    ),
-    (
-        [4, 0],
-        ObproxyVersion {
-            rpc_port: false,
-            failure_levels: ["EDIAG", "WDIAG"],
-            stored_configuration: "etc/obproxy_config.bin",
-        },
-    ),
-    (
-        [0, 0],
-        ObproxyVersion {
-            rpc_port: false,
-            failure_levels: ["ERROR", "WARN"],
-            stored_configuration: "etc/obproxy_config.bin",
-        },
-    ),
+const TABLE: [([u32; 2], ObproxyVersion); 3] = [
+    ([4, 3], ObproxyVersion { rpc_port: true, failure_levels: ["EDIAG", "WDIAG"] }),
+    ([4, 0], ObproxyVersion { rpc_port: false, failure_levels: ["EDIAG", "WDIAG"] }),
+    ([0, 0], ObproxyVersion { rpc_port: false, failure_levels: ["ERROR", "WARN"] }),
 ];
 
 impl ObproxyVersion {
@@ -76,7 +45,6 @@ mod tests {
             assert!(!of(version).rpc_port, "{version}");
         }
         assert_eq!(of("3.2.0").failure_levels, ["ERROR", "WARN"]);
-        assert_eq!(of("4.0.0").stored_configuration, "etc/obproxy_config.bin");
-        assert_eq!(of("4.1.0").stored_configuration, "etc/proxyconfig_v1.db");
+        assert_eq!(of("4.0.0").failure_levels, ["EDIAG", "WDIAG"]);
     }
 }

@@ -135,3 +135,24 @@ async fn a_database_whose_making_was_broken_off_counts_for_nothing() {
     place.execute(&step, "r2", None).await;
     assert!(database.exists());
 }
+
+#[tokio::test]
+async fn a_package_from_which_somebody_runs_is_not_erased() {
+    if rpm_is_missing() {
+        return;
+    }
+    let place = Place::new();
+    // A program of the machine stands for the one of the package, so that the process executes that very file.
+    let sleep = fs::read("/bin/sleep").unwrap();
+    let step = place.put(PACKAGE, sleep);
+    let installed = place.execute(&step, "r1", None).await;
+    installed.result.unwrap();
+    let mut other = std::process::Command::new(place.program()).arg("600").spawn().unwrap();
+    let undone = place.undo(&step, "u1", std::slice::from_ref(&installed.undoes)).await;
+    other.kill().unwrap();
+    other.wait().unwrap();
+    assert_eq!(undone, Effect::None);
+    assert!(place.program().exists());
+    assert_eq!(place.undo(&step, "u2", &[installed.undoes]).await, Effect::Done);
+    assert!(!place.program().exists());
+}

@@ -202,7 +202,7 @@ impl Place {
         self.host.undo(step, &context, undoes).await.unwrap().effect
     }
 
-    pub(crate) fn put(&self, name: &str, script: &str) -> AgentStep {
+    pub(crate) fn put(&self, name: &str, script: impl Into<Vec<u8>>) -> AgentStep {
         let package: PackageRef = name.parse().unwrap();
         let mut bytes = Vec::new();
         rpm::PackageBuilder::new(package.name(), package.version(), "Apache-2.0", package.architecture(), "stand-in")

@@ -65,7 +65,7 @@ async fn a_canceled_proxy_that_does_not_listen_is_killed_with_all_its_children()
         return;
     }
     let place = Place::new();
-    place.execute(&place.put(PACKAGE, &format!("#!/bin/sh\n{DEAF}")), "i", None).await.result.unwrap();
+    place.execute(&place.put(PACKAGE, format!("#!/bin/sh\n{DEAF}")), "i", None).await.result.unwrap();
     let start = start_step();
     let dir = place.dir.path().join("root/run/obproxy").join(start.sql_port.to_string());
     let step = AgentStep::StartObproxy(start);

@@ -247,6 +247,19 @@ async fn logs_are_printed_as_they_are() {
 }
 
 #[tokio::test]
+async fn a_log_does_not_steer_the_terminal() {
+    let log = format!("{}/subtasks/34807/log", instance(33002));
+    let fake = Fake::start()
+        .await
+        .answers(&log, json!({"log": "\u{1b}]0;owned\u{7}\u{1b}[2Jone\r\n\ttwo\u{9b}31m\n"}))
+        .answers(&log, json!({"log": "\u{1b}[2J"}));
+    let text = fake.run(&["task", "log", "33002", "34807"]).await;
+    assert!(text.contains("\u{fffd}]0;owned\u{fffd}\u{fffd}[2Jone\n\ttwo\u{fffd}31m\n"), "{text}");
+    let data = fake.run(&["subtask", "log", "33002", "34807", "--output", "json"]).await;
+    assert!(data.contains(r"\u001b[2J"), "as data it is whole, and harmless: {data}");
+}
+
+#[tokio::test]
 async fn a_failed_task_can_be_rolled_back_or_retried() {
     let path = "POST /api/v2/tasks/instances/33002";
     let undone = |status: &str, steps: [&str; 4]| {

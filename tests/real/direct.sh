@@ -2,6 +2,8 @@
 # A host below a directory of this machine: what real.sh needs of it. Sourced by real.sh.
 
 readonly host_root=$state/host1/root
+# Scriptlets of a package mean the root of the machine, where none of this is to happen.
+export agent_runs_scriptlets=false
 
 raise() {
   end_processes

@@ -70,7 +70,7 @@ create() {
 add() {
   local id request
   id=$(oblet obproxy list --output json | id_where "$1")
-  request=$(jq -nc --arg version "$(basename "$package")" --argjson host "$host_id" --argjson sql "$sql_port" \
+  request=$(jq -nc --arg version "$package_name.rpm" --argjson host "$host_id" --argjson sql "$sql_port" \
     --argjson exporter "$exporter_port" --argjson rpc "${rpc_port:-null}" \
     '{hostIds: [$host], sqlPort: $sql, exporterPort: $exporter, version: $version}
       + if $rpc then {rpcPort: $rpc} else {} end')
@@ -288,7 +288,9 @@ main() {
     (umask 077 && printf 'Ab.%s%%Cd_12' "$(head -c 11 /dev/urandom | od -An -tx1 | tr -d ' \n')" >"$state/$name-password")
   done
   write_patterns
-  oblet package upload "$package" >/dev/null
+  # Under its own name, whatever the file is called.
+  cp "$package" "$state/$package_name.rpm"
+  oblet package upload "$state/$package_name.rpm" >/dev/null
 
   say "tasks that fail are rolled back, and nothing is left"
   prove "an unknown start-up parameter is named" \

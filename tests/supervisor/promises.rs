@@ -1,11 +1,14 @@
 //! Promises that do not depend on who starts a process.
 
-use crate::place::{Place, is_systemd, supervisor, until};
+use crate::{
+    place::{Place, is_systemd, supervisor, until},
+    systemctl::kill,
+};
 use oblet::agent::host::{Kind, Launch, RunOutcome, RunState};
 use std::{
     fs,
     os::unix::fs::{MetadataExt as _, PermissionsExt as _},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 #[tokio::test]
@@ -199,4 +202,33 @@ async fn root_starts_a_program_as_the_user_it_is_for() {
         })
         .await;
     }
+}
+
+#[tokio::test]
+async fn a_kept_service_is_started_again_by_its_shim_until_it_is_stopped() {
+    if is_systemd() {
+        // There a unit does the same: `restarts`.
+        return;
+    }
+    let place = Place::new();
+    let run = place.run("service");
+    place.start(&run, &place.service("echo x >> starts; exec sleep 600")).await;
+    let mut process = place.running(&run).await;
+    place.supervisor.keep(&run).await.unwrap();
+    for starts in ["x\nx\n", "x\nx\nx\n"] {
+        kill(&process);
+        until("another start", || place.read("starts") == starts).await;
+        // The shim notes the process after it has begun.
+        let end = Instant::now() + Duration::from_secs(30);
+        process = loop {
+            match place.supervisor.find(&run).await.unwrap() {
+                RunState::Running(other) if other != process => break other,
+                state => assert!(state.lives() && Instant::now() < end, "{state:?}"),
+            }
+        };
+    }
+    place.supervisor.stop(&run, Duration::ZERO).await.unwrap();
+    assert!(!process.is_alive());
+    assert!(matches!(place.outcome(&run).await, RunOutcome::Signal(_)));
+    assert_eq!(place.read("starts"), "x\nx\nx\n", "a stop is for good");
 }

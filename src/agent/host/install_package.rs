@@ -173,6 +173,15 @@ pub(super) async fn undo(
         forget(host, &identities);
         return Ok(if own.is_some() { Done::made() } else { Done::already() });
     }
+    // Reservations may have been released by hand, and somebody else may run from what this operation has installed.
+    let files = runs::ask(context, "the removal", database.files(&step.package)).await?;
+    if let Some(program) = find_program(&files, &["obproxy", "observer"]) {
+        let executes = super::blocking(move || Ok(super::processes::executing(&program))).await?;
+        if let Some(pid) = executes {
+            context.log.line(&format!("{} stays: pid {pid} runs from it", step.package));
+            return Ok(Done::already());
+        }
+    }
     let run = choose(host, context, true).await?;
     let arguments = database.erase_arguments(&step.package);
     let outcome = database

@@ -108,6 +108,13 @@ fn program(pid: i32) -> Option<PathBuf> {
     Some(text.strip_suffix(" (deleted)").map_or_else(|| path.clone(), PathBuf::from))
 }
 
+/// A process that executes this very file.
+pub(super) fn executing(file: &Path) -> Option<i32> {
+    let file = file.canonicalize().ok()?;
+    let pids = fs::read_dir("/proc").ok()?.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<i32>().ok());
+    pids.into_iter().find(|pid| fs::read_link(format!("/proc/{pid}/exe")).is_ok_and(|program| program == file))
+}
+
 fn belongs(pid: i32, nest: Option<&Path>) -> bool {
     let Some(nest) = nest else { return true };
     ["exe", "cwd"].iter().any(|link| fs::read_link(format!("/proc/{pid}/{link}")).is_ok_and(|at| at.starts_with(nest)))

@@ -154,8 +154,6 @@ fn add_proxy(
             series::PREPARE_CREATE,
             AgentStep::CheckInstance(CheckInstance {
                 ports: [install.sql_port, install.exporter_port].into_iter().chain(install.rpc_port).collect(),
-                // Where only the port of the metrics is known to do so, the port for RPC is taken to do so as well.
-                ports_everywhere: [install.exporter_port].into_iter().chain(install.rpc_port).collect(),
                 architecture: install.package.architecture().into(),
                 disk_bytes: install.disk_bytes,
             }),

@@ -4,10 +4,8 @@ use serde::{Deserialize, Serialize};
 /// The host can take the instance: free ports, a run user, the right architecture, room on the disk.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CheckInstance {
+    /// The SQL port first. On the others the program listens at every address, whatever it is told.
     pub ports: Vec<Port>,
-    /// Those of the ports on which the program listens at every address, whatever it is told.
-    #[serde(default)]
-    pub ports_everywhere: Vec<Port>,
     /// As in the package's header.
     pub architecture: String,
     /// Installed size of the package.

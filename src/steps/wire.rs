@@ -50,7 +50,6 @@ impl From<&AgentStep> for v1::Step {
                 ports: step.ports.iter().map(|port| (*port).into()).collect(),
                 architecture: step.architecture.clone(),
                 disk_bytes: step.disk_bytes,
-                ports_everywhere: step.ports_everywhere.iter().map(|port| (*port).into()).collect(),
             }),
             AgentStep::InstallPackage(step) => Kind::InstallPackage(v1::InstallPackage {
                 file_name: step.package.file_name(),
@@ -157,7 +156,6 @@ impl TryFrom<v1::Step> for AgentStep {
             }),
             Kind::CheckInstance(step) => Self::CheckInstance(CheckInstance {
                 ports: ports("step.check_instance.ports", &step.ports)?,
-                ports_everywhere: ports("step.check_instance.ports_everywhere", &step.ports_everywhere)?,
                 architecture: step.architecture,
                 disk_bytes: step.disk_bytes,
             }),

@@ -17,7 +17,7 @@ use std::{
     os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 /// Every step of the operation "install obproxy" after the checks.
@@ -266,5 +266,13 @@ fn stranger(place: &Place) -> ByHand {
     let ports = [free_port(), free_port()].map(|port| port.to_string());
     command.args(["-N", "-p", &ports[0], "-l", &ports[1], "-r", "127.0.0.1:1", "-n", "strange"]);
     command.args(["-o", "enable_obproxy_rpc_service=false"]).env_clear().current_dir(directory);
-    ByHand::start(command)
+    let strange = ByHand::start(command);
+    // The kernel says that a program is executed before it shows the command line of it.
+    let shown = PathBuf::from(format!("/proc/{}/cmdline", strange.0.id()));
+    let end = Instant::now() + Duration::from_secs(10);
+    while fs::read(&shown).unwrap().is_empty() {
+        assert!(Instant::now() < end, "it has no command line");
+        std::thread::yield_now();
+    }
+    strange
 }

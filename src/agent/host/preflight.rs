@@ -3,7 +3,7 @@
 use super::{settings::HostSettings, sockets::held_ports};
 use crate::{
     agent::step::{Done, StepContext, StepError},
-    steps::{CheckInstance, values::Port},
+    steps::CheckInstance,
 };
 use std::{io, net::Ipv4Addr, path::Path};
 
@@ -52,10 +52,11 @@ pub(super) fn user_problem(name: &str) -> Option<String> {
 }
 
 pub(super) fn check(settings: &HostSettings, step: &CheckInstance, context: &StepContext) -> Result<Done, StepError> {
-    let (everywhere, own): (Vec<_>, Vec<_>) = step.ports.iter().partition(|port| step.ports_everywhere.contains(port));
-    let numbers = |ports: Vec<&Port>| ports.into_iter().map(|port| port.get()).collect::<Vec<u16>>();
-    let mut problems = held_ports(settings.listen(), &numbers(own));
-    problems.extend(held_ports(Ipv4Addr::UNSPECIFIED.into(), &numbers(everywhere)));
+    let numbers: Vec<u16> = step.ports.iter().map(|port| port.get()).collect();
+    let (own, everywhere) = numbers.split_at(numbers.len().min(1));
+    let mut problems = held_ports(settings.listen(), own);
+    // Of obproxy only the port of the metrics is known to do so (L3); that for RPC is taken to do it as well.
+    problems.extend(held_ports(Ipv4Addr::UNSPECIFIED.into(), everywhere));
     problems.extend(user_problem(&settings.run_user));
     problems.extend(architecture_problem(&step.architecture));
     problems.extend(disk_problem(&settings.root_dir, step.disk_bytes));
@@ -75,6 +76,7 @@ pub(super) fn check(settings: &HostSettings, step: &CheckInstance, context: &Ste
 mod tests {
     use super::super::testing::{context, settings};
     use super::*;
+    use crate::steps::values::Port;
 
     #[test]
     fn all_problems_are_told_at_once() {
@@ -84,7 +86,6 @@ mod tests {
         let port = listener.local_addr().unwrap().port();
         let mut step = CheckInstance {
             ports: vec![i64::from(port).try_into().unwrap()],
-            ports_everywhere: Vec::new(),
             architecture: "vax".into(),
             disk_bytes: u64::MAX,
         };
@@ -96,13 +97,13 @@ mod tests {
         // A program that listens everywhere is kept out by whoever listens anywhere.
         let elsewhere = std::net::TcpListener::bind("127.0.0.9:0").unwrap();
         let taken: Port = i64::from(elsewhere.local_addr().unwrap().port()).try_into().unwrap();
-        step.ports.push(taken);
+        let sql_port = std::mem::replace(&mut step.ports, vec![taken]);
         let error = check(&settings, &step, &context("c")).unwrap_err();
         assert!(!error.message.contains(&format!("port {taken} is held")), "{}", error.message);
-        step.ports_everywhere = vec![taken];
+        step.ports.insert(0, sql_port[0]);
         let error = check(&settings, &step, &context("c")).unwrap_err();
         assert!(error.message.contains(&format!("port {taken} is held by pid")), "{}", error.message);
-        step.ports_everywhere.clear();
+        step.ports = sql_port;
         drop(listener);
         settings.run_user = super::super::testing::settings(root.path()).run_user;
         step.architecture = "noarch".into();

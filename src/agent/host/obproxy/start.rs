@@ -9,6 +9,7 @@ use super::{
         beneath::Directory,
         blocking, durable,
         install_package::find_program,
+        preflight::available_bytes,
         processes::user,
         rpm_database::RpmDatabase,
         runs,
@@ -45,6 +46,8 @@ const METRICS_PATIENCE: Duration = Duration::from_secs(15);
 /// Without it there is no listener for RPC (L2).
 const RPC_SERVICE: &str = "enable_obproxy_rpc_service";
 const CONNECT_DEADLINE: Duration = Duration::from_secs(2);
+/// obproxy's first files need more.
+const FULL_BYTES: u64 = 1 << 20;
 const TAIL_LINES: usize = 10;
 const TAIL_BYTES: u64 = 16 << 10;
 
@@ -401,6 +404,14 @@ pub(super) async fn dead(
     log: LogOfStart,
     outcome: &RunOutcome,
 ) -> StepError {
+    if let Ok(left) = available_bytes(dir)
+        && left < FULL_BYTES
+    {
+        // A program that cannot write cannot say so either.
+        let message = format!("obproxy ended before it served, {outcome}: {} has {left} bytes left", dir.display());
+        let error = StepError::new("DISK_FULL", message, "make room on that file system, then retry the subtask");
+        return outcome.mark(error.leaving(Effect::Done));
+    }
     let complaints = read_complaints(dir, log, ObproxyVersion::of(&step.package)).await;
     let lines = if complaints.is_empty() { tail(said).unwrap_or_default() } else { complaints.lines().to_vec() };
     let words = if lines.is_empty() { "it wrote nothing".into() } else { lines.join(" | ") };
@@ -425,7 +436,9 @@ fn tail(path: &Path) -> io::Result<Vec<String>> {
     let mut bytes = Vec::new();
     file.take(TAIL_BYTES).read_to_end(&mut bytes)?;
     let text = String::from_utf8_lossy(&bytes);
-    let mut lines: Vec<String> = text.lines().rev().take(TAIL_LINES).map(String::from).collect();
+    // obproxy begins with its arguments (C1): they say nothing new, and a hash among them would worry whoever reads it.
+    let told = text.lines().filter(|line| !line.contains(crate::steps::OBPROXY_SYS_PASSWORD));
+    let mut lines: Vec<String> = told.rev().take(TAIL_LINES).map(String::from).collect();
     lines.reverse();
     Ok(lines)
 }

@@ -215,6 +215,7 @@ async fn a_kept_service_is_started_again_by_its_shim_until_it_is_stopped() {
     place.start(&run, &place.service("echo x >> starts; exec sleep 600")).await;
     let mut process = place.running(&run).await;
     place.supervisor.keep(&run).await.unwrap();
+    until("the first start", || place.read("starts") == "x\n").await;
     for starts in ["x\nx\n", "x\nx\nx\n"] {
         kill(&process);
         until("another start", || place.read("starts") == starts).await;

@@ -32,12 +32,13 @@ async fn lab_systemd_does_what_the_direct_supervisor_does() {
         }
         let suite = suite.file_name().unwrap().to_str().unwrap();
         // One at a time: a case restarts the bus that all use. Hundreds of agents that die are left to the supervisor that
-        // needs no bus; one case of them is enough here.
+        // needs no bus, one case of them is enough here; the last two skipped start and end programs past the supervisor.
         let ran = fleet.on(
             "h1",
             &format!(
                 "cd /root && OBLET_TEST_SUPERVISOR=systemd OBLET_TEST_AGENT=/root/oblet-agent \\
-                 timeout 300 ./{suite} --skip crashes::a_new --skip crashes::an_old --test-threads=1 --nocapture 2>&1"
+                 timeout 300 ./{suite} --skip crashes::a_new --skip crashes::an_old \
+                 --skip passwords_with_odd_characters --skip a_restart_and_a_retry --test-threads=1 --nocapture 2>&1"
             ),
         );
         assert!(ran.contains("test result: ok"), "{ran}");

@@ -262,20 +262,19 @@ async fn serve<I: AsyncRead + AsyncWrite + Connected + Unpin + Send + 'static>(
         .max_encoding_message_size(MAX_MESSAGE_BYTES);
     let (health, health_service) = tonic_health::server::health_reporter();
     health.set_serving::<AgentServiceServer<AgentApi>>().await;
-    let reflection = reflection
-        .then(|| {
-            tonic_reflection::server::Builder::configure()
-                .register_encoded_file_descriptor_set(rpc::DESCRIPTOR)
-                .build_v1()
-        })
-        .transpose()?;
+    let builder =
+        || tonic_reflection::server::Builder::configure().register_encoded_file_descriptor_set(rpc::DESCRIPTOR);
+    let reflect = reflection.then(|| builder().build_v1()).transpose()?;
+    // What clients knew before v1, such as those of Python.
+    let reflect_alpha = reflection.then(|| builder().build_v1alpha()).transpose()?;
     let stopping = CancellationToken::new();
     let server = Server::builder()
         .http2_keepalive_interval(Some(KEEPALIVE))
         .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
         .concurrency_limit_per_connection(CALLS_PER_CONNECTION)
         .add_service(health_service)
-        .add_optional_service(reflection)
+        .add_optional_service(reflect)
+        .add_optional_service(reflect_alpha)
         .add_service(service)
         .serve_with_incoming_shutdown(incoming, stopping.clone().cancelled_owned());
     let mut server = Box::pin(server);

@@ -142,7 +142,10 @@ async fn write(connection: &mut AnyConnection, write: &Write) -> Result<Written,
         Write::Problem { task, epoch, problem, status } => {
             tasks::set_problem(connection, *task, *epoch, problem.as_deref(), *status).await
         }
-        Write::Rows(change) => change.carry_out(connection).await.map_err(AppendError::from),
+        Write::Rows { task, epoch, change } => match tasks::is_claimed(connection, *task, *epoch).await? {
+            true => change.carry_out(connection).await.map_err(AppendError::from),
+            false => Err(AppendError::Fenced(*task)),
+        },
         Write::Acknowledged { task, next_sequence } => tasks::set_acknowledged(connection, *task, *next_sequence).await,
     };
     match written {

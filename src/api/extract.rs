@@ -11,7 +11,8 @@ use axum::{
     extract::{FromRequest, FromRequestParts, Path, Query, Request, rejection::JsonRejection},
     http::{StatusCode, request::Parts},
 };
-use serde::de::DeserializeOwned;
+use secrecy::SecretString;
+use serde::{Deserialize, de::DeserializeOwned};
 use std::str::FromStr;
 
 /// A JSON body, at most as long as the router allows.
@@ -68,6 +69,17 @@ fn wrong_member(text: &str) -> ApiError {
     match detail.split_once(": ") {
         Some((member, _)) if !member.contains(' ') => error.about(member),
         _ => error,
+    }
+}
+
+/// A member of a body that stands in no log and no error.
+#[derive(Deserialize)]
+#[serde(from = "String")]
+pub(super) struct Password(pub(super) SecretString);
+
+impl From<String> for Password {
+    fn from(text: String) -> Self {
+        Self(text.into())
     }
 }
 

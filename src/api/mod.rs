@@ -16,6 +16,7 @@ mod host_agent;
 mod host_agent_commands;
 mod host_agent_upgrade;
 mod host_creation;
+mod host_epoch;
 mod host_trust;
 mod hosts;
 mod install;
@@ -27,6 +28,8 @@ mod obproxy_view;
 mod once;
 mod own_certificates;
 mod packages;
+mod places;
+mod profile;
 mod query;
 mod refusals;
 mod requester;
@@ -43,7 +46,7 @@ mod tasks;
 mod upload;
 
 pub use config_service::config_service_router;
-pub use state::{ApiSettings, ApiState, BoxFuture, TaskEngine};
+pub use state::{ApiSettings, ApiState, BoxFuture, Silence, TaskEngine};
 pub use upload::clean_uploads;
 
 use axum::{
@@ -103,7 +106,10 @@ fn guarded_router() -> OpenApiRouter<ApiState> {
         .merge(host_trust::router())
         .merge(host_agent_commands::router())
         .merge(host_agent_upgrade::router())
+        .merge(host_epoch::router())
         .merge(packages::router())
+        .merge(places::router())
+        .merge(profile::router())
         .merge(obproxy::router())
         .merge(tasks::router())
         .merge(task_commands::router())

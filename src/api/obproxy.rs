@@ -3,7 +3,7 @@
 use super::{
     envelope::{Contents, Envelope, ErrorEnvelope, Page, Reply},
     error::{ApiError, code},
-    extract::{Params, PathOf},
+    extract::{Params, Password, PathOf},
     install::{self, InstallParam},
     obproxy_view::{self, ObproxyClusterView},
     once::Keyed,
@@ -26,7 +26,7 @@ use crate::{
     },
 };
 use axum::extract::State;
-use secrecy::{ExposeSecret as _, SecretString};
+use secrecy::ExposeSecret as _;
 use serde::Deserialize;
 use std::collections::HashSet;
 use utoipa::ToSchema;
@@ -116,17 +116,6 @@ struct ParameterParam {
     name: ParameterName,
     #[schema(value_type = String)]
     value: ParameterValue,
-}
-
-/// Stands in no log and no error.
-#[derive(Deserialize)]
-#[serde(from = "String")]
-struct Password(SecretString);
-
-impl From<String> for Password {
-    fn from(text: String) -> Self {
-        Self(text.into())
-    }
 }
 
 impl Password {

@@ -3,7 +3,7 @@
 use crate::{
     config::{ConfigError, Given, Layers},
     telemetry::LogFormat,
-    tls::{CERTIFICATE_LIFE, Role},
+    tls::{CERTIFICATE_LIFE, Endpoint, Role},
 };
 use serde::Serialize;
 use std::{
@@ -40,14 +40,18 @@ pub struct SettingFlags {
     /// Store, packages, certificates and keys [default: /var/lib/oblet-coordinator].
     #[arg(long, env = "OBLET_COORDINATOR_STATE_DIR", global = true)]
     pub state_dir: Option<PathBuf>,
-    /// IP addresses under which this coordinator is reached; the first is shown as a task's executor [default: the
-    /// address of listen, or 127.0.0.1].
+    /// IP addresses and names under which this coordinator is reached, for which its certificate is valid; the first is
+    /// in the URLs that it gives, and is shown as a task's executor [default: the address of listen, or 127.0.0.1].
     #[arg(long, env = "OBLET_COORDINATOR_ADVERTISE_ADDRESSES", value_delimiter = ',')]
-    pub advertise_addresses: Option<Vec<IpAddr>>,
+    pub advertise_addresses: Option<Vec<Endpoint>>,
     /// Where the password of the first user is written, readable by this user only [default: it is printed
     /// once, or written to initial-password in the state directory if the journal reads stderr].
     #[arg(long, env = "OBLET_COORDINATOR_INITIAL_PASSWORD_FILE")]
     pub initial_password_file: Option<PathBuf>,
+    /// Address of the same service without TLS, such as 127.0.0.1:8081: passwords cross the network in clear text. A port
+    /// alone is one of 127.0.0.1 [default: there is none].
+    #[arg(long, env = "OBLET_COORDINATOR_HTTP_LISTEN")]
+    pub http_listen: Option<String>,
     /// Address of the config service for proxies, which speak plain HTTP only [default: 0.0.0.0:8080].
     #[arg(long, env = "OBLET_COORDINATOR_CONFIG_SERVICE_LISTEN")]
     pub config_service_listen: Option<String>,
@@ -80,6 +84,11 @@ pub struct SettingFlags {
 
 #[derive(Debug, clap::Subcommand)]
 pub enum Subcommand {
+    /// Change users without the password of one.
+    User {
+        #[command(subcommand)]
+        command: UserCommand,
+    },
     /// Issue a certificate of this coordinator's authority: for an agent, or for another caller of agents.
     Certificate {
         #[arg(long, value_enum)]
@@ -96,15 +105,26 @@ pub enum Subcommand {
     },
 }
 
+#[derive(Debug, clap::Subcommand)]
+pub enum UserCommand {
+    /// Set the password of a user, which is read from standard input. The coordinator may run.
+    SetPassword {
+        /// Such as admin.
+        name: String,
+    },
+}
+
 /// A configuration that was found right.
 #[derive(Debug, Clone)]
 pub struct Config {
     pub listen: SocketAddr,
     pub state_dir: PathBuf,
     /// At least one.
-    pub advertise_addresses: Vec<IpAddr>,
+    pub advertise_addresses: Vec<Endpoint>,
     pub initial_password_file: Option<PathBuf>,
     pub config_service_listen: SocketAddr,
+    /// Where the REST API is served without TLS.
+    pub http_listen: Option<SocketAddr>,
     pub config_url_base: String,
     pub log_filter: String,
     pub log_format: LogFormat,
@@ -147,8 +167,9 @@ impl Config {
         let mut layers = Layers::new(flags, flags.config.as_deref());
         let listen = layers.or("listen", LISTEN);
         let own = if listen.ip().is_unspecified() { Ipv4Addr::LOCALHOST.into() } else { listen.ip() };
-        let advertise_addresses: Vec<IpAddr> = layers.or("advertise_addresses", vec![own]);
-        let first = advertise_addresses.first().copied().unwrap_or(own);
+        let own = Endpoint::Ip(own);
+        let advertise_addresses = layers.or("advertise_addresses", vec![own.clone()]);
+        let first = advertise_addresses.first().unwrap_or(&own);
         if advertise_addresses.is_empty() {
             layers.mistake("advertise_addresses", "is empty");
         }
@@ -160,7 +181,18 @@ impl Config {
         if config_service_listen == listen {
             layers.mistake("config_service_listen", "is the address of listen");
         }
-        let default_base = format!("http://{}", SocketAddr::new(first, config_service_listen.port()));
+        let http_listen = layers.optional("http_listen").and_then(|text: String| {
+            let address = text.parse().or_else(|_| text.parse().map(|port| (Ipv4Addr::LOCALHOST, port).into()));
+            address
+                .map_err(|_| {
+                    layers.mistake("http_listen", format!("{text:?} is neither an address with a port nor a port"))
+                })
+                .ok()
+        });
+        if http_listen.is_some_and(|address| [listen, config_service_listen].contains(&address)) {
+            layers.mistake("http_listen", "is the address of another service of the coordinator");
+        }
+        let default_base = format!("http://{}", first.with_port(config_service_listen.port()));
         let config_url_base: String = layers.or("config_url_base", default_base);
         if !config_url_base.starts_with("http://") || config_url_base.ends_with('/') {
             layers.mistake("config_url_base", "has to begin with http:// and must not end with a slash");
@@ -195,6 +227,7 @@ impl Config {
             advertise_addresses,
             initial_password_file,
             config_service_listen,
+            http_listen,
             config_url_base,
             log_filter,
             log_format,

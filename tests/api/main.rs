@@ -23,6 +23,10 @@ mod once;
 #[cfg(test)]
 mod openapi;
 #[cfg(test)]
+mod passwords;
+#[cfg(test)]
+mod places;
+#[cfg(test)]
 mod ports;
 #[cfg(test)]
 mod refusals;

@@ -170,8 +170,8 @@ pub(super) struct Paging {
 }
 
 impl Paging {
-    const DEFAULT_SIZE: i64 = 10;
-    const MAX_SIZE: i64 = 2000;
+    pub(super) const DEFAULT_SIZE: i64 = 10;
+    pub(super) const MAX_SIZE: i64 = 2000;
 
     pub(super) fn offset(self) -> i64 {
         (self.number - 1).saturating_mul(self.size)

@@ -44,6 +44,7 @@ const DEFAULT_KIND: &str = "DEDICATED_PHYSICAL_MACHINE";
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct BatchCreate {
     /// At most 50.
+    #[schema(min_items = 1, max_items = 50)]
     host_basic_data_list: Vec<HostBasicData>,
     ssh_port: Option<u16>,
     kind: Option<String>,
@@ -51,12 +52,15 @@ struct BatchCreate {
     description: Option<String>,
     /// Port of the agent's gRPC service; 62898 if absent.
     #[serde(alias = "mgrAgentPort")]
+    #[schema(minimum = 1)]
     mgragent_port: Option<u16>,
     /// Port of the agent's metrics; if absent, what the agent says.
     #[serde(alias = "monAgentPort")]
+    #[schema(minimum = 1)]
     monagent_port: Option<u16>,
     /// OCP's name for the header `Idempotency-Key`: 8 to 64 characters.
     #[serde(rename = "clientToken")]
+    #[schema(min_length = 8, max_length = 64)]
     _client_token: Option<String>,
     #[serde(rename = "publishPorts")]
     _publish_ports: Option<serde_json::Value>,

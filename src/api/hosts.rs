@@ -238,6 +238,7 @@ async fn delete(
 #[derive(Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct BatchDelete {
+    #[schema(min_items = 1)]
     host_id_list: Vec<i64>,
 }
 

@@ -94,7 +94,9 @@ pub fn openapi() -> OpenApi {
 
 /// What needs no user.
 fn public_router() -> OpenApiRouter<ApiState> {
-    system::public_router().merge(enroll::router())
+    let mut router = system::public_router().merge(enroll::router());
+    refusals::describe(router.get_openapi_mut(), refusals::Access::Anybody);
+    router
 }
 
 fn guarded_router() -> OpenApiRouter<ApiState> {
@@ -119,7 +121,7 @@ fn guarded_router() -> OpenApiRouter<ApiState> {
         .merge(audit::router())
         .merge(targets::router())
         .merge(system::router());
-    refusals::describe(router.get_openapi_mut());
+    refusals::describe(router.get_openapi_mut(), refusals::Access::Users);
     router
 }
 

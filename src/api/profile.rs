@@ -6,10 +6,11 @@ use super::{
     envelope::{ErrorEnvelope, NoData},
     error::ApiError,
     extract::{JsonBody, Password},
+    query::DryRun,
     requester::Requester,
     state::ApiState,
 };
-use crate::coordinator::store::users;
+use crate::coordinator::store::{StoreError, users};
 use axum::{
     extract::State,
     http::{HeaderMap, StatusCode},
@@ -36,7 +37,7 @@ struct PasswordChange {
 /// Changes the password of the user who sends the request. Other requests with the old one are refused from then on.
 #[utoipa::path(
     post, path = "/api/v2/profiles/me/changePassword", tag = "users", operation_id = "changePassword",
-    request_body = PasswordChange,
+    params(DryRun), request_body = PasswordChange,
     responses(
         (status = 200, description = "No data."),
         (status = 400, description = "The new password is too weak.", body = ErrorEnvelope),
@@ -46,6 +47,7 @@ struct PasswordChange {
 async fn change_password(
     State(state): State<ApiState>,
     requester: Requester,
+    DryRun(dry_run): DryRun,
     headers: HeaderMap,
     JsonBody(body): JsonBody<PasswordChange>,
 ) -> Result<NoData, ApiError> {
@@ -63,6 +65,10 @@ async fn change_password(
     let mut transaction = state.store().begin().await?;
     users::set_password_hash(&mut transaction, &requester.name, &hash).await?;
     requester.audit(&mut transaction, "user.password", &format!("user {}", requester.name), "").await?;
-    commit_and(transaction, async {}).await?;
+    if dry_run {
+        transaction.rollback().await.map_err(StoreError::from)?;
+    } else {
+        commit_and(transaction, async {}).await?;
+    }
     Ok(NoData)
 }

@@ -1,3 +1,4 @@
+use crate::contract;
 use axum::{
     Router,
     body::{Body, to_bytes},
@@ -190,6 +191,7 @@ impl Answer {
 
 impl Lab {
     pub(crate) async fn new() -> Self {
+        contract::prepare();
         let directory = tempfile::tempdir().unwrap();
         let store = Store::open(&directory.path().join("store.db")).await.unwrap();
         let mut transaction = store.begin().await.unwrap();
@@ -304,7 +306,11 @@ impl Lab {
     }
 
     pub(crate) async fn send(&self, request: Request<Body>) -> Answer {
-        answer_of(&self.router, request).await
+        let (method, uri) = (request.method().clone(), request.uri().to_string());
+        let answer = answer_of(&self.router, request).await;
+        let content_type = answer.headers.get(header::CONTENT_TYPE).map_or("", |value| value.to_str().unwrap());
+        contract::check(&method, &uri, answer.status, content_type, &answer.text);
+        answer
     }
 
     /// Asks the config service, as obproxy does.

@@ -94,8 +94,12 @@ pub async fn start(config: &Config) -> Result<Coordinator, StartError> {
     let tls_dir = private_directory(&config.state_dir, "tls")?;
     let authority = Arc::new(authority(&config.state_dir)?);
     let own = Arc::new(OwnCertificates::issue(Arc::clone(&authority), &tls_dir, &config.advertise_addresses)?);
-    let vault = Arc::new(Vault::load_or_create(&config.state_dir.join("secrets.key"))?);
-    let store = Store::open(&config.state_dir.join(store::FILE_NAME)).await?;
+    let (store_file, key_file) = (config.state_dir.join(store::FILE_NAME), config.state_dir.join("secrets.key"));
+    if !store_file.exists() {
+        Vault::discard_unfinished(&key_file)?;
+    }
+    let vault = Arc::new(Vault::load_or_create(&key_file)?);
+    let store = Store::open(&store_file).await?;
     create_first_user(&store, &vault, password_file(config).as_deref()).await?;
     clean_uploads(&packages_dir).map_err(|source| StartError::File { path: packages_dir.clone(), source })?;
 

@@ -70,8 +70,8 @@ pub struct SettingFlags {
     /// Bytes that all logs of subtasks may have; above it those of the oldest tasks go first [default: 4 GiB].
     #[arg(long, env = "OBLET_COORDINATOR_LOG_LIMIT_BYTES")]
     pub log_limit_bytes: Option<u64>,
-    /// Days that tasks are kept after they came to rest, with their events, and entries of the audit log; the newest 1,000
-    /// tasks stay [default: 90].
+    /// Days that tasks are kept after they came to rest, with their events, entries of the audit log, and what expired of
+    /// enrolment tokens and certificates; the newest 1,000 tasks stay [default: 90].
     #[arg(long, env = "OBLET_COORDINATOR_TASK_RETENTION_DAYS")]
     pub task_retention_days: Option<u32>,
     /// Seconds that certificates of agents are good for; they are renewed by two thirds of that [default: 31536000].
@@ -143,7 +143,7 @@ pub struct Retention {
     pub logs: Duration,
     /// All logs together.
     pub log_limit_bytes: u64,
-    /// Tasks, after they came to rest, and entries of the audit log.
+    /// Tasks, after they came to rest; entries of the audit log; enrolment tokens and certificates that have expired.
     pub tasks: Duration,
 }
 
@@ -189,7 +189,8 @@ impl Config {
                 })
                 .ok()
         });
-        if http_listen.is_some_and(|address| [listen, config_service_listen].contains(&address)) {
+        let is_taken = |address: &SocketAddr| address.port() != 0 && [listen, config_service_listen].contains(address);
+        if http_listen.as_ref().is_some_and(is_taken) {
             layers.mistake("http_listen", "is the address of another service of the coordinator");
         }
         let default_base = format!("http://{}", first.with_port(config_service_listen.port()));

@@ -154,6 +154,7 @@ const STATEMENTS: &[(&str, &str)] = &[
     ("type of hosts", "ALTER TABLE hosts ADD COLUMN type_id BIGINT"),
     ("hosts by IDC", "CREATE INDEX hosts_by_idc ON hosts (idc_id)"),
     ("hosts by type", "CREATE INDEX hosts_by_type ON hosts (type_id)"),
+    ("enrolment tokens by expiry", "CREATE INDEX enrolment_tokens_by_expiry ON enrolment_tokens (expires_at)"),
     ("turns of object locks", "INSERT INTO sequences (name, next_value) VALUES ('object_lock', 1)"),
 ];
 

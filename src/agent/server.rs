@@ -77,9 +77,9 @@ impl Settings {
 pub enum AgentError {
     #[error("the journal cannot be opened")]
     Open(#[from] OpenError),
-    #[error("operations that were under way cannot be taken up")]
+    #[error("running operations cannot be resumed")]
     Recover(#[from] JournalError),
-    #[error("the journal has failed; the agent has to start again to learn what is on disk")]
+    #[error("the journal has failed; the agent must restart to recover from the disk")]
     Journal(#[from] JournalFailure),
     #[error("{address} cannot be listened on")]
     Listen {
@@ -215,7 +215,7 @@ pub(crate) async fn start_on<I: AsyncRead + AsyncWrite + Connected + Unpin + Sen
     let (journal, writer) = Journal::open(&settings.state_dir).await?;
     let runner = Runner::new(journal, LogStore::new(settings.state_dir.join("logs")), carrier);
     let recovered = runner.recover().await?;
-    tracing::info!(recovered, "operations that were under way are taken up");
+    tracing::info!(recovered, "running operations are resumed");
     let api = AgentApi {
         runner: Arc::clone(&runner),
         packages: PackageStore::new(settings.state_dir.join("packages")),
@@ -295,7 +295,7 @@ async fn serve<I: AsyncRead + AsyncWrite + Connected + Unpin + Send + 'static>(
     runner.draining().cancel();
     stopping.cancel();
     if ended.is_ok() && tokio::time::timeout(grace, &mut server).await.is_err() {
-        tracing::warn!("calls were cut off: they did not end in the grace time");
+        tracing::warn!("calls were aborted: they did not finish within the grace time");
     }
     runner.abandon();
     // The writer ends with the last handle, so that the next agent finds a journal that was closed.
@@ -334,7 +334,7 @@ async fn collect(runner: &Runner, packages: &PackageStore, mut limits: watch::Re
         };
         match collected {
             Ok(0) => {}
-            Ok(count) => tracing::info!(count, "packages that nobody asked for were removed"),
+            Ok(count) => tracing::info!(count, "packages that were not used were removed"),
             Err(error) => tracing::warn!(error = chain(&error), "old packages stay for another hour"),
         }
     }

@@ -25,7 +25,7 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for JsonBody<T> {
         let (parts, bytes) = read_body(request, state).await?;
         // serde would take an array for the members in their order.
         if bytes.trim_ascii_start().first() != Some(&b'{') {
-            let text = "the body has to be a JSON object";
+            let text = "the body must be a JSON object";
             return Err(ApiError::new(StatusCode::BAD_REQUEST, code::INVALID_REQUEST, text));
         }
         let request = Request::from_parts(parts, Body::from(bytes));
@@ -54,7 +54,7 @@ fn refuse_json(rejection: JsonRejection) -> ApiError {
         JsonRejection::MissingJsonContentType(_) => ApiError::new(
             StatusCode::UNSUPPORTED_MEDIA_TYPE,
             code::INVALID_REQUEST,
-            "the body has to be JSON, with Content-Type: application/json",
+            "the body must be JSON, with Content-Type: application/json",
         ),
         _ => ApiError::new(rejection.status(), code::INVALID_REQUEST, rejection.body_text()),
     }

@@ -194,7 +194,7 @@ impl Coordinator {
         match self.servers.join_next().await {
             Some(Ok((name, Ok(())))) => format!("{name} ended"),
             Some(Ok((name, Err(error)))) => format!("{name} ended: {error}"),
-            Some(Err(error)) => format!("a server broke off: {error}"),
+            Some(Err(error)) => format!("a server was aborted: {error}"),
             None => "no server runs".into(),
         }
     }

@@ -40,19 +40,19 @@ pub struct SettingFlags {
     /// Store, packages, certificates and keys [default: /var/lib/oblet-coordinator].
     #[arg(long, env = "OBLET_COORDINATOR_STATE_DIR", global = true)]
     pub state_dir: Option<PathBuf>,
-    /// IP addresses and names under which this coordinator is reached, for which its certificate is valid; the first is
-    /// in the URLs that it gives, and is shown as a task's executor [default: the address of listen, or 127.0.0.1].
+    /// IP addresses and names of this coordinator, for its certificate; the first is in the URLs that it gives, and is
+    /// shown as a task's executor [default: the address of listen, or 127.0.0.1].
     #[arg(long, env = "OBLET_COORDINATOR_ADVERTISE_ADDRESSES", value_delimiter = ',')]
     pub advertise_addresses: Option<Vec<Endpoint>>,
-    /// Where the password of the first user is written, readable by this user only [default: it is printed
-    /// once, or written to initial-password in the state directory if the journal reads stderr].
+    /// File for the password of the first user, readable by this user only [default: it is printed once, or written
+    /// to initial-password in the state directory if the journal reads stderr].
     #[arg(long, env = "OBLET_COORDINATOR_INITIAL_PASSWORD_FILE")]
     pub initial_password_file: Option<PathBuf>,
     /// Address of the same service without TLS, such as 127.0.0.1:8081: passwords cross the network in clear text. A port
     /// alone is one of 127.0.0.1 [default: there is none].
     #[arg(long, env = "OBLET_COORDINATOR_HTTP_LISTEN")]
     pub http_listen: Option<String>,
-    /// Address of the config service for proxies, which speak plain HTTP only [default: 0.0.0.0:8080].
+    /// Address of the config service for proxies, which support plain HTTP only [default: 0.0.0.0:8080].
     #[arg(long, env = "OBLET_COORDINATOR_CONFIG_SERVICE_LISTEN")]
     pub config_service_listen: Option<String>,
     /// Base of the config service's URL that proxies get [default: http://<first advertised address>:<its port>].
@@ -64,20 +64,21 @@ pub struct SettingFlags {
     /// Where log lines go: auto, text or json on stderr, or journal [default: auto, the journal if it reads stderr].
     #[arg(long, env = "OBLET_COORDINATOR_LOG_FORMAT", global = true)]
     pub log_format: Option<String>,
-    /// Days that logs of subtasks are kept after their task came to rest [default: 90].
+    /// Days that logs of subtasks are kept after their task has ended [default: 90].
     #[arg(long, env = "OBLET_COORDINATOR_LOG_RETENTION_DAYS")]
     pub log_retention_days: Option<u32>,
-    /// Bytes that all logs of subtasks may have; above it those of the oldest tasks go first [default: 4 GiB].
+    /// Maximum size in bytes of all logs of subtasks; those of the oldest tasks are removed first [default: 4 GiB].
     #[arg(long, env = "OBLET_COORDINATOR_LOG_LIMIT_BYTES")]
     pub log_limit_bytes: Option<u64>,
-    /// Days that tasks are kept after they came to rest, with their events, entries of the audit log, and what expired of
-    /// enrolment tokens and certificates; the newest 1,000 tasks stay [default: 90].
+    /// Days that tasks are kept after they have ended, with their events, entries of the audit log, and expired enrolment
+    /// tokens and certificates; the newest 1,000 tasks stay [default: 90].
     #[arg(long, env = "OBLET_COORDINATOR_TASK_RETENTION_DAYS")]
     pub task_retention_days: Option<u32>,
-    /// Seconds that certificates of agents are good for; they are renewed by two thirds of that [default: 31536000].
+    /// Validity in seconds of agents' certificates; they are renewed between half and two thirds of it [default:
+    /// 31536000].
     #[arg(long, env = "OBLET_COORDINATOR_AGENT_CERTIFICATE_SECONDS")]
     pub agent_certificate_seconds: Option<u64>,
-    /// Seconds that requests may take to end when the coordinator stops [default: 10].
+    /// Seconds that requests get to finish when the coordinator stops [default: 10].
     #[arg(long, env = "OBLET_COORDINATOR_GRACE_SECONDS")]
     pub grace_seconds: Option<u32>,
 }
@@ -196,7 +197,7 @@ impl Config {
         let default_base = format!("http://{}", first.with_port(config_service_listen.port()));
         let config_url_base: String = layers.or("config_url_base", default_base);
         if !config_url_base.starts_with("http://") || config_url_base.ends_with('/') {
-            layers.mistake("config_url_base", "has to begin with http:// and must not end with a slash");
+            layers.mistake("config_url_base", "must begin with http:// and must not end with a slash");
         }
         let log_filter = layers.or("log_filter", "info".to_owned());
         if let Err(error) = log_filter.parse::<tracing_subscriber::EnvFilter>() {

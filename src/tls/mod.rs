@@ -55,7 +55,7 @@ pub enum TlsError {
     Verifier(#[from] rustls::server::VerifierBuilderError),
     #[error("a certificate cannot be made")]
     Issue(#[source] rcgen::Error),
-    #[error("what should be a certificate is none")]
+    #[error("the certificate is malformed")]
     Malformed,
     #[error("the system gave no random bytes")]
     Random,

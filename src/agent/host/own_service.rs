@@ -190,7 +190,7 @@ pub(super) async fn stop(manager: Arc<dyn ServiceManager>, context: &StepContext
     tokio::spawn(async move {
         tokio::time::sleep(STOP_DELAY).await;
         if let Err(error) = manager.order(Order::Stop, &service).await {
-            tracing::error!(service, error = chain(&error), "the agent goes on, because it could not be stopped");
+            tracing::error!(service, error = chain(&error), "the agent continues, because it could not be stopped");
         }
     });
     Ok(Done::made())

@@ -284,7 +284,7 @@ impl AgentAttempt {
                 reason: reason.clone(),
                 message: error.to_string(),
                 causes: Vec::new(),
-                next_move: "mend what the agent names, then retry the subtask".into(),
+                next_move: "fix what the agent names, then retry the subtask".into(),
                 exit_code: None,
                 signal: None,
                 log_tail: Vec::new(),

@@ -102,7 +102,7 @@ fn own_program() -> io::Result<(PathBuf, bool)> {
 async fn installed(host: &Host) -> Result<Installed, StepError> {
     let (program, is_current) = own_program().map_err(failed("looking for the agent's own program"))?;
     let owner = owner::owner(&host.settings.search_path, &program).await.map_err(|error| {
-        StepError::new("PACKAGE_MANAGER", "the package manager of the host does not answer", "mend it, then retry")
+        StepError::new("PACKAGE_MANAGER", "the package manager of the host does not answer", "fix it, then retry")
             .because(error)
     })?;
     let owner::Owner { package, is_whole } = owner.ok_or_else(|| {
@@ -313,7 +313,7 @@ async fn settle(
     let run_dir = runs::dir(&host.settings, run);
     let state = host.find(run).await?;
     if state.lives() {
-        context.log.line("the exchange of the agent goes on, waiting for its end");
+        context.log.line("the upgrade of the agent is running, waiting for its end");
         runs::wait(&*host.supervisor, &run_dir, GRACE, &steady(context), "the exchange of the agent")
             .await
             .map_err(|error| error.leaving(Effect::Unknown))?;

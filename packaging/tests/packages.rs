@@ -216,6 +216,23 @@ fn a_deb_holds_its_files_with_their_rights_and_flags() {
 }
 
 #[test]
+fn manual_pages_of_the_daemons_name_their_environment_variables() {
+    if !here("dpkg-deb") {
+        return;
+    }
+    let built = built(&[Format::Deb], 1);
+    for (program, variable) in
+        [("oblet-agent", "OBLET_AGENT_STATE_DIR"), ("oblet-coordinator", "OBLET_COORDINATOR_STATE_DIR")]
+    {
+        let unpacked = built.directory.path().join(program).with_extension("unpacked");
+        let unpacked = unpacked.to_str().unwrap();
+        told("dpkg-deb", &["-x", built.file(&format!("{program}_0.1.0-1_{}.deb", debian_machine())), unpacked]);
+        let page = told("gzip", &["-dc", &format!("{unpacked}/usr/share/man/man8/{program}.8.gz")]);
+        assert!(page.contains(variable), "{page}");
+    }
+}
+
+#[test]
 fn control_files_of_a_deb_are_what_dpkg_reads() {
     if !here("dpkg-deb") {
         return;

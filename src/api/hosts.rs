@@ -247,7 +247,11 @@ struct BatchDelete {
     post, path = "/api/v2/compute/hosts/batchDelete", tag = "hosts", operation_id = "deleteHosts",
     params(DryRun),
     request_body = BatchDelete,
-    responses((status = 200, description = "No data."), (status = 409, description = "It conflicts with what is there.", body = ErrorEnvelope)),
+    responses(
+        (status = 200, description = "No data."),
+        (status = 404, description = "There is no such host.", body = ErrorEnvelope),
+        (status = 409, description = "A proxy is on a host, or a task has reserved it.", body = ErrorEnvelope),
+    ),
 )]
 async fn batch_delete(
     State(state): State<ApiState>,

@@ -28,8 +28,10 @@ const BAD_REQUEST: Refusal =
     refusal("400", "BadRequest", "A parameter, a member or the whole body is missing, wrong or not known.");
 const NO_USER: Refusal = refusal("401", "NoUser", "The request names no user, or the password is wrong.");
 const CROSS_SITE: Refusal = refusal("403", "CrossSite", "A browser says that a page of another site asks for it.");
+const KEY_USED: Refusal = refusal("409", "KeyUsed", "The Idempotency-Key was used for another request.");
 const TOO_LARGE: Refusal = refusal("413", "TooLarge", "The body is larger than 1 MiB.");
-const NOT_JSON: Refusal = refusal("415", "NotJson", "The body is not declared as application/json.");
+const WRONG_TYPE: Refusal =
+    refusal("415", "WrongType", "The Content-Type is not that of the body which the operation takes.");
 const TOO_MANY: Refusal = Refusal {
     retry_after: true,
     ..refusal(
@@ -46,8 +48,18 @@ const TRY_LATER: Refusal = Refusal {
 };
 const TOO_LATE: Refusal = refusal("504", "TooLate", "The request took longer than a minute; it may have taken effect.");
 
-const ALL: [&Refusal; 9] =
-    [&BAD_REQUEST, &NO_USER, &CROSS_SITE, &TOO_LARGE, &NOT_JSON, &TOO_MANY, &DEFECT, &TRY_LATER, &TOO_LATE];
+const ALL: [&Refusal; 10] = [
+    &BAD_REQUEST,
+    &NO_USER,
+    &CROSS_SITE,
+    &KEY_USED,
+    &TOO_LARGE,
+    &WRONG_TYPE,
+    &TOO_MANY,
+    &DEFECT,
+    &TRY_LATER,
+    &TOO_LATE,
+];
 
 const fn refusal(status: &'static str, name: &'static str, text: &'static str) -> Refusal {
     Refusal { status, name, text, retry_after: false }
@@ -85,12 +97,15 @@ pub(super) fn describe(described: &mut OpenApi, access: Access) {
             let is_json = |body: &RefOr<RequestBody>| matches!(body, RefOr::T(body) if body.content.contains_key("application/json"));
             let json = operation.request_body.as_ref().is_some_and(is_json);
             let asks = !reads || operation.parameters.as_ref().is_some_and(|parameters| !parameters.is_empty());
+            let mut parameters = operation.parameters.iter().flatten();
+            let has_key = parameters.any(|item| matches!(item, RefOr::T(item) if item.name == "Idempotency-Key"));
             let may = [
                 (&BAD_REQUEST, asks),
                 (&NO_USER, access == Access::Users),
                 (&CROSS_SITE, !reads),
+                (&KEY_USED, has_key),
                 (&TOO_LARGE, json),
-                (&NOT_JSON, json),
+                (&WRONG_TYPE, operation.request_body.is_some()),
                 (&TOO_MANY, access == Access::Users),
                 (&DEFECT, true),
                 (&TRY_LATER, true),

@@ -182,13 +182,13 @@ impl Config {
         if config_service_listen == listen {
             layers.mistake("config_service_listen", "is the address of listen");
         }
-        let http_listen = layers.optional("http_listen").and_then(|text: String| {
+        let http_listen: Option<String> = layers.optional("http_listen");
+        let http_listen = http_listen.and_then(|text| {
             let address = text.parse().or_else(|_| text.parse().map(|port| (Ipv4Addr::LOCALHOST, port).into()));
-            address
-                .map_err(|_| {
-                    layers.mistake("http_listen", format!("{text:?} is neither an address with a port nor a port"))
-                })
-                .ok()
+            if address.is_err() {
+                layers.mistake("http_listen", format!("{text:?} is neither an address with a port nor a port"));
+            }
+            address.ok()
         });
         let is_taken = |address: &SocketAddr| address.port() != 0 && [listen, config_service_listen].contains(address);
         if http_listen.as_ref().is_some_and(is_taken) {

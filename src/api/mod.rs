@@ -33,6 +33,7 @@ mod profile;
 mod query;
 mod refusals;
 mod requester;
+mod scrape_token;
 pub mod serve;
 mod state;
 mod streams;
@@ -46,6 +47,7 @@ mod tasks;
 mod upload;
 
 pub use config_service::config_service_router;
+pub use scrape_token::ScrapeToken;
 pub use state::{ApiSettings, ApiState, BoxFuture, Silence, TaskEngine};
 pub use upload::clean_uploads;
 
@@ -126,7 +128,10 @@ fn guarded_router() -> OpenApiRouter<ApiState> {
 }
 
 fn base() -> OpenApi {
-    let basic = SecurityScheme::Http(HttpBuilder::new().scheme(HttpAuthScheme::Basic).build());
+    let http = |scheme: HttpAuthScheme| SecurityScheme::Http(HttpBuilder::new().scheme(scheme).build());
+    let components = ComponentsBuilder::new()
+        .security_scheme("basic", http(HttpAuthScheme::Basic))
+        .security_scheme("scrapeToken", http(HttpAuthScheme::Bearer));
     OpenApiBuilder::new()
         .info(
             InfoBuilder::new()
@@ -136,7 +141,7 @@ fn base() -> OpenApi {
                 .license(Some(LicenseBuilder::new().name("Apache-2.0").identifier(Some("Apache-2.0")).build()))
                 .build(),
         )
-        .components(Some(ComponentsBuilder::new().security_scheme("basic", basic).build()))
+        .components(Some(components.build()))
         .security(Some([SecurityRequirement::new("basic", Vec::<String>::new())]))
         .build()
 }

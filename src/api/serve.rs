@@ -1,7 +1,7 @@
 //! Puts the coordinator together and serves it.
 
 use super::{
-    ApiSettings, ApiState, Silence, TaskEngine, clean_uploads, config_service_router, guard,
+    ApiSettings, ApiState, ScrapeToken, Silence, TaskEngine, clean_uploads, config_service_router, guard,
     own_certificates::OwnCertificates, router,
 };
 use crate::{
@@ -126,6 +126,9 @@ pub async fn start(config: &Config) -> Result<Coordinator, StartError> {
         fatal: fatal.clone(),
     })
     .await?;
+    let token_file = config.state_dir.join("prometheus-token");
+    let scrape_token =
+        ScrapeToken::load_or_create(&token_file).map_err(|source| StartError::File { path: token_file, source })?;
     let rest_listener = listen(config.listen)?;
     let listen_error = |source| StartError::Listen { address: config.listen, source };
     let rest_address = rest_listener.local_addr().map_err(listen_error)?;
@@ -138,6 +141,7 @@ pub async fn start(config: &Config) -> Result<Coordinator, StartError> {
         address: advertised.to_string(),
         config_url_base: config.config_url_base.clone(),
         rest_url: format!("https://{}", advertised.with_port(rest_address.port())),
+        scrape_token,
         enrolment,
         engine: Arc::new(Ready { engine: engine.clone(), fatal: fatal.clone() }),
         registry,

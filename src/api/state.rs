@@ -1,6 +1,6 @@
 //! What the handlers work with.
 
-use super::{auth::Gate, frame::RequestMetrics, streams};
+use super::{auth::Gate, frame::RequestMetrics, scrape_token::ScrapeToken, streams};
 pub use crate::agent::step::BoxFuture;
 use crate::{
     coordinator::{
@@ -69,6 +69,8 @@ pub struct ApiSettings {
     pub config_url_base: String,
     /// Where hosts that are to be enrolled find this coordinator, such as `https://192.0.2.1:8443`.
     pub rest_url: String,
+    /// With which Prometheus asks for its targets.
+    pub scrape_token: ScrapeToken,
     pub enrolment: Arc<Enrolment>,
     pub engine: Arc<dyn TaskEngine>,
     pub registry: Registry,

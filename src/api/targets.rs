@@ -32,6 +32,7 @@ struct TargetGroup {
 /// Lists what Prometheus should scrape. Always the whole list; an error is an error and never an empty list.
 #[utoipa::path(
     get, path = "/api/v2/prometheus/targets", tag = "monitoring", operation_id = "listPrometheusTargets",
+    security(("basic" = []), ("scrapeToken" = [])),
     params(("job" = Option<String>, Query, description = "obproxy or oblet-agent; both if absent.")),
     responses((status = 200, description = "Done.", body = Vec<TargetGroup>)),
 )]

@@ -1,7 +1,10 @@
 //! Passwords of users.
 
-use crate::support::{Lab, PASSWORD, signed_as};
-use axum::{body::Body, http::header};
+use crate::support::{Lab, PASSWORD, SCRAPE_TOKEN, signed_as};
+use axum::{
+    body::Body,
+    http::{Request, header},
+};
 use oblet::coordinator::{offline, store::users};
 use serde_json::json;
 
@@ -54,4 +57,19 @@ async fn an_administrator_of_the_host_sets_a_lost_password() {
     assert_eq!((status(&lab, PASSWORD).await, status(&lab, "long enough").await), (401, 200));
     let mut reader = lab.store.readers().acquire().await.unwrap();
     assert_eq!(users::count(&mut reader).await.unwrap(), 1);
+}
+
+#[tokio::test]
+async fn the_token_of_prometheus_opens_the_list_of_targets_and_nothing_else() {
+    let lab = Lab::furnished().await;
+    let ask = async |method: &str, path: &str, token: &str| {
+        let request =
+            Request::builder().method(method).uri(path).header(header::AUTHORIZATION, format!("Bearer {token}"));
+        lab.send(request.body(Body::empty()).unwrap()).await.status.as_u16()
+    };
+    let targets = "/api/v2/prometheus/targets";
+    assert_eq!(ask("GET", &format!("{targets}?job=obproxy"), SCRAPE_TOKEN).await, 200);
+    assert_eq!(ask("GET", targets, "guess").await, 401);
+    assert_eq!(ask("GET", "/api/v2/compute/hosts", SCRAPE_TOKEN).await, 401);
+    assert_eq!(ask("DELETE", "/api/v2/compute/hosts/1", SCRAPE_TOKEN).await, 401);
 }

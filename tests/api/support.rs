@@ -8,7 +8,7 @@ use axum::{
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use flate2::{Compression, write::GzEncoder};
 use oblet::{
-    api::{ApiSettings, ApiState, BoxFuture, Silence, TaskEngine},
+    api::{ApiSettings, ApiState, BoxFuture, ScrapeToken, Silence, TaskEngine},
     coordinator::{
         engine::{CommandError, Wait},
         enrolment::Enrolment,
@@ -45,6 +45,7 @@ use tower::ServiceExt as _;
 
 pub(crate) const OBPROXY: &str = "obproxy-1.9.1.1-1919579.el7.x86_64.rpm";
 pub(crate) const MAX_PACKAGE_BYTES: u64 = 2 << 20;
+pub(crate) const SCRAPE_TOKEN: &str = "of-prometheus";
 pub(crate) const PASSWORD: &str = "aaAA11._";
 
 /// An agent that listens and does not answer.
@@ -211,6 +212,7 @@ impl Lab {
         let authority = Arc::new(CertificateAuthority::load_or_create(directory.path()).unwrap());
         let life = Duration::from_secs(3600);
         let state = ApiState::new(ApiSettings {
+            scrape_token: ScrapeToken::new(SCRAPE_TOKEN).unwrap(),
             store: store.clone(),
             rest_url: "https://192.0.2.250:8443".into(),
             enrolment: Arc::new(Enrolment::new(store.clone(), authority, life).unwrap()),

@@ -3,12 +3,14 @@
 set -euo pipefail
 
 declare -A apt=([rpm]=rpm [curl]=curl [jq]=jq [nc]=netcat-openbsd [strip]=binutils
-  [debootstrap]=debootstrap [systemd-nspawn]=systemd-container [ip]=iproute2 [python3]=python3)
+  [debootstrap]=debootstrap [systemd-nspawn]=systemd-container [ip]=iproute2 [python3]=python3 [shellcheck]=shellcheck)
 declare -A dnf=([rpm]=rpm [curl]=curl [jq]=jq [nc]=nmap-ncat [strip]=binutils
-  [debootstrap]=debootstrap [systemd-nspawn]=systemd-container [ip]=iproute [python3]=python3)
+  [debootstrap]=debootstrap [systemd-nspawn]=systemd-container [ip]=iproute [python3]=python3 [shellcheck]=ShellCheck)
 # Without the second half there is no lab of systemd hosts; its tests say so and are skipped.
 needed=(rpm curl jq nc strip)
 useful=(debootstrap systemd-nspawn ip python3)
+# For `make lint`, which says what it skips.
+checkers=(shellcheck)
 
 missing() {
   local command
@@ -17,7 +19,7 @@ missing() {
   done
 }
 
-mapfile -t commands < <(missing "${needed[@]}" "${useful[@]}")
+mapfile -t commands < <(missing "${needed[@]}" "${useful[@]}" "${checkers[@]}")
 if ((${#commands[@]})) && ((EUID == 0)); then
   packages=(ca-certificates)
   if command -v apt-get >/dev/null; then

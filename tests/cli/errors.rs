@@ -49,6 +49,13 @@ async fn the_coordinators_own_advice_comes_first() {
 }
 
 #[tokio::test]
+async fn too_many_requests_tell_how_long_to_wait() {
+    let error = json!({"code": 10003, "message": "IAM10003: too many logins wait to be checked"});
+    let fake = Fake::start().await.refuses(HOST, 429, error).with_header("Retry-After", "7");
+    assert_snapshot!(fake.run(&["host", "show", "2"]).await);
+}
+
+#[tokio::test]
 async fn answers_of_something_else() {
     let fake = Fake::start().await.raw(HOST, 200, "<html>welcome</html>".into()).raw(HOST, 302, String::new()).raw(
         HOST,
@@ -90,7 +97,7 @@ async fn settings_that_cannot_work() {
         (&["host", "list", "--url", "http://ocp.example:8080"], PASSWORD),
         (&["host", "list", "--password-file", "/nonexistent/password"], ""),
         (&["task", "list", "--timeout", "0"], PASSWORD),
-        (&["obproxy", "add", "1", "--host", "x", "--version", "obproxy.rpm"], PASSWORD),
+        (&["host", "list", "--context", "prod"], ""),
     ] {
         let output = oblet(args).env("OBLET_PASSWORD", password).output().await.unwrap();
         told += &format!("{}\n\n", tell(args, &output));

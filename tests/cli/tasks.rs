@@ -105,11 +105,11 @@ async fn added_hosts_are_followed_to_their_end() {
 }
 
 #[tokio::test]
-async fn agents_are_restarted_at_once_and_stopped_once_that_is_confirmed() {
+async fn agents_are_restarted_and_stopped_once_that_is_confirmed() {
     let compute = "POST /api/v2/compute/hosts";
     let fake = Fake::start().await.answers(&format!("{compute}/batchRestartAgents"), fresh(33001));
     let fake = fake.answers(&format!("{compute}/batchStopAgents"), fresh(33002));
-    let restarted = fake.run(&words("host restart-agent 1 2 --detach")).await;
+    let restarted = fake.run(&words("host restart-agent 1 2 --detach --yes")).await;
     let unsure = fake.run(&words("host stop-agent 1 2 --detach")).await;
     let sure = fake.run(&words("host stop-agent 1 2 --detach --yes")).await;
     assert_snapshot!(format!("{restarted}\n\n{unsure}\n\n{sure}\n{}", fake.requests()));
@@ -134,7 +134,7 @@ async fn agents_are_upgraded_by_files_that_are_uploaded_before() {
     let run = async |rest: &str| fake.run(&[command.to_vec(), words(rest)].concat()).await;
     let absent = run("--all --dry-run").await;
     let tried = run("--all --dry-run").await;
-    let begun = run("2 1 --parallel 1 --detach").await;
+    let begun = run("2 1 --parallel 1 --detach --yes").await;
     let requests = fake.requests();
     // The boundary of an upload is another each time.
     let upgrades: Vec<_> = requests.lines().filter(|line| line.starts_with(upgrade)).collect();
@@ -229,7 +229,7 @@ async fn a_task_is_shown_in_the_order_of_its_steps() {
 async fn tasks_are_listed_newest_first() {
     let tasks = page(json!([installing(33003), done(33002)]));
     let fake = Fake::start().await.answers("GET /api/v2/tasks/instances", tasks);
-    let told = fake.run(&words("task list --status RUNNING --status SUCCESSFUL --limit 2")).await;
+    let told = fake.run(&words("task list --status running --status Successful --limit 2")).await;
     assert_snapshot!(format!("{told}\n{}", fake.requests()));
 }
 
@@ -275,7 +275,7 @@ async fn a_failed_task_can_be_rolled_back_or_retried() {
         .answers(&instance(33002), undone("RUNNING", ["RUNNING", "PENDING", "PENDING", "PENDING"]))
         .answers(&instance(33002), undone("SUCCESSFUL", ["PENDING"; 4]))
         .answers(&format!("{path}/retry"), fresh(33002));
-    let undo = fake.run(&words("task rollback 33002")).await;
+    let undo = fake.run(&words("task rollback 33002 --yes")).await;
     let retry = fake.run(&words("task retry 33002 --detach")).await;
     assert_snapshot!(format!("{undo}\n\n{retry}\n{}", fake.requests()));
 }
@@ -310,8 +310,8 @@ async fn a_canceled_task_is_followed_until_it_is_at_rest() {
         .answers("POST /api/v2/tasks/instances/33002/cancel", canceling.clone())
         .answers(&instance(33002), canceling)
         .answers(&instance(33002), canceled("FAILED", ["SUCCESSFUL", "FAILED", "PENDING", "PENDING"]));
-    let followed = fake.run(&words("task cancel 33002")).await;
-    let detached = fake.run(&words("task cancel 33002 --detach")).await;
+    let followed = fake.run(&words("task cancel 33002 --yes")).await;
+    let detached = fake.run(&words("task cancel 33002 --detach -y")).await;
     assert_snapshot!(format!("{followed}\n\n{detached}"));
 }
 
@@ -403,4 +403,66 @@ async fn a_reservation_is_told_with_its_holder_and_the_next_move() {
     });
     let fake = Fake::start().await.refuses(BATCH_ADD, 409, error);
     assert_snapshot!(fake.run(&words(ADD)).await);
+}
+
+#[tokio::test]
+async fn a_task_that_was_rolled_back_is_not_called_successful() {
+    let mut undone = task(33002, "SUCCESSFUL", ["PENDING"; 4]);
+    undone["operation"] = json!("ROLLBACK");
+    let fake = Fake::start()
+        .await
+        .answers("GET /api/v2/tasks/instances", page(json!([undone])))
+        .answers(&instance(33002), undone);
+    let list = fake.run(&words("task list")).await;
+    let shown = fake.run(&words("task show 33002")).await;
+    assert!(list.contains("ROLLED BACK") && !list.contains("0/4"), "{list}");
+    assert!(shown.contains("Status:      ROLLED BACK"), "{shown}");
+}
+
+/// A log of one piece, and its end.
+fn log(text: &str, status: &str) -> String {
+    let text = json!({"text": text});
+    format!("event: log\nid: 5\ndata: {text}\n\nevent: end\nid: 5\ndata: {}\n\n", json!({"status": status}))
+}
+
+fn log_events(id: u64) -> String {
+    format!("{}/subtasks/{id}/log/events", instance(33002))
+}
+
+#[tokio::test]
+async fn the_logs_of_a_task_are_followed_to_its_end() {
+    let fake = Fake::start()
+        .await
+        .answers(&instance(33002), installing(33002))
+        .answers(&instance(33002), installing(33002))
+        .answers(&instance(33002), failed(33002))
+        .streams(&log_events(34799), &log("ready\n", "SUCCESSFUL"), End::Closed)
+        .streams(&log_events(34807), &log("no space", "FAILED"), End::Closed)
+        // The second attempt, which began between two questions: nothing new was written.
+        .raw(&log_events(34807), 204, String::new());
+    let text = fake.run(&words("task log 33002 -f")).await;
+    assert_eq!(fake.header("Last-Event-ID").iter().flatten().count(), 1);
+    let one = fake.run(&words("task log 33002 34799 --follow")).await;
+    assert_snapshot!(format!("{text}\n\n{one}"));
+}
+
+#[tokio::test]
+async fn the_log_of_what_is_undone_does_not_hold_up_the_others() {
+    let undoing = |steps| {
+        let mut task = task(33002, "RUNNING", steps);
+        task["operation"] = json!("ROLLBACK");
+        task["subtasks"].as_array_mut().unwrap().iter_mut().for_each(|step| step["operation"] = json!("ROLLBACK"));
+        task
+    };
+    let mut undone = undoing(["PENDING"; 4]);
+    undone["status"] = json!("SUCCESSFUL");
+    let begun = format!("event: log\nid: 5\ndata: {}\n\n", json!({"text": "removed\n"}));
+    let fake = Fake::start()
+        .await
+        .answers(&instance(33002), undoing(["RUNNING", "PENDING", "PENDING", "PENDING"]))
+        .answers(&instance(33002), undoing(["PENDING"; 4]))
+        .answers(&instance(33002), undone)
+        .streams(&log_events(34799), &begun, End::Open);
+    let told = fake.run(&words("task log 33002 --follow -o json")).await;
+    assert!(told.contains(r#"{"subtaskId":34799,"text":"removed\n"}"#) && told.ends_with("exit 0"), "{told}");
 }

@@ -48,8 +48,9 @@ impl Terminal {
         let deadline = Instant::now() + PATIENCE;
         while !self.seen.contains(text) {
             let left = deadline.saturating_duration_since(Instant::now());
-            let bytes = self.screen.recv_timeout(left).unwrap_or_else(|_| panic!("{text:?} is not in {:?}", self.seen));
-            self.seen += &String::from_utf8_lossy(&bytes);
+            let bytes = self.screen.recv_timeout(left);
+            assert!(bytes.is_ok(), "{text:?} is not in {:?}", self.seen);
+            self.seen += &String::from_utf8_lossy(&bytes.unwrap());
         }
     }
 

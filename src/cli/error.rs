@@ -50,9 +50,9 @@ pub(crate) enum CliError {
     Tasks(Vec<Task>),
     #[error("interrupted")]
     Interrupted { next: String },
-    /// The command has printed what is not well.
+    /// The command has printed what is wrong.
     #[error("{0}")]
-    Unwell(String),
+    Unhealthy(String),
     #[error("cannot start the runtime")]
     Runtime(#[source] io::Error),
     #[error("cannot read the answer from the terminal")]
@@ -102,7 +102,7 @@ impl CliError {
         ExitCode::from(match self {
             Self::OutputClosed => 0,
             Self::Unanswered { error, .. } => return error.exit_code(),
-            Self::Client(_) | Self::Unreadable { .. } | Self::Tasks(_) | Self::Unwell(_) => 1,
+            Self::Client(_) | Self::Unreadable { .. } | Self::Tasks(_) | Self::Unhealthy(_) => 1,
             Self::Runtime(_) | Self::Input(_) | Self::Output(_) | Self::NotSaved { .. } => 1,
             Self::Usage { .. } | Self::Unconfirmed { .. } | Self::File { .. } => 2,
             Self::NotFound { .. } => 3,
@@ -225,7 +225,7 @@ impl CliError {
             Self::File { .. } => Some("check that the file exists and that you may read it".into()),
             Self::NotSaved { .. } => Some("check the permissions of the directory and the free space".into()),
             Self::Client(_) => Some("name the certificates to trust with --ca (OBLET_CA)".into()),
-            Self::Unconfirmed { .. } | Self::Tasks(_) | Self::Unwell(_) => None,
+            Self::Unconfirmed { .. } | Self::Tasks(_) | Self::Unhealthy(_) => None,
             Self::Runtime(_) | Self::Input(_) | Self::Output(_) | Self::OutputClosed => None,
         }
     }

@@ -100,7 +100,7 @@ async fn poll(context: &Context<'_>, ids: &[u64]) -> Result<Vec<Value>, CliError
             let data = match answer {
                 Err(error) if error.is_temporary() && last_answer.is_some_and(|at| at.elapsed() < PATIENCE) => {
                     if !away {
-                        view.remark("The coordinator does not answer; trying again. Tasks survive a restart of the coordinator.");
+                        view.remark("The coordinator does not answer; trying again. Its tasks survive a restart.");
                     }
                     away = true;
                     // The others would have to wait for the same silence.

@@ -53,8 +53,9 @@ type Read = ((Option<u32>, Option<String>), Option<String>);
 async fn read_task(context: &Context<'_>, id: u64, way_back: &str) -> Result<(), CliError> {
     let mut read: HashMap<u64, Read> = HashMap::new();
     let mut pause = SHORTEST_PAUSE;
+    let mut last_answer = None;
     loop {
-        let (_, task) = task::get(context, id).await?;
+        let task = ask(context, id, &mut last_answer).await?;
         let run = |subtask: &Subtask| (subtask.run_time, subtask.operation.clone());
         let is_new = |subtask: &&Subtask| {
             let has_begun = if task.is_running() { !is_waiting(subtask) } else { subtask.has_started() };
@@ -82,6 +83,21 @@ async fn read_task(context: &Context<'_>, id: u64, way_back: &str) -> Result<(),
     }
 }
 
+/// A coordinator that has answered before may be away for a moment.
+async fn ask(context: &Context<'_>, id: u64, last_answer: &mut Option<Instant>) -> Result<Task, CliError> {
+    loop {
+        match task::get(context, id).await {
+            Err(error) if error.is_temporary() && last_answer.is_some_and(|at| at.elapsed() < PATIENCE) => {
+                tokio::time::sleep(UNDONE_PAUSE).await;
+            }
+            answer => {
+                *last_answer = Some(Instant::now());
+                return answer.map(|(_, task)| task);
+            }
+        }
+    }
+}
+
 /// To the coordinator an undone subtask waits for its turn again, so its log only ends with the task.
 async fn read_undone(reader: &mut Reader<'_>) -> Result<(), CliError> {
     let (context, of) = (reader.context, reader.of);
@@ -95,8 +111,9 @@ async fn read_undone(reader: &mut Reader<'_>) -> Result<(), CliError> {
 }
 
 async fn undone(context: &Context<'_>, of: SubtaskId) -> Result<(), CliError> {
+    let mut last_answer = Some(Instant::now());
     loop {
-        let (_, task) = task::get(context, of.task).await?;
+        let task = ask(context, of.task, &mut last_answer).await?;
         let is_undone =
             |task: &Task| task.subtasks().iter().any(|subtask| subtask.id == of.subtask && is_waiting(subtask));
         if is_undone(&task) || !task.is_running() {

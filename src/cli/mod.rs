@@ -27,6 +27,7 @@ mod site;
 mod sse;
 mod status;
 mod subtask;
+mod support;
 mod table;
 mod target;
 mod task;
@@ -146,6 +147,7 @@ impl Context<'_> {
             Command::Audit(command) => audit::run(self, command).await,
             Command::User(command) => account::user(self, settings, command).await,
             Command::Version => version::run(self.output, Ok(self)).await,
+            Command::Support { file } => support::run(self, file).await,
             // These ask no coordinator, or ask it before there is a context.
             Command::Login { .. } | Command::Logout | Command::Context(_) | Command::Completion { .. } => Ok(()),
         }

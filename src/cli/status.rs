@@ -1,4 +1,4 @@
-//! One screen for somebody who was woken up: is everything well, and if not, what to look at.
+//! One screen for somebody who was woken up: is something wrong, and what to look at.
 
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -35,7 +35,23 @@ const PROXY_COLUMNS: &[Column] = &[
     column("STATUS", "/status"),
 ];
 
+pub(crate) struct Status {
+    pub(crate) data: Value,
+    failed: Vec<Task>,
+    running: Vec<Task>,
+    problems: Vec<String>,
+}
+
 pub(crate) async fn run(context: &Context<'_>) -> Result<(), CliError> {
+    let status = collect(context).await?;
+    match context.output.shape() {
+        Shape::Table => print(context, &status)?,
+        Shape::Data | Shape::Name => context.output.data(&status.data)?,
+    }
+    if status.problems.is_empty() { Ok(()) } else { Err(CliError::Unhealthy(status.problems.join(", "))) }
+}
+
+pub(crate) async fn collect(context: &Context<'_>) -> Result<Status, CliError> {
     let client = &context.client;
     let info = client.get("ask the coordinator for its version", INFO).await?;
     let ready = client.is_ready("ask whether the coordinator is ready").await?;
@@ -58,36 +74,36 @@ pub(crate) async fn run(context: &Context<'_>) -> Result<(), CliError> {
         (failed_count > 0, format!("tasks FAILED: {failed_count}")),
     ];
     let problems: Vec<_> = problems.into_iter().filter(|(is, _)| *is).map(|(_, text)| text).collect();
-
     let data = json!({
-        "well": problems.is_empty(),
+        "healthy": problems.is_empty(),
         "problems": problems,
         "coordinator": {"url": client.url(), "buildVersion": info.get("buildVersion"), "ready": ready},
         "hosts": {"byStatus": by_status(entries(&hosts)), "offline": offline},
         "tasks": {"running": running_count, "failed": failed_count},
         "obproxies": {"byStatus": by_status(&proxies), "notRunning": not_running},
     });
+    Ok(Status { data, failed, running, problems })
+}
+
+fn print(context: &Context<'_>, Status { data, failed, running, .. }: &Status) -> Result<(), CliError> {
     let output = context.output;
-    if output.shape() == Shape::Table {
-        let state = if ready { "ready" } else { "NOT READY" };
-        output.fields([
-            ("Coordinator", format!("{} {state}, {}", text(info.get("buildVersion")), client.url())),
-            ("Hosts", counts(&data, "/hosts/byStatus")),
-            ("Proxies", counts(&data, "/obproxies/byStatus")),
-            ("Tasks", format!("{running_count} RUNNING, {failed_count} FAILED")),
-        ])?;
-        output.section(&data, "/hosts/offline", HOST_COLUMNS)?;
-        output.section(&data, "/obproxies/notRunning", PROXY_COLUMNS)?;
-        for list in [&failed, &running] {
-            if !list.is_empty() {
-                output.text("\n")?;
-                output.table(TASK_COLUMNS, list.iter().map(task_row))?;
-            }
+    let value = |at: &str| text(data.pointer(at));
+    let state = if data.pointer("/coordinator/ready") == Some(&Value::Bool(true)) { "ready" } else { "NOT READY" };
+    output.fields([
+        ("Coordinator", format!("{} {state}, {}", value("/coordinator/buildVersion"), value("/coordinator/url"))),
+        ("Hosts", counts(data, "/hosts/byStatus")),
+        ("Proxies", counts(data, "/obproxies/byStatus")),
+        ("Tasks", format!("{} RUNNING, {} FAILED", value("/tasks/running"), value("/tasks/failed"))),
+    ])?;
+    output.section(data, "/hosts/offline", HOST_COLUMNS)?;
+    output.section(data, "/obproxies/notRunning", PROXY_COLUMNS)?;
+    for list in [failed, running] {
+        if !list.is_empty() {
+            output.text("\n")?;
+            output.table(TASK_COLUMNS, list.iter().map(task_row))?;
         }
-    } else {
-        output.data(&data)?;
     }
-    if problems.is_empty() { Ok(()) } else { Err(CliError::Unwell(problems.join(", "))) }
+    Ok(())
 }
 
 /// The newest tasks with a status, and how many there are.

@@ -165,7 +165,7 @@ mod tests {
     #[test]
     fn free_text_is_wrapped_to_the_terminal_and_nothing_else_is() {
         assert_eq!(layout(false, None), "ID      STEP\n34807   Install rpm by package and version\n");
-        assert_eq!(layout(false, Some(30)), "ID      STEP\n34807   Install rpm by\n        package and version\n");
+        assert_eq!(layout(false, Some(30)), "ID      STEP\n34807   Install rpm by package\n        and version\n");
         let narrow = layout(false, Some(3));
         assert!(
             narrow.lines().all(|line| line.len() <= 8 + NARROWEST_FREE_TEXT) && narrow.contains("34807"),

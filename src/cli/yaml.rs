@@ -1,5 +1,5 @@
-//! Data of the API as YAML 1.2. Whatever could be read as something other than a string is written in quotes, as in JSON,
-//! which is YAML too.
+//! Data of the API as YAML 1.2. A string that could be read as something else is written in quotes, as in JSON, which is
+//! YAML too.
 
 use serde_json::Value;
 use std::fmt::Write as _;
@@ -111,7 +111,8 @@ mod tests {
     #[test]
     fn nested_data_is_indented() {
         let data = json!({
-            "contents": [{"id": 1, "alias": "", "services": [{"name": "p1", "ports": [2883, 2884]}]}, {"id": 2, "services": []}],
+            "contents": [{"id": 1, "alias": "", "services": [{"name": "p1", "ports": [2883, 2884]}]},
+                {"id": 2, "services": []}],
             "page": {"number": 1, "last": null, "done": true, "empty": {}},
             "nested": [[1, 2], []],
         });

@@ -8,6 +8,7 @@ mod enrolment;
 mod errors;
 mod fake;
 mod formats;
+mod logs;
 mod names;
 mod objects;
 mod overview;

@@ -96,6 +96,7 @@ pub(crate) enum Token {
     List,
     /// Revoke a token that has not been used
     Revoke {
+        /// Id of the token
         #[arg(value_parser = id)]
         id: u64,
         #[command(flatten)]
@@ -127,7 +128,7 @@ pub(crate) struct HostAdd {
     /// Port of the agent's metrics
     #[arg(long, default_value_t = 62899, value_parser = port(), value_name = "PORT")]
     pub(crate) metrics_port: u16,
-    /// Name for the host, which other commands accept
+    /// Name for the host that other commands accept
     #[arg(long)]
     pub(crate) alias: Option<String>,
     /// Free text about the host

@@ -19,7 +19,7 @@ use values::{idempotency_key, seconds};
 
 pub(crate) const EXIT_CODES: &[(u8, &str)] = &[
     (0, "done"),
-    (1, "failed; or not everything is well (oblet status); or too many requests: wait as long as the error says"),
+    (1, "failed; or something is wrong (oblet status); or too many requests: wait as long as the error says"),
     (2, "wrong usage, or not confirmed"),
     (3, "not found"),
     (4, "conflict or bad request"),
@@ -98,7 +98,7 @@ pub(crate) enum Color {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Show whether everything is well: coordinator, hosts, tasks and proxies; exits with 1 if not
+    /// Show the health of the coordinator, its hosts, tasks and proxies; exit with 1 if something is wrong
     Status,
     /// Manage hosts and their agents
     #[command(subcommand)]
@@ -153,6 +153,12 @@ pub(crate) enum Command {
     Context(Contexts),
     /// Show the versions of oblet and of the coordinator
     Version,
+    /// Write a bundle for support: versions, status, hosts, failed tasks with their logs, audit events; no passwords
+    Support {
+        /// File to write, such as support.tar.gz; it must not exist
+        #[arg(value_name = "FILE.tar.gz")]
+        file: PathBuf,
+    },
     /// Print the completion script for a shell
     Completion { shell: clap_complete::Shell },
 }
@@ -161,6 +167,7 @@ pub(crate) enum Command {
 pub(crate) enum Package {
     /// Upload an rpm or deb file to the coordinator; there is no dry run
     Upload {
+        /// File whose name is the one in its header
         #[arg(value_name = "PATH")]
         file: PathBuf,
     },
@@ -221,6 +228,7 @@ pub(crate) enum Contexts {
     List,
     /// Make a context the current one
     Use {
+        /// Name of the context
         #[arg(value_name = "CONTEXT")]
         name: String,
     },

@@ -23,6 +23,7 @@ pub(crate) enum Obproxy {
 
 #[derive(Debug, Args)]
 pub(crate) struct CreateArgs {
+    /// Name of the cluster
     pub(crate) name: String,
     /// Address at which applications reach the cluster
     #[arg(long)]

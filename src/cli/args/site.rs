@@ -5,7 +5,7 @@ use super::{Consent, Trial};
 /// Commands about the places and kinds of hosts; only what a new entry takes differs.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Place<A: Args> {
-    /// List all
+    /// List them
     List,
     /// Add one
     Add(A),
@@ -15,6 +15,7 @@ pub(crate) enum Place<A: Args> {
 
 #[derive(Debug, Args)]
 pub(crate) struct SiteAdd {
+    /// Its name
     pub(crate) name: String,
     /// Free text
     #[arg(long, value_name = "TEXT")]

@@ -18,18 +18,22 @@ pub(crate) enum Task {
     },
     /// Show a task and its subtasks in the order in which they run
     Show {
+        /// Id of the task
         #[arg(value_parser = id)]
         id: u64,
     },
     /// Follow tasks until they finish
     Watch {
+        /// Ids of the tasks
         #[arg(required = true, value_name = "ID", value_parser = id)]
         ids: Vec<u64>,
     },
     /// Print the log of a subtask, or of all that have started
     Log {
+        /// Id of the task
         #[arg(value_parser = id)]
         id: u64,
+        /// Id of the subtask
         #[arg(value_parser = id)]
         subtask: Option<u64>,
         /// Keep printing until the task, or the subtask, finishes
@@ -38,6 +42,7 @@ pub(crate) enum Task {
     },
     /// Undo the failed subtasks of a task and run them again
     Retry {
+        /// Id of the task
         #[arg(value_parser = id)]
         id: u64,
         #[command(flatten)]
@@ -49,6 +54,7 @@ pub(crate) enum Task {
     Cancel(TaskChange),
     /// Release the hosts and proxies that an abandoned task has reserved; what it left there stays
     Unlock {
+        /// Id of the task
         #[arg(value_parser = id)]
         id: u64,
         #[command(flatten)]
@@ -60,6 +66,7 @@ pub(crate) enum Task {
 
 #[derive(Debug, Args)]
 pub(crate) struct TaskChange {
+    /// Id of the task
     #[arg(value_parser = id)]
     pub(crate) id: u64,
     #[command(flatten)]
@@ -72,6 +79,7 @@ pub(crate) struct TaskChange {
 pub(crate) enum Subtask {
     /// List the subtasks of a task in the order in which they run
     List {
+        /// Id of the task
         #[arg(value_parser = id)]
         task: u64,
     },
@@ -113,8 +121,10 @@ pub(crate) struct SubtaskChange {
 
 #[derive(Debug, Clone, Copy, Args)]
 pub(crate) struct SubtaskId {
+    /// Id of the task
     #[arg(value_parser = id)]
     pub(crate) task: u64,
+    /// Id of the subtask
     #[arg(value_parser = id)]
     pub(crate) subtask: u64,
 }

@@ -92,7 +92,7 @@ pub(crate) async fn user(context: &Context<'_>, settings: &Settings, command: &U
         None => {
             return Err(CliError::Usage {
                 message: "no terminal to ask for the new password".into(),
-                next: "name a file with it: --new-password-file FILE (\"-\" is standard input)".into(),
+                next: "give a file that contains it: --new-password-file FILE (\"-\" is standard input)".into(),
             });
         }
     };
@@ -130,7 +130,7 @@ fn ask_passwords(settings: &Settings) -> Result<(SecretString, SecretString), Cl
 
 fn open() -> Result<Contexts, CliError> {
     Contexts::load()?.ok_or_else(|| CliError::Usage {
-        message: "the environment names no directory for the contexts".into(),
+        message: "no directory for the contexts: neither XDG_CONFIG_HOME nor HOME is set".into(),
         next: "set HOME or XDG_CONFIG_HOME".into(),
     })
 }

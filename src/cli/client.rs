@@ -138,7 +138,7 @@ impl Client {
         let answered = tokio::time::timeout(self.timeout, text(response)).await;
         let body = answered.map_err(|_elapsed| timed_out())?.map_err(failed)?;
         read(doing, status, wait, &body)?;
-        Err(unreadable(doing, "it is no stream of events"))
+        Err(unreadable(doing, "it is not an event stream"))
     }
 
     pub(crate) async fn delete(&self, doing: &str, path: &str, query: &[(&str, &str)]) -> Result<Value, CliError> {
@@ -253,7 +253,7 @@ fn read(doing: &str, status: StatusCode, retry_after: Option<u64>, body: &str) -
             let refusal = Refusal {
                 status,
                 code: None,
-                message: format!("the answer is {status}, without a reason"),
+                message: format!("the answer is {status} and gives no reason"),
                 details: Vec::new(),
                 next_move: None,
                 trace_id: None,

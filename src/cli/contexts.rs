@@ -9,6 +9,7 @@ use std::{
     os::unix::fs::{DirBuilderExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
 };
+use zeroize::Zeroizing;
 
 use super::error::CliError;
 use crate::files;
@@ -137,7 +138,8 @@ impl Contexts {
 
     fn keep_password(&self, name: &str, password: &SecretString) -> Result<PathBuf, CliError> {
         let path = self.own_password_file(name);
-        self.write(&path, format!("{}\n", password.expose_secret()).as_bytes())?;
+        let line = Zeroizing::new(format!("{}\n", password.expose_secret()));
+        self.write(&path, line.as_bytes())?;
         Ok(path)
     }
 

@@ -231,6 +231,9 @@ impl CliError {
     }
 }
 
+/// The coordinator's code for a path that it does not know.
+const NO_SUCH_PATH: i64 = 10998;
+
 impl Refusal {
     fn exit_code(&self) -> u8 {
         match self.status.as_u16() {
@@ -262,6 +265,9 @@ impl Refusal {
             400 | 422 => "correct the request and send it again",
             401 => "check --user (OBLET_USER) and the password",
             403 => "ask an administrator for a role that may do this",
+            404 if self.code == Some(NO_SUCH_PATH) => {
+                "the coordinator may be older than this oblet: compare them with oblet version"
+            }
             404 => "use the list command to see what exists",
             409 | 412 => "use the list and show commands to see what exists",
             429 | 502..=504 => "try again in a moment",

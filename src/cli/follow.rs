@@ -76,7 +76,8 @@ pub(crate) async fn rest(context: &Context<'_>, ids: &[u64], bare: bool) -> Resu
     };
     let mut ends = polled.inspect_err(|error| {
         if error.is_temporary() {
-            context.output.note(&format!("Unless it failed meanwhile, {way_back}"));
+            let command = watch_command(ids);
+            context.output.note(&format!("The task may still be running. Follow it again with: {command}"));
         }
     })?;
     let data = if bare { ends.pop().unwrap_or_default() } else { json!({"contents": ends}) };

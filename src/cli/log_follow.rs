@@ -101,13 +101,18 @@ async fn ask(context: &Context<'_>, id: u64, last_answer: &mut Option<Instant>) 
 /// To the coordinator an undone subtask waits for its turn again, so its log only ends with the task.
 async fn read_undone(reader: &mut Reader<'_>) -> Result<(), CliError> {
     let (context, of) = (reader.context, reader.of);
-    let mut reading = pin!(reader.read());
-    tokio::select! {
-        result = &mut reading => return result,
-        result = undone(context, of) => result?,
+    {
+        let mut reading = pin!(reader.read());
+        tokio::select! {
+            result = &mut reading => return result,
+            result = undone(context, of) => result?,
+        }
+        // What it wrote last is on its way.
+        if let Ok(result) = tokio::time::timeout(UNDONE_PAUSE, reading).await {
+            return result;
+        }
     }
-    // What it wrote last is on its way.
-    tokio::time::timeout(UNDONE_PAUSE, reading).await.unwrap_or(Ok(()))
+    reader.end_line()
 }
 
 async fn undone(context: &Context<'_>, of: SubtaskId) -> Result<(), CliError> {
@@ -202,7 +207,10 @@ impl<'a> Reader<'a> {
                 Err(error) if error.is_temporary() && last_answer.is_some_and(|at| at.elapsed() < PATIENCE) => {}
                 Err(error) => {
                     if last_answer.is_some() {
-                        self.context.output.note(&format!("Unless it failed meanwhile, {}", goes_on(&self.way_back)));
+                        self.context.output.note(&format!(
+                            "The task may still be running. Follow the log again with: {}",
+                            self.way_back
+                        ));
                     }
                     return Err(error);
                 }
@@ -272,10 +280,12 @@ impl<'a> Reader<'a> {
         self.context.output.piece(&value)
     }
 
+    fn end_line(&self) -> Result<(), CliError> {
+        if self.in_line { self.context.output.text("\n") } else { Ok(()) }
+    }
+
     fn end(&self, status: Option<SubtaskStatus>) -> Result<(), CliError> {
-        if self.in_line {
-            self.context.output.text("\n")?;
-        }
+        self.end_line()?;
         match status {
             _ if self.one_of_several => {}
             Some(status) => self.context.output.remark(&format!("The subtask is {status}.")),

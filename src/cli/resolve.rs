@@ -94,7 +94,8 @@ fn id_of(doing: &str, kind: &Kind, list: &Value, name: &str) -> Result<u64, CliE
             });
             Err(CliError::Usage {
                 message: format!(
-                    "cannot {doing}: several have this name: {}",
+                    "cannot {doing}: more than one {} matches: {}",
+                    kind.what,
                     candidates.collect::<Vec<_>>().join(", ")
                 ),
                 next: format!("use the id of the {}", kind.what),
@@ -123,6 +124,6 @@ fn absent(doing: &str, kind: &Kind, name: &str) -> CliError {
     CliError::NotFound {
         doing: doing.into(),
         cause: format!("no {} has the {names} {name}", kind.what),
-        next: format!("see what there is with: {}", kind.list_command),
+        next: format!("list them with: {}", kind.list_command),
     }
 }

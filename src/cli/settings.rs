@@ -102,7 +102,7 @@ pub(crate) fn chosen<'a>(
         (Some(contexts), name) => contexts.choose(name.as_deref()),
         (None, None) => Ok(None),
         (None, Some(name)) => Err(CliError::Usage {
-            message: format!("there is no context {name}: the environment names no directory for its file"),
+            message: format!("there is no context {name}: neither XDG_CONFIG_HOME nor HOME is set"),
             next: "set HOME or XDG_CONFIG_HOME".into(),
         }),
     }
@@ -132,7 +132,7 @@ fn given_password(
 fn ask_password(user: &str, url: &Url) -> Result<SecretString, CliError> {
     if !prompt::is_possible() {
         return Err(CliError::Usage {
-            message: "no password for the coordinator, and no terminal to ask for it".into(),
+            message: format!("no password for {user} at {url}, and no terminal to ask for it"),
             next: format!(
                 "set {PASSWORD}, name a file with --password-file or OBLET_PASSWORD_FILE (\"-\" is standard input), or \
                  log in once with: oblet login {url}"

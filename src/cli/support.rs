@@ -12,7 +12,7 @@ use tar::{Builder, Header};
 
 use super::{
     Context, args::SubtaskId, error::CliError, host::HOSTS, obproxy::CLUSTERS, output::entries, package::PACKAGES,
-    status, subtask, task::TASKS, task_model::Task, version::INFO,
+    status, subtask, table::text, task::TASKS, task_model::Task, version::INFO,
 };
 
 /// The newest of each kind: enough to see what happened, small enough to send.
@@ -74,8 +74,9 @@ impl Bundle {
                 Ok(Some(data))
             }
             Err(error) => {
-                self.missing.push(format!("{name}: {error}"));
-                self.add(&format!("{name}.error.json"), format!("{:#}\n", error.data()).as_bytes())?;
+                let reason = error.data();
+                self.missing.push(text(reason.get("message")));
+                self.add(&format!("{name}.error.json"), format!("{reason:#}\n").as_bytes())?;
                 Ok(None)
             }
         }

@@ -15,6 +15,14 @@ async fn what_does_not_exist() {
 }
 
 #[tokio::test]
+async fn what_an_older_coordinator_does_not_know() {
+    let error = json!({"code": 10998, "message": "COM10998: there is nothing under this path"});
+    let fake = Fake::start().await.refuses("GET /api/v2/compute/regions", 404, error);
+    let told = fake.run(&["region", "list"]).await;
+    assert!(told.contains("compare them with oblet version") && told.ends_with("exit 3"), "{told}");
+}
+
+#[tokio::test]
 async fn a_wrong_password() {
     let fake = Fake::start().await;
     let args = ["host", "list"];

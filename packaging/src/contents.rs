@@ -119,8 +119,7 @@ fn cli(program: Program, format: Format, build: &Build) -> anyhow::Result<Packag
     .map(|(shell, path)| file(path, manual::completion(shell, oblet::cli::command())))
     .collect();
     entries.extend(common("oblet", &program, format));
-    let appendix =
-        manual::Appendix { environment: oblet::cli::environment(), exit_codes: oblet::cli::exit_codes() };
+    let appendix = manual::Appendix { environment: oblet::cli::environment(), exit_codes: oblet::cli::exit_codes() };
     let pages = manual::pages_with(oblet::cli::command(), "1", &build.version, &appendix)?;
     entries.extend(documented(pages, "1")?);
     Ok(Package {

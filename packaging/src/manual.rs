@@ -69,8 +69,7 @@ mod tests {
 
     #[test]
     fn the_manual_of_the_command_line_lists_variables_and_exit_codes() {
-        let appendix =
-            Appendix { environment: oblet::cli::environment(), exit_codes: oblet::cli::exit_codes() };
+        let appendix = Appendix { environment: oblet::cli::environment(), exit_codes: oblet::cli::exit_codes() };
         let pages = pages_with(oblet::cli::command(), "1", "0", &appendix).unwrap();
         let (name, text) = &pages[0];
         let text = String::from_utf8_lossy(text);

@@ -18,7 +18,7 @@ use super::{
 };
 
 const DEFAULT_URL: &str = "https://127.0.0.1:8443";
-pub(crate) const DEFAULT_USER: &str = "admin";
+const DEFAULT_USER: &str = "admin";
 /// Environment variable with the user's password.
 const PASSWORD: &str = "OBLET_PASSWORD";
 /// More than any password; keeps a mistaken path to a device from filling the memory.

@@ -18,19 +18,19 @@ help: ## list the targets
 setup: ## install what the demo and the tests need, or say what is missing
 	@tests/demo/setup.sh
 
-demo: ## two hosts, an OBProxy on each, proofs, and away again
+demo: ## start two hosts, install an OBProxy on each, verify, then tear down
 	@tests/demo/demo.sh run
 
-demo-up: ## the same, but leave it running
+demo-up: ## the same, but keep it running
 	@tests/demo/demo.sh up
 
-demo-down: ## end what demo-up left running
+demo-down: ## stop what demo-up started
 	@tests/demo/demo.sh down
 
-lab: setup lab-packages ## real systemd hosts with agents from packages, HOSTS=3, and a shell line for each; needs root
+lab: setup lab-packages ## start systemd hosts with agents from packages and print a shell command for each: HOSTS=3; needs root
 	@tests/lab/lab.sh up $(or $(HOSTS),3)
 
-lab-down: ## end the lab and remove what it left
+lab-down: ## stop the lab and remove its files
 	@tests/lab/lab.sh down
 
 # Two releases of each package and the programs of the version before: what the lab installs and upgrades.
@@ -38,7 +38,7 @@ lab-packages:
 	@PACKAGE_PROFILE=fast PACKAGE_RELEASE=1 packaging/package.sh >/dev/null
 	@PACKAGE_PROFILE=fast PACKAGE_RELEASE=2 packaging/package.sh >/dev/null
 
-test: setup ## all tests; the runner's count is the last line
+test: setup ## run all tests; the last line is the runner's count
 	@cargo build --quiet --workspace --bins
 	@if ((EUID != 0)); then \
 	  echo 'SKIPPED: tests named root_ and lab_ need root' >&2; \
@@ -66,7 +66,7 @@ chaos: setup ## kill real programs at random moments; ROUNDS=n, SEED=s
 	@OBLET_CHAOS_ROUNDS=$(or $(ROUNDS),100) OBLET_CHAOS_SEED=$(SEED) OBLET_CHAOS_FIRST=$(FIRST) \
 	  cargo test --quiet --test end_to_end chaos:: -- --nocapture
 
-lint: lint-rust lint-tls lint-proto lint-deny lint-shell ## formatting, clippy, contract, licences, scripts
+lint: lint-rust lint-tls lint-proto lint-deny lint-shell ## check formatting, clippy, contract, licences, scripts
 
 lint-rust:
 	cargo fmt --all --check
@@ -100,11 +100,11 @@ lint-shell:
 	  echo 'SKIPPED: shellcheck is not here, so scripts were not linted' >&2; \
 	fi
 
-bench: ## measure the agent and the coordinator against floors of the same run
+bench: ## measure the agent and the coordinator against baselines of the same run
 	cargo bench --bench agent --bench coordinator
 
-openapi: ## write the OpenAPI document anew
+openapi: ## write the OpenAPI document
 	UPDATE_OPENAPI=1 cargo test --quiet openapi
 
-package: ## rpm and deb of everything in target/packages; PACKAGE_PROFILE=fast, PACKAGE_RELEASE=n
+package: ## build rpm and deb packages in target/packages: PACKAGE_PROFILE=fast, PACKAGE_RELEASE=n
 	@PACKAGE_PROFILE=$(PACKAGE_PROFILE) PACKAGE_RELEASE=$(PACKAGE_RELEASE) packaging/package.sh

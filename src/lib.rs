@@ -1,4 +1,4 @@
-//! oblet brings OceanBase hosts under control.
+//! oblet manages OceanBase hosts.
 //!
 //! The rooms, from the bottom up: [`graph`] is the pure core, [`steps`] and [`operations`] say what can be done,
 //! [`agent`] does it on a host, [`coordinator`] drives it, [`api`] and [`cli`] face the operator.

@@ -7,7 +7,7 @@ use nix::{
     unistd::Pid,
 };
 use std::{
-    io::{BufRead as _, BufReader, Read as _},
+    io::{BufRead as _, BufReader, Read as _, Write as _},
     net::TcpStream,
     os::unix::net::UnixDatagram,
     path::PathBuf,
@@ -151,4 +151,37 @@ fn a_certificate_for_an_agent_needs_the_address_of_its_host() {
     assert!(!state.exists() && !out.exists());
     // Who calls agents is recognised by name alone.
     assert_eq!(certificate("coordinator").0, Some(0));
+}
+
+/// Clients of OCP know plain HTTP only; it has to be asked for, and a port alone is one of the loopback interface.
+#[test]
+fn the_api_is_served_without_tls_where_that_is_asked_for() {
+    let mut started = Started::new("http_listen = '0'\nadvertise_addresses = ['coordinator.example', '127.0.0.1']");
+    let line = started.log_until("without TLS");
+    let address = line.split_once("address=").unwrap().1.split_whitespace().next().unwrap().to_owned();
+    assert!(address.starts_with("127.0.0.1:"), "{address}");
+    started.news("READY=1");
+    let mut stream = TcpStream::connect(&address).unwrap();
+    stream.write_all(b"GET /api/v2/time HTTP/1.0\r\nHost: coordinator.example\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.0 200") || answer.starts_with("HTTP/1.1 200"), "{answer}");
+}
+
+#[test]
+fn a_listener_without_tls_that_cannot_be_is_refused() {
+    for (config, told) in [
+        ("http_listen = 'localhost'", "neither an address with a port nor a port"),
+        ("http_listen = '127.0.0.1:9'\nlisten = '127.0.0.1:9'", "is the address of another service"),
+        ("advertise_addresses = ['https://coordinator.example']", "neither an IP address nor a DNS name"),
+    ] {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("coordinator.toml");
+        std::fs::write(&file, config).unwrap();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_oblet-coordinator"));
+        let checked = command.env_clear().arg("--check-config").arg("--config").arg(&file).output().unwrap();
+        let text = String::from_utf8_lossy(&checked.stderr).into_owned();
+        assert_eq!(checked.status.code(), Some(78), "{config}: {text}");
+        assert!(text.contains(told), "{text}");
+    }
 }

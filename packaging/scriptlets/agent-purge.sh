@@ -1,3 +1,3 @@
 # shellcheck shell=sh
 rm -rf /etc/oblet-agent
-echo 'oblet-agent: configuration and keys are removed, /var/lib/oblet-agent (journal and logs) is kept: remove it by hand'
+echo 'oblet-agent: removed configuration and keys; kept /var/lib/oblet-agent (journal and logs): remove it by hand'

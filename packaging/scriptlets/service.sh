@@ -1,7 +1,7 @@
 # shellcheck shell=sh
 # shellcheck disable=SC2154  # $unit, the name of the service, is set by what puts the parts together.
 # Common to the scriptlets of packages with a service.
-# Nothing that a service manager says may fail a transaction, and where none runs (containers, images) there is none to ask.
+# No error of the service manager may fail a transaction, and in containers and images none runs.
 
 manager_runs() { [ -d /run/systemd/system ]; }
 
@@ -14,8 +14,8 @@ preset_service() {
   if command -v systemctl >/dev/null 2>&1; then systemctl --no-reload preset "$unit" || :; fi
 }
 
-# Only a service that runs, and nothing but this service. Nobody waits here: the transaction may be one that the service
-# itself has ordered, and its being ready may depend on what that transaction still holds.
+# Restarts this service only, and only if it runs. It does not wait: the service itself may have started the transaction, and
+# may become ready only after the transaction has released its locks.
 restart_service() {
   if manager_runs; then systemctl --no-block try-restart "$unit" || :; fi
 }

@@ -1,6 +1,7 @@
 //! The three packages: which file goes where, with which rights.
 
 use crate::{
+    documents::DOCUMENTS,
     elf::{Glibc, Program},
     manual,
     package::{Build, Entry, Format, Kind, Package},
@@ -8,7 +9,7 @@ use crate::{
 };
 use clap::{Command, CommandFactory as _};
 use clap_complete::Shell;
-use std::path::Path;
+use std::{collections::BTreeSet, path::Path};
 
 /// The agent's configuration as it is installed: every setting, commented out.
 pub const AGENT_EXAMPLE: &str = include_str!("../files/agent.toml");
@@ -29,7 +30,6 @@ pub(crate) const COORDINATOR_SERVICE: Service = Service {
 };
 
 const LICENSE: &str = include_str!("../../LICENSE");
-const CHANGELOG: &str = include_str!("../../CHANGELOG.md");
 
 /// The packages around the programs in `binaries`.
 pub(crate) fn packages(binaries: &Path, limit: Glibc, format: Format, build: &Build) -> anyhow::Result<[Package; 3]> {
@@ -43,7 +43,7 @@ pub(crate) fn packages(binaries: &Path, limit: Glibc, format: Format, build: &Bu
 
 fn agent(program: Program, format: Format, build: &Build) -> anyhow::Result<Package> {
     let mut entries = vec![
-        // Keys lie here, and only root has to come by.
+        // It holds keys.
         directory("/etc/oblet-agent", 0o700),
         configuration("/etc/oblet-agent/agent.toml", 0o600, AGENT_EXAMPLE),
         directory("/usr/share/oblet-agent", 0o755),
@@ -61,17 +61,18 @@ fn agent(program: Program, format: Format, build: &Build) -> anyhow::Result<Pack
     entries.extend(manual_pages(enroll, "8", build)?);
     Ok(Package {
         name: "oblet-agent",
-        summary: "Carries out the steps of oblet on a database host",
+        summary: "Agent of oblet on a database host",
         description: "\
-The agent installs, starts and watches OceanBase's programs on its host, as a
-coordinator of oblet asks it to. The database's processes are units of their
-own: they outlive the agent.",
+The agent installs, starts and monitors OceanBase programs on its host at the
+request of an oblet coordinator. Database processes run in separate units and
+keep running when the agent stops.",
         programs: vec![program],
         entries,
         service: Some(AGENT_SERVICE),
         debian_depends: &[],
-        // Database packages are RPMs.
-        debian_recommends: &["rpm"],
+        // Database packages are RPMs, and the tasks that add a host or a proxy fail without nc.
+        debian_recommends: &["rpm", "netcat-openbsd | netcat-traditional"],
+        rpm_recommends: &["/usr/bin/nc"],
     })
 }
 
@@ -92,16 +93,17 @@ fn coordinator(program: Program, format: Format, build: &Build) -> anyhow::Resul
     entries.extend(manual_pages(oblet::coordinator::config::Flags::command(), "8", build)?);
     Ok(Package {
         name: "oblet-coordinator",
-        summary: "Brings OceanBase hosts under control, with OCP's REST API",
+        summary: "Coordinator of oblet: manages OceanBase hosts over OCP's REST API",
         description: "\
 The coordinator turns an operator's request into a graph of durable steps and
-drives the agents of the database hosts through it. It answers in the format
-of the OceanBase Cloud Platform's API.",
+has the agents of the database hosts carry them out. Its REST API has the
+format of the OceanBase Cloud Platform (OCP) v2 API.",
         programs: vec![program],
         entries,
         service: Some(COORDINATOR_SERVICE),
         debian_depends: &["passwd"],
         debian_recommends: &[],
+        rpm_recommends: &[],
     })
 }
 
@@ -124,19 +126,20 @@ fn cli(program: Program, format: Format, build: &Build) -> anyhow::Result<Packag
     entries.extend(documented(pages, "1")?);
     Ok(Package {
         name: "oblet",
-        summary: "The operator's command line of oblet",
+        summary: "Command line of oblet",
         description: "\
-Commands for hosts, packages, OBProxy clusters and tasks, over the REST API of
-a coordinator.",
+Commands for hosts, packages, OBProxy clusters and tasks. They use the REST API
+of an oblet coordinator.",
         programs: vec![program],
         entries,
         service: None,
         debian_depends: &[],
         debian_recommends: &[],
+        rpm_recommends: &[],
     })
 }
 
-/// The program, its licence and its changes.
+/// The program, its licence and its documentation.
 fn common(name: &str, program: &Program, format: Format) -> Vec<Entry> {
     let documentation = format!("/usr/share/doc/{name}");
     let license = Kind::License(LICENSE.into());
@@ -150,12 +153,20 @@ fn common(name: &str, program: &Program, format: Format) -> Vec<Entry> {
         }
         Format::Deb => vec![Entry { path: format!("{documentation}/copyright"), mode: 0o644, kind: license }],
     };
-    let changes = Kind::Documentation(CHANGELOG.into());
-    let mut entries = vec![
-        Entry { path: format!("/usr/bin/{}", program.name), mode: 0o755, kind: Kind::File(program.content.clone()) },
-        directory(documentation.clone(), 0o755),
-        Entry { path: format!("{documentation}/CHANGELOG.md"), mode: 0o644, kind: changes },
-    ];
+    let mut entries = vec![Entry {
+        path: format!("/usr/bin/{}", program.name),
+        mode: 0o755,
+        kind: Kind::File(program.content.clone()),
+    }];
+    let directories: BTreeSet<_> = DOCUMENTS.iter().filter_map(|(path, _)| Path::new(path).parent()).collect();
+    for below in directories {
+        let path = Path::new(&documentation).join(below);
+        entries.push(directory(path.to_string_lossy().trim_end_matches('/'), 0o755));
+    }
+    for (path, text) in DOCUMENTS {
+        let kind = Kind::Documentation((*text).into());
+        entries.push(Entry { path: format!("{documentation}/{path}"), mode: 0o644, kind });
+    }
     entries.extend(license);
     entries
 }

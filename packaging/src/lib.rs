@@ -2,6 +2,7 @@
 
 mod contents;
 mod deb;
+mod documents;
 mod elf;
 mod manual;
 mod package;
@@ -9,6 +10,7 @@ mod rpm;
 mod scriptlets;
 
 pub use contents::{AGENT_EXAMPLE, COORDINATOR_EXAMPLE};
+pub use documents::DOCUMENTS;
 pub use elf::Glibc;
 pub use package::{Build, Format};
 

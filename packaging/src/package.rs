@@ -20,8 +20,10 @@ pub(crate) struct Package {
     pub(crate) service: Option<Service>,
     /// Packages that the Debian package asks for beside the libraries of its programs.
     pub(crate) debian_depends: &'static [&'static str],
-    /// Packages without which the Debian package can be installed but does not do all of its work.
+    /// Packages without which the program runs but cannot do all of its work.
     pub(crate) debian_recommends: &'static [&'static str],
+    /// The same for rpm, as names or as paths of programs; rpm before 4.12 ignores them.
+    pub(crate) rpm_recommends: &'static [&'static str],
 }
 
 /// Everything belongs to root: a package with a user of its own makes that user only after its files are in place.

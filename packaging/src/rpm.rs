@@ -21,6 +21,9 @@ pub(crate) fn write(package: &Package, build: &Build, directory: &Path) -> anyho
     for dependency in libraries(package) {
         builder.requires(Dependency::any(dependency));
     }
+    for name in package.rpm_recommends {
+        builder.recommends(Dependency::any(*name));
+    }
     if let Some(scripts) = package.service.as_ref().map(|service| service.rpm()) {
         builder
             .post_install_script(scripts.post)

@@ -1,11 +1,11 @@
-//! The example files are the settings that the programs know, no more and no less.
+//! The files that packages ship beside the programs: examples of every setting, and every page of the documentation.
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail the test")]
 
 use clap::CommandFactory as _;
 use oblet::{agent, coordinator, tls};
-use oblet_packaging::{AGENT_EXAMPLE, COORDINATOR_EXAMPLE};
-use std::{collections::BTreeSet, fs};
+use oblet_packaging::{AGENT_EXAMPLE, COORDINATOR_EXAMPLE, DOCUMENTS};
+use std::{collections::BTreeSet, fs, path::Path};
 
 /// The example with every setting in force.
 fn uncommented(example: &str) -> String {
@@ -30,6 +30,29 @@ fn names_of(command: &clap::Command) -> BTreeSet<String> {
 fn the_examples_show_every_setting() {
     assert_eq!(names_in(AGENT_EXAMPLE), names_of(&agent::config::Flags::command()));
     assert_eq!(names_in(COORDINATOR_EXAMPLE), names_of(&coordinator::config::Flags::command()));
+}
+
+/// Markdown files below a directory of the repository, by their path in it.
+fn pages_below(directory: &Path, repository: &Path) -> BTreeSet<String> {
+    let mut pages = BTreeSet::new();
+    for entry in fs::read_dir(directory).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            pages.extend(pages_below(&path, repository));
+        } else if path.extension().is_some_and(|extension| extension == "md") {
+            pages.insert(path.strip_prefix(repository).unwrap().to_str().unwrap().to_owned());
+        }
+    }
+    pages
+}
+
+#[test]
+fn every_page_of_the_documentation_is_shipped() {
+    let repository = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+    let mut pages = pages_below(&repository.join("docs"), repository);
+    pages.extend(["README.md", "CHANGELOG.md", "CONTRIBUTING.md"].map(str::to_owned));
+    let shipped: BTreeSet<_> = DOCUMENTS.iter().map(|(path, _)| (*path).to_owned()).collect();
+    assert_eq!(shipped, pages, "packaging/src/documents.rs on the left, the source on the right");
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 #![expect(clippy::unwrap_used, clippy::panic, clippy::print_stderr, reason = "a panic is fine where it fails a test")]
 
-use oblet_packaging::{Build, Format, Glibc, Options, build};
+use oblet_packaging::{Build, DOCUMENTS, Format, Glibc, Options, build};
 use std::{
     fs,
     path::{Path, PathBuf},
@@ -86,16 +86,24 @@ fn an_rpm_holds_its_files_with_their_rights_and_flags() {
         let format = "[%{FILENAMES} %{FILEMODES:perms} %{FILEUSERNAME}:%{FILEGROUPNAME} %{FILEFLAGS:fflags}\n]";
         told("rpm", &["-qp", "--queryformat", format, built.file(&file)])
     };
+    let agent = list("oblet-agent");
+    let (documentation, others): (Vec<_>, Vec<_>) =
+        agent.lines().map(str::trim).partition(|line| line.starts_with("/usr/share/doc/"));
     assert_eq!(
-        list("oblet-agent").lines().map(str::trim).collect::<Vec<_>>(),
+        documentation.iter().filter(|line| line.contains(" drwxr-xr-x root:root")).count(),
+        4,
+        "the directory of the package, docs and two below: {documentation:?}"
+    );
+    let pages = documentation.iter().filter(|line| line.ends_with(".md -rw-r--r-- root:root d"));
+    assert_eq!(pages.count(), DOCUMENTS.len(), "{documentation:?}");
+    assert_eq!(
+        others,
         [
             "/etc/oblet-agent drwx------ root:root",
             "/etc/oblet-agent/agent.toml -rw------- root:root cn",
             "/usr/bin/oblet-agent -rwxr-xr-x root:root",
             "/usr/lib/systemd/system-preset/50-oblet-agent.preset -rw-r--r-- root:root",
             "/usr/lib/systemd/system/oblet-agent.service -rw-r--r-- root:root",
-            "/usr/share/doc/oblet-agent drwxr-xr-x root:root",
-            "/usr/share/doc/oblet-agent/CHANGELOG.md -rw-r--r-- root:root d",
             "/usr/share/licenses/oblet-agent drwxr-xr-x root:root",
             "/usr/share/licenses/oblet-agent/LICENSE -rw-r--r-- root:root l",
             "/usr/share/man/man8/oblet-agent-enroll.8.gz -rw-r--r-- root:root d",
@@ -120,6 +128,7 @@ fn an_rpm_holds_its_files_with_their_rights_and_flags() {
             "/usr/share/bash-completion/completions/oblet -rw-r--r-- root:root",
             "/usr/share/fish/vendor_completions.d/oblet.fish -rw-r--r-- root:root",
             "/usr/share/man/man1/oblet-task-rollback.1.gz -rw-r--r-- root:root d",
+            "/usr/share/doc/oblet/docs/operations.md -rw-r--r-- root:root d",
             "/usr/share/zsh/site-functions/_oblet -rw-r--r-- root:root",
         ],
     );
@@ -148,6 +157,8 @@ fn an_rpm_asks_for_what_its_program_needs_and_for_no_more_than_old_rpms_know() {
         assert_eq!(told("rpm", &["-qp", "--queryformat", "%{PAYLOADCOMPRESSOR}", &file]), "gzip");
         told("rpm", &["--checksig", "--nosignature", &file]);
     }
+    let agent = built.file(&format!("oblet-agent-0.1.0-1.{MACHINE}.rpm"));
+    assert_eq!(told("rpm", &["-qp", "--recommends", agent]).trim(), "/usr/bin/nc");
 }
 
 #[test]
@@ -183,7 +194,9 @@ fn a_deb_holds_its_files_with_their_rights_and_flags() {
             "-rw------- root/root ./etc/oblet-agent/agent.toml",
             "-rwxr-xr-x root/root ./usr/bin/oblet-agent",
             "-rw-r--r-- root/root ./usr/lib/systemd/system/oblet-agent.service",
+            "-rw-r--r-- root/root ./usr/share/doc/oblet-agent/README.md",
             "-rw-r--r-- root/root ./usr/share/doc/oblet-agent/copyright",
+            "-rw-r--r-- root/root ./usr/share/doc/oblet-agent/docs/operations.md",
             "drwx------ root/root ./var/lib/oblet-agent/",
         ],
     );
@@ -195,8 +208,28 @@ fn a_deb_holds_its_files_with_their_rights_and_flags() {
         ],
     );
     let control = told("dpkg-deb", &["--field", built.file(&format!("oblet-agent_0.1.0-1_{}.deb", debian_machine()))]);
-    assert_lines(&control, &["Package: oblet-agent", "Version: 0.1.0-1", "Recommends: rpm"]);
+    assert_lines(
+        &control,
+        &["Package: oblet-agent", "Version: 0.1.0-1", "Recommends: rpm, netcat-openbsd | netcat-traditional"],
+    );
     assert!(control.contains("Depends: libc6 (>= 2."), "{control}");
+}
+
+#[test]
+fn manual_pages_of_the_daemons_name_their_environment_variables() {
+    if !here("dpkg-deb") {
+        return;
+    }
+    let built = built(&[Format::Deb], 1);
+    for (program, variable) in
+        [("oblet-agent", "OBLET_AGENT_STATE_DIR"), ("oblet-coordinator", "OBLET_COORDINATOR_STATE_DIR")]
+    {
+        let unpacked = built.directory.path().join(program).with_extension("unpacked");
+        let unpacked = unpacked.to_str().unwrap();
+        told("dpkg-deb", &["-x", built.file(&format!("{program}_0.1.0-1_{}.deb", debian_machine())), unpacked]);
+        let page = told("gzip", &["-dc", &format!("{unpacked}/usr/share/man/man8/{program}.8.gz")]);
+        assert!(page.contains(variable), "{page}");
+    }
 }
 
 #[test]

@@ -42,10 +42,10 @@ pub struct Flags {
     /// Journal, logs and packages [default: /var/lib/oblet-agent].
     #[arg(long, env = "OBLET_AGENT_STATE_DIR")]
     pub state_dir: Option<PathBuf>,
-    /// Manage what is below this directory instead of the whole machine [default: /].
+    /// Manage only what is below this directory instead of the whole machine [default: /].
     #[arg(long, env = "OBLET_AGENT_ROOT_DIR")]
     pub root_dir: Option<PathBuf>,
-    /// Who starts processes: "systemd", "direct", or "auto" for systemd where it can [default: auto].
+    /// What starts database processes: "systemd", "direct", or "auto", systemd where possible [default: auto].
     #[arg(long, env = "OBLET_AGENT_SUPERVISOR")]
     pub supervisor: Option<String>,
     /// IP address of this host that instances listen on [default: all].
@@ -57,7 +57,7 @@ pub struct Flags {
     /// Directory of the proxies, one below it for each SQL port [default: /home/admin/obproxy].
     #[arg(long, env = "OBLET_AGENT_RUN_PATH")]
     pub run_path: Option<PathBuf>,
-    /// Certificate of the authority that coordinators must come from [default: /etc/oblet-agent/ca.pem].
+    /// Certificate of the authority that issues the coordinator's certificate [default: /etc/oblet-agent/ca.pem].
     #[arg(long, env = "OBLET_AGENT_TLS_CA")]
     pub tls_ca: Option<PathBuf>,
     /// Certificate of this agent [default: /etc/oblet-agent/agent.pem].
@@ -72,16 +72,17 @@ pub struct Flags {
     /// Where log lines go: auto, text or json on stderr, or journal [default: auto, the journal if it reads stderr].
     #[arg(long, env = "OBLET_AGENT_LOG_FORMAT")]
     pub log_format: Option<String>,
-    /// Offer gRPC reflection [default: false].
+    /// Enable gRPC reflection [default: false].
     #[arg(long, env = "OBLET_AGENT_REFLECTION", num_args = 0..=1, default_missing_value = "true")]
     pub reflection: Option<bool>,
     /// Days that acknowledged operations and their logs are kept [default: 30].
     #[arg(long, env = "OBLET_AGENT_RETENTION_DAYS")]
     pub retention_days: Option<u32>,
-    /// Bytes that all logs of operations may take; the oldest acknowledged ones go first [default: 1073741824].
+    /// Maximum size in bytes of all logs of operations; the oldest acknowledged ones are removed first [default:
+    /// 1073741824].
     #[arg(long, env = "OBLET_AGENT_LOG_LIMIT_BYTES")]
     pub log_limit_bytes: Option<u64>,
-    /// Seconds that calls may take to end when the agent stops [default: 10].
+    /// Seconds that calls get to finish when the agent stops [default: 10].
     #[arg(long, env = "OBLET_AGENT_GRACE_SECONDS")]
     pub grace_seconds: Option<u32>,
     /// Run the scriptlets of packages [default: true if the root directory is /].
@@ -205,7 +206,11 @@ fn absolute(layers: &mut Layers, name: &'static str, default: &str) -> PathBuf {
 
 /// What a host lacks that was just installed.
 fn hint(paths: &IdentityPaths) -> &'static str {
-    if paths.certificate.exists() { "" } else { "; enrol this host with the line that oblet host add --token prints" }
+    if paths.certificate.exists() {
+        ""
+    } else {
+        "; enrol this host with the command that oblet host add --token prints"
+    }
 }
 
 /// Where the agent's certificates are, also before there are any.

@@ -187,7 +187,8 @@ fn append(path: &Path, data: &[u8]) -> io::Result<()> {
     file.write_all(data).inspect_err(|_| drop(file.set_len(before)))
 }
 
-fn digest(path: &Path) -> io::Result<String> {
+/// SHA-256 of a file, in hexadecimal.
+pub(super) fn digest(path: &Path) -> io::Result<String> {
     let mut file = File::open(path)?;
     let mut hash = sha2::Sha256::new();
     let mut buffer = vec![0; 256 << 10];

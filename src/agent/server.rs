@@ -77,9 +77,9 @@ impl Settings {
 pub enum AgentError {
     #[error("the journal cannot be opened")]
     Open(#[from] OpenError),
-    #[error("operations that were under way cannot be taken up")]
+    #[error("running operations cannot be resumed")]
     Recover(#[from] JournalError),
-    #[error("the journal has failed; the agent has to start again to learn what is on disk")]
+    #[error("the journal has failed; the agent must restart to recover from the disk")]
     Journal(#[from] JournalFailure),
     #[error("{address} cannot be listened on")]
     Listen {
@@ -215,7 +215,7 @@ pub(crate) async fn start_on<I: AsyncRead + AsyncWrite + Connected + Unpin + Sen
     let (journal, writer) = Journal::open(&settings.state_dir).await?;
     let runner = Runner::new(journal, LogStore::new(settings.state_dir.join("logs")), carrier);
     let recovered = runner.recover().await?;
-    tracing::info!(recovered, "operations that were under way are taken up");
+    tracing::info!(recovered, "running operations are resumed");
     let api = AgentApi {
         runner: Arc::clone(&runner),
         packages: PackageStore::new(settings.state_dir.join("packages")),
@@ -262,20 +262,19 @@ async fn serve<I: AsyncRead + AsyncWrite + Connected + Unpin + Send + 'static>(
         .max_encoding_message_size(MAX_MESSAGE_BYTES);
     let (health, health_service) = tonic_health::server::health_reporter();
     health.set_serving::<AgentServiceServer<AgentApi>>().await;
-    let reflection = reflection
-        .then(|| {
-            tonic_reflection::server::Builder::configure()
-                .register_encoded_file_descriptor_set(rpc::DESCRIPTOR)
-                .build_v1()
-        })
-        .transpose()?;
+    let builder =
+        || tonic_reflection::server::Builder::configure().register_encoded_file_descriptor_set(rpc::DESCRIPTOR);
+    let reflect = reflection.then(|| builder().build_v1()).transpose()?;
+    // What clients knew before v1, such as those of Python.
+    let reflect_alpha = reflection.then(|| builder().build_v1alpha()).transpose()?;
     let stopping = CancellationToken::new();
     let server = Server::builder()
         .http2_keepalive_interval(Some(KEEPALIVE))
         .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
         .concurrency_limit_per_connection(CALLS_PER_CONNECTION)
         .add_service(health_service)
-        .add_optional_service(reflection)
+        .add_optional_service(reflect)
+        .add_optional_service(reflect_alpha)
         .add_service(service)
         .serve_with_incoming_shutdown(incoming, stopping.clone().cancelled_owned());
     let mut server = Box::pin(server);
@@ -296,7 +295,7 @@ async fn serve<I: AsyncRead + AsyncWrite + Connected + Unpin + Send + 'static>(
     runner.draining().cancel();
     stopping.cancel();
     if ended.is_ok() && tokio::time::timeout(grace, &mut server).await.is_err() {
-        tracing::warn!("calls were cut off: they did not end in the grace time");
+        tracing::warn!("calls were aborted: they did not finish within the grace time");
     }
     runner.abandon();
     // The writer ends with the last handle, so that the next agent finds a journal that was closed.
@@ -335,7 +334,7 @@ async fn collect(runner: &Runner, packages: &PackageStore, mut limits: watch::Re
         };
         match collected {
             Ok(0) => {}
-            Ok(count) => tracing::info!(count, "packages that nobody asked for were removed"),
+            Ok(count) => tracing::info!(count, "packages that were not used were removed"),
             Err(error) => tracing::warn!(error = chain(&error), "old packages stay for another hour"),
         }
     }

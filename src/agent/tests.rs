@@ -354,3 +354,29 @@ async fn a_pool_calls_with_the_identity_of_the_moment() {
     agent.describe_host().await.unwrap();
     running.stop().await;
 }
+
+/// Clients of Python and older ones of the shell ask by the name that the protocol had before it was v1.
+#[tokio::test]
+async fn both_versions_of_reflection_list_the_service() {
+    use tonic_reflection::pb::{v1, v1alpha};
+    let lab = Lab::new(Behaviour::Succeed);
+    let running = lab.start().await;
+    let channel = connect(running.agent.address(), &issue(lab.directory.path(), Role::Coordinator)).await.unwrap();
+    let name = "oblet.agent.v1.AgentService";
+
+    let asked = v1::ServerReflectionRequest {
+        message_request: Some(v1::server_reflection_request::MessageRequest::ListServices(String::new())),
+        ..Default::default()
+    };
+    let mut client = v1::server_reflection_client::ServerReflectionClient::new(channel.clone());
+    let mut answers = client.server_reflection_info(tokio_stream::iter([asked])).await.unwrap().into_inner();
+    assert!(format!("{:?}", answers.message().await.unwrap()).contains(name));
+
+    let asked = v1alpha::ServerReflectionRequest {
+        message_request: Some(v1alpha::server_reflection_request::MessageRequest::ListServices(String::new())),
+        ..Default::default()
+    };
+    let mut client = v1alpha::server_reflection_client::ServerReflectionClient::new(channel);
+    let mut answers = client.server_reflection_info(tokio_stream::iter([asked])).await.unwrap().into_inner();
+    assert!(format!("{:?}", answers.message().await.unwrap()).contains(name));
+}

@@ -278,6 +278,11 @@ fn refuse_locked(state: &ApiState, who: &(String, IpAddr)) -> Result<(), ApiErro
         .advise(format!("wait {} minutes", left.as_secs().div_ceil(60).max(1))))
 }
 
+/// Whether a request came with this password.
+pub(super) fn gave(headers: &HeaderMap, password: &SecretString) -> bool {
+    credentials(headers).is_some_and(|(_, given)| given.expose_secret() == password.expose_secret())
+}
+
 fn credentials(headers: &HeaderMap) -> Option<(String, SecretString)> {
     let value = headers.get(header::AUTHORIZATION)?.to_str().ok()?;
     let (scheme, encoded) = value.split_once(' ')?;

@@ -31,9 +31,10 @@ const MAX_TTL_SECONDS: u32 = 7 * 86_400;
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct TokenCreation {
     /// Addresses of the hosts, a token for each; at most 50.
-    #[schema(value_type = Vec<String>)]
+    #[schema(value_type = Vec<String>, min_items = 1, max_items = 50)]
     inner_ip_address_list: Vec<IpAddr>,
     /// How long the tokens are good for, at most seven days; an hour if absent.
+    #[schema(minimum = 1, maximum = 604800)]
     ttl_seconds: Option<u32>,
     /// The tokens may come from other addresses than those of their hosts, which are behind a gateway.
     #[serde(default)]

@@ -152,7 +152,7 @@ impl From<Holder> for ApiError {
         };
         let task = holder.task;
         let next_move = match holder.status {
-            TaskStatus::Running => format!("wait until task {task} is over: oblet task watch {task}"),
+            TaskStatus::Running => format!("wait until task {task} has ended: oblet task watch {task}"),
             TaskStatus::Failed => format!(
                 "retry task {task} or roll it back; if that cannot be, release what it has with: \
                  oblet task unlock {task}"

@@ -11,7 +11,8 @@ use axum::{
     extract::{FromRequest, FromRequestParts, Path, Query, Request, rejection::JsonRejection},
     http::{StatusCode, request::Parts},
 };
-use serde::de::DeserializeOwned;
+use secrecy::SecretString;
+use serde::{Deserialize, de::DeserializeOwned};
 use std::str::FromStr;
 
 /// A JSON body, at most as long as the router allows.
@@ -24,7 +25,7 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for JsonBody<T> {
         let (parts, bytes) = read_body(request, state).await?;
         // serde would take an array for the members in their order.
         if bytes.trim_ascii_start().first() != Some(&b'{') {
-            let text = "the body has to be a JSON object";
+            let text = "the body must be a JSON object";
             return Err(ApiError::new(StatusCode::BAD_REQUEST, code::INVALID_REQUEST, text));
         }
         let request = Request::from_parts(parts, Body::from(bytes));
@@ -53,7 +54,7 @@ fn refuse_json(rejection: JsonRejection) -> ApiError {
         JsonRejection::MissingJsonContentType(_) => ApiError::new(
             StatusCode::UNSUPPORTED_MEDIA_TYPE,
             code::INVALID_REQUEST,
-            "the body has to be JSON, with Content-Type: application/json",
+            "the body must be JSON, with Content-Type: application/json",
         ),
         _ => ApiError::new(rejection.status(), code::INVALID_REQUEST, rejection.body_text()),
     }
@@ -68,6 +69,17 @@ fn wrong_member(text: &str) -> ApiError {
     match detail.split_once(": ") {
         Some((member, _)) if !member.contains(' ') => error.about(member),
         _ => error,
+    }
+}
+
+/// A member of a body that stands in no log and no error.
+#[derive(Deserialize)]
+#[serde(from = "String")]
+pub(super) struct Password(pub(super) SecretString);
+
+impl From<String> for Password {
+    fn from(text: String) -> Self {
+        Self(text.into())
     }
 }
 
@@ -158,8 +170,8 @@ pub(super) struct Paging {
 }
 
 impl Paging {
-    const DEFAULT_SIZE: i64 = 10;
-    const MAX_SIZE: i64 = 2000;
+    pub(super) const DEFAULT_SIZE: i64 = 10;
+    pub(super) const MAX_SIZE: i64 = 2000;
 
     pub(super) fn offset(self) -> i64 {
         (self.number - 1).saturating_mul(self.size)

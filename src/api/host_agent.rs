@@ -8,7 +8,7 @@ use super::{
     error::ApiError,
     extract::{Params, PathOf},
     hosts::absent,
-    state::ApiState,
+    state::{ApiState, Silence},
 };
 use crate::{
     coordinator::store::{
@@ -36,6 +36,7 @@ const PROCESS_ID: i64 = 1;
 const NAME: &str = "oblet-agent";
 const STARTED: &str = "STARTED";
 const STOPPED: &str = "STOPPED";
+const UNREACHABLE: &str = "UNREACHABLE";
 
 /// The agent of a host.
 #[derive(Serialize, ToSchema)]
@@ -46,7 +47,8 @@ struct HostAgent {
     host_id: i64,
     host_inner_ip_address: String,
     version: String,
-    /// STARTED if it answers, else STOPPED.
+    /// STARTED if it answers, STOPPED if its host says that nothing listens on its port, else UNREACHABLE: it hangs, or
+    /// the host or the network is down.
     status: &'static str,
     /// Why it does not answer. Not part of OCP's answers.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -118,7 +120,8 @@ pub(super) fn check_process(host_id: i64, process_id: i64) -> Result<(), ApiErro
 /// Asks the agent of a host, which has to answer.
 pub(super) async fn process_of(state: &ApiState, host_id: i64) -> Result<HostAgentProcess, ApiError> {
     let host = find(state, host_id).await?;
-    let own = ask(state, &host).await.and_then(|facts| facts.agent_process.ok_or_else(|| "it tells no process".into()));
+    let own = ask(state, &host).await.map_err(|silence| silence.problem);
+    let own = own.and_then(|facts| facts.agent_process.ok_or_else(|| "it tells no process".into()));
     own.map(process).map_err(|problem: String| {
         let text = format_args!("the agent of host {host_id} cannot be asked for its process: {problem}");
         ApiError::new(StatusCode::BAD_GATEWAY, "CMP07004", text)
@@ -126,12 +129,12 @@ pub(super) async fn process_of(state: &ApiState, host_id: i64) -> Result<HostAge
     })
 }
 
-async fn find(state: &ApiState, id: i64) -> Result<Host, ApiError> {
+pub(super) async fn find(state: &ApiState, id: i64) -> Result<Host, ApiError> {
     let mut connection = state.store().readers().acquire().await.map_err(StoreError::from)?;
     hosts::get(&mut connection, id).await?.ok_or_else(|| absent(id))
 }
 
-async fn ask(state: &ApiState, host: &Host) -> Result<DescribeHostResponse, String> {
+pub(super) async fn ask(state: &ApiState, host: &Host) -> Result<DescribeHostResponse, Silence> {
     state.engine().describe_host(host.inner_ip, host.agent_port).await
 }
 
@@ -147,7 +150,7 @@ async fn get(State(state): State<ApiState>, PathOf(id): PathOf<i64>) -> Result<R
         host_id: host.id,
         host_inner_ip_address: host.inner_ip.to_string(),
         version: host.details.agent_version.clone(),
-        status: STOPPED,
+        status: UNREACHABLE,
         problem: None,
         install_home: None,
         log_home: None,
@@ -165,7 +168,10 @@ async fn get(State(state): State<ApiState>, PathOf(id): PathOf<i64>) -> Result<R
                 agent.processes.push(process(own));
             }
         }
-        Err(problem) => agent.problem = Some(problem),
+        Err(silence) => {
+            agent.status = if silence.is_stopped { STOPPED } else { UNREACHABLE };
+            agent.problem = Some(silence.problem);
+        }
     }
     Ok(Reply(agent))
 }

@@ -58,9 +58,11 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct Agents {
     /// At most 200.
+    #[schema(min_items = 1, max_items = 200)]
     host_ids: Vec<i64>,
     /// OCP's name for the header `Idempotency-Key`: 8 to 64 characters.
     #[serde(rename = "clientToken")]
+    #[schema(min_length = 8, max_length = 64)]
     _client_token: Option<String>,
 }
 

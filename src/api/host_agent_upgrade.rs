@@ -33,13 +33,17 @@ const DEFAULT_PARALLEL: usize = 4;
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct AgentUpgrade {
     /// At most 200. They are upgraded in this order.
+    #[schema(min_items = 1, max_items = 200)]
     host_ids: Vec<i64>,
     /// Ids of uploaded packages of oblet-agent, one for each kind of host: rpm or deb, and architecture.
+    #[schema(min_items = 1, max_items = 8)]
     packages: Vec<i64>,
     /// How many agents are upgraded at a time: 1 to 200, 4 if it is not given.
+    #[schema(minimum = 1, maximum = 200)]
     parallel: Option<i64>,
     /// OCP's name for the header `Idempotency-Key`: 8 to 64 characters.
     #[serde(rename = "clientToken")]
+    #[schema(min_length = 8, max_length = 64)]
     _client_token: Option<String>,
 }
 

@@ -7,6 +7,7 @@ use super::{
     envelope::{Contents, Envelope, ErrorEnvelope, Reply},
     error::{ApiError, SubError},
     once::Keyed,
+    places,
     query::DryRun,
     requester::Requester,
     state::ApiState,
@@ -17,6 +18,7 @@ use crate::{
     coordinator::store::{
         StoreError,
         hosts::{self, HostDetails},
+        places::PlaceKind,
         tasks::TaskRecord,
     },
     operations::{HostToPrepare, prepare_host},
@@ -37,11 +39,12 @@ const DEFAULT_AGENT_PORT: u16 = 62898;
 const DEFAULT_METRICS_PORT: u16 = 62899;
 const DEFAULT_KIND: &str = "DEDICATED_PHYSICAL_MACHINE";
 
-/// Hosts to add. Members that say how OCP reaches a host by SSH, or where it stands, are accepted and have no effect.
+/// Hosts to add. Members that say how OCP reaches a host by SSH are accepted and have no effect.
 #[derive(Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct BatchCreate {
     /// At most 50.
+    #[schema(min_items = 1, max_items = 50)]
     host_basic_data_list: Vec<HostBasicData>,
     ssh_port: Option<u16>,
     kind: Option<String>,
@@ -49,19 +52,22 @@ struct BatchCreate {
     description: Option<String>,
     /// Port of the agent's gRPC service; 62898 if absent.
     #[serde(alias = "mgrAgentPort")]
+    #[schema(minimum = 1)]
     mgragent_port: Option<u16>,
     /// Port of the agent's metrics; if absent, what the agent says.
     #[serde(alias = "monAgentPort")]
+    #[schema(minimum = 1)]
     monagent_port: Option<u16>,
     /// OCP's name for the header `Idempotency-Key`: 8 to 64 characters.
     #[serde(rename = "clientToken")]
+    #[schema(min_length = 8, max_length = 64)]
     _client_token: Option<String>,
     #[serde(rename = "publishPorts")]
     _publish_ports: Option<serde_json::Value>,
-    #[serde(rename = "idcId")]
-    _idc_id: Option<i64>,
-    #[serde(rename = "typeId")]
-    _type_id: Option<i64>,
+    /// The data centre that the hosts stand in.
+    idc_id: Option<i64>,
+    /// What type of hosts they are.
+    type_id: Option<i64>,
     #[serde(rename = "credentialId")]
     _credential_id: Option<i64>,
 }
@@ -88,6 +94,8 @@ pub(super) struct NewHost {
     /// None: what the agent says.
     pub(super) metrics_port: Option<u16>,
     pub(super) details: HostDetails,
+    pub(super) idc_id: Option<i64>,
+    pub(super) type_id: Option<i64>,
 }
 
 impl BatchCreate {
@@ -137,6 +145,8 @@ impl BatchCreate {
                 ssh_port: self.ssh_port,
                 ..HostDetails::default()
             },
+            idc_id: self.idc_id,
+            type_id: self.type_id,
         }
     }
 }
@@ -163,6 +173,8 @@ async fn create(
         return Ok(Reply(Contents { contents: made.into_iter().map(task_view::again).collect::<Result<_, _>>()? }));
     }
     body.check_unknown(&mut transaction).await?;
+    places::check(&mut transaction, PlaceKind::Idc, "idcId", body.idc_id).await?;
+    places::check(&mut transaction, PlaceKind::HostType, "typeId", body.type_id).await?;
     let mut records = Vec::with_capacity(body.host_basic_data_list.len());
     for host in &body.host_basic_data_list {
         records.push(add(&state, &mut transaction, &requester, body.host(host)).await?);
@@ -184,9 +196,12 @@ pub(super) async fn add(
     requester: &Requester,
     host: NewHost,
 ) -> Result<TaskRecord, ApiError> {
-    let NewHost { inner_ip, agent_port, metrics_port, details } = host;
+    let NewHost { inner_ip, agent_port, metrics_port, details, idc_id, type_id } = host;
     let shown_port = metrics_port.unwrap_or(DEFAULT_METRICS_PORT);
     let host = hosts::insert(connection, inner_ip, agent_port, shown_port, &details).await?;
+    if idc_id.is_some() || type_id.is_some() {
+        hosts::set_place(connection, host.id, idc_id, type_id).await?;
+    }
     let plan = prepare_host(HostToPrepare { host_id: host.id, inner_ip, agent_port, metrics_port })
         .map_err(|error| ApiError::internal(&error))?;
     let record = tasks::create(state, connection, &plan, requester).await?;

@@ -74,6 +74,7 @@ async fn list(State(state): State<ApiState>, params: Params) -> Result<Reply<Pag
 /// Names the host by one of the two.
 #[derive(Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schema(min_properties = 1, max_properties = 1)]
 struct Revocation {
     host_id: Option<i64>,
     #[schema(value_type = Option<String>)]

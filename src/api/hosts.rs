@@ -4,6 +4,7 @@ use super::{
     envelope::{Envelope, ErrorEnvelope, NoData, Page, Reply, ocp_time},
     error::{ApiError, code},
     extract::{JsonBody, Params, PathOf},
+    places,
     query::DryRun,
     requester::Requester,
     state::ApiState,
@@ -13,6 +14,7 @@ use crate::{
         StoreError, clusters,
         hosts::{self, Host, HostFilter, HostStatus},
         locks,
+        places::Place,
     },
     operations::{ObjectKind, ObjectLock},
 };
@@ -47,6 +49,8 @@ struct HostView {
     #[serde(skip_serializing_if = "Option::is_none")]
     ssh_port: Option<u16>,
     services: Vec<ServiceView>,
+    #[serde(flatten)]
+    place: HostPlace,
     /// The same as `id`, because a host has one agent.
     host_agent_id: i64,
     host_agent_version: String,
@@ -59,6 +63,54 @@ struct HostView {
     monagent_port: u16,
     create_time: String,
     update_time: String,
+}
+
+/// Where a host stands, and of what type it is, as far as that was told.
+#[derive(Default, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+struct HostPlace {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    idc_id: Option<i64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    idc_name: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    idc_description: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    region_id: Option<i64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    region_name: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    region_description: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    type_id: Option<i64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    type_name: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    type_description: Option<String>,
+}
+
+impl HostPlace {
+    fn of(host: &Host, places: &HashMap<i64, Place>) -> Self {
+        let find = |id: Option<i64>| id.and_then(|id| places.get(&id)).cloned();
+        let parts = |place: Option<Place>| match place {
+            Some(Place { id, name, description, .. }) => (Some(id), Some(name), Some(description)),
+            None => (None, None, None),
+        };
+        let idc = find(host.idc_id);
+        let region = parts(find(idc.as_ref().and_then(|idc| idc.region_id)));
+        let (idc, of_type) = (parts(idc), parts(find(host.type_id)));
+        Self {
+            idc_id: idc.0,
+            idc_name: idc.1,
+            idc_description: idc.2,
+            region_id: region.0,
+            region_name: region.1,
+            region_description: region.2,
+            type_id: of_type.0,
+            type_name: of_type.1,
+            type_description: of_type.2,
+        }
+    }
 }
 
 /// What runs on a host.
@@ -83,14 +135,16 @@ async fn views(connection: &mut AnyConnection, list: Vec<Host>) -> Result<Vec<Ho
             r#type: "OB_PROXY",
         });
     }
+    let places = places::of_hosts(connection, &list).await?;
     let view = |host: Host| {
         let services = services.remove(&host.id).unwrap_or_default();
-        view(host, services)
+        let place = HostPlace::of(&host, &places);
+        view(host, services, place)
     };
     Ok(list.into_iter().map(view).collect())
 }
 
-fn view(host: Host, services: Vec<ServiceView>) -> HostView {
+fn view(host: Host, services: Vec<ServiceView>, place: HostPlace) -> HostView {
     let details = host.details;
     HostView {
         id: host.id,
@@ -107,6 +161,7 @@ fn view(host: Host, services: Vec<ServiceView>) -> HostView {
         kind: details.kind,
         ssh_port: details.ssh_port,
         services,
+        place,
         host_agent_id: host.id,
         host_agent_version: details.agent_version,
         host_agent_status: agent_status(host.status),
@@ -183,6 +238,7 @@ async fn delete(
 #[derive(Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct BatchDelete {
+    #[schema(min_items = 1)]
     host_id_list: Vec<i64>,
 }
 
@@ -191,7 +247,11 @@ struct BatchDelete {
     post, path = "/api/v2/compute/hosts/batchDelete", tag = "hosts", operation_id = "deleteHosts",
     params(DryRun),
     request_body = BatchDelete,
-    responses((status = 200, description = "No data."), (status = 409, description = "It conflicts with what is there.", body = ErrorEnvelope)),
+    responses(
+        (status = 200, description = "No data."),
+        (status = 404, description = "There is no such host.", body = ErrorEnvelope),
+        (status = 409, description = "A proxy is on a host, or a task has reserved it.", body = ErrorEnvelope),
+    ),
 )]
 async fn batch_delete(
     State(state): State<ApiState>,

@@ -33,21 +33,23 @@ const MAX_HOSTS: usize = 200;
 #[derive(Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(super) struct InstallParam {
+    #[schema(max_items = 200)]
     pub(super) host_ids: Vec<i64>,
     /// 1025 to 65535.
-    #[schema(value_type = Option<u16>, example = 2883)]
+    #[schema(value_type = Option<u16>, minimum = 1025, maximum = 65535, example = 2883)]
     sql_port: Option<Port>,
     /// 1025 to 65535. OCP calls it `exportPort` where a cluster is created; both names are understood.
     #[serde(alias = "exportPort")]
-    #[schema(value_type = Option<u16>, example = 2884)]
+    #[schema(value_type = Option<u16>, minimum = 1025, maximum = 65535, example = 2884)]
     exporter_port: Option<Port>,
     /// 1025 to 65535. From version 4.3 on, 2885 if absent; older versions have no such port.
-    #[schema(value_type = Option<u16>, example = 2885)]
+    #[schema(value_type = Option<u16>, minimum = 1025, maximum = 65535, example = 2885)]
     rpc_port: Option<Port>,
     /// File name of the package, or OCP's short name.
     #[schema(example = "obproxy-1.9.1.1-1919579.el7.x86_64.rpm")]
     version: Option<String>,
     /// Of batchAdd only: OCP's name for the header `Idempotency-Key`, 8 to 64 characters.
+    #[schema(min_length = 8, max_length = 64)]
     pub(super) client_token: Option<String>,
 }
 

@@ -36,7 +36,7 @@ impl Coordinator {
             let own = Arc::clone(&own);
             async move {
                 if let Err(error) = knock(&own, address).await {
-                    tracing::warn!(%address, %error, "the HTTPS server does not let in its own program");
+                    tracing::warn!(%address, %error, "the HTTPS server refuses connections of its own program");
                     std::future::pending::<()>().await;
                 }
             }

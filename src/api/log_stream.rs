@@ -23,6 +23,7 @@ use axum::{
 };
 use serde::Serialize;
 use sqlx::AnyConnection;
+use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 pub(super) fn router() -> OpenApiRouter<ApiState> {
@@ -41,7 +42,7 @@ const CHUNK_BYTES: usize = 64 << 10;
         ("Last-Event-ID" = Option<i64>, Header, description = "The id of the last event that was seen."),
     ),
     responses(
-        (status = 200, description = "A stream of server-sent events.", body = String, content_type = "text/event-stream"),
+        (status = 200, description = "A stream of server-sent events.", body = LogStream, content_type = "text/event-stream"),
         (status = 204, description = "The subtask is at rest, and the client has seen all."),
         (status = 400, description = "The header is no id of an event.", body = ErrorEnvelope),
         (status = 404, description = "There is no such thing.", body = ErrorEnvelope),
@@ -73,13 +74,23 @@ struct LogSource {
     removed: Option<String>,
 }
 
-#[derive(Serialize)]
+/// The data of an event, as JSON: of each event `log`, and of the last one, `end`.
+#[derive(ToSchema)]
+#[serde(untagged)]
+#[expect(dead_code, reason = "only describes the stream")]
+enum LogStream {
+    Log(LogText),
+    End(End),
+}
+
+#[derive(Serialize, ToSchema)]
 struct LogText {
     text: String,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 struct End {
+    #[schema(value_type = String)]
     status: SubtaskStatus,
 }
 

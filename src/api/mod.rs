@@ -16,6 +16,7 @@ mod host_agent;
 mod host_agent_commands;
 mod host_agent_upgrade;
 mod host_creation;
+mod host_epoch;
 mod host_trust;
 mod hosts;
 mod install;
@@ -27,6 +28,8 @@ mod obproxy_view;
 mod once;
 mod own_certificates;
 mod packages;
+mod places;
+mod profile;
 mod query;
 mod refusals;
 mod requester;
@@ -43,7 +46,7 @@ mod tasks;
 mod upload;
 
 pub use config_service::config_service_router;
-pub use state::{ApiSettings, ApiState, BoxFuture, TaskEngine};
+pub use state::{ApiSettings, ApiState, BoxFuture, Silence, TaskEngine};
 pub use upload::clean_uploads;
 
 use axum::{
@@ -91,7 +94,9 @@ pub fn openapi() -> OpenApi {
 
 /// What needs no user.
 fn public_router() -> OpenApiRouter<ApiState> {
-    system::public_router().merge(enroll::router())
+    let mut router = system::public_router().merge(enroll::router());
+    refusals::describe(router.get_openapi_mut(), refusals::Access::Anybody);
+    router
 }
 
 fn guarded_router() -> OpenApiRouter<ApiState> {
@@ -103,7 +108,10 @@ fn guarded_router() -> OpenApiRouter<ApiState> {
         .merge(host_trust::router())
         .merge(host_agent_commands::router())
         .merge(host_agent_upgrade::router())
+        .merge(host_epoch::router())
         .merge(packages::router())
+        .merge(places::router())
+        .merge(profile::router())
         .merge(obproxy::router())
         .merge(tasks::router())
         .merge(task_commands::router())
@@ -113,7 +121,7 @@ fn guarded_router() -> OpenApiRouter<ApiState> {
         .merge(audit::router())
         .merge(targets::router())
         .merge(system::router());
-    refusals::describe(router.get_openapi_mut());
+    refusals::describe(router.get_openapi_mut(), refusals::Access::Users);
     router
 }
 

@@ -3,7 +3,7 @@
 use super::{
     envelope::{Contents, Envelope, ErrorEnvelope, Page, Reply},
     error::{ApiError, code},
-    extract::{Params, PathOf},
+    extract::{Params, Password, PathOf},
     install::{self, InstallParam},
     obproxy_view::{self, ObproxyClusterView},
     once::Keyed,
@@ -26,7 +26,7 @@ use crate::{
     },
 };
 use axum::extract::State;
-use secrecy::{ExposeSecret as _, SecretString};
+use secrecy::ExposeSecret as _;
 use serde::Deserialize;
 use std::collections::HashSet;
 use utoipa::ToSchema;
@@ -72,13 +72,14 @@ async fn get(State(state): State<ApiState>, PathOf(id): PathOf<i64>) -> Result<R
 #[derive(Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct CreateCluster {
-    #[schema(value_type = String)]
+    #[schema(value_type = String, max_length = 64, pattern = "^[A-Za-z][A-Za-z0-9_.-]*$")]
     name: ClusterName,
     /// Under which clients reach the cluster.
+    #[schema(max_length = 255)]
     address: Option<String>,
     port: Option<u16>,
     /// CONFIG_URL (the default) or RS_LIST.
-    #[schema(value_type = Option<String>)]
+    #[schema(value_type = Option<WorkMode>)]
     work_mode: Option<ClusterMode>,
     obproxy_install_param: Option<InstallParam>,
     ob_links: Vec<ObLinkParam>,
@@ -87,20 +88,30 @@ struct CreateCluster {
     #[serde(default)]
     parameters: Vec<ParameterParam>,
     /// Of root@proxysys. Generated if absent.
-    #[schema(value_type = Option<String>, format = Password)]
+    #[schema(value_type = Option<String>, format = Password, min_length = 8, max_length = 32)]
     password: Option<Password>,
     /// Of the user with which the proxies ask the OceanBase clusters. Generated if absent.
-    #[schema(value_type = Option<String>, format = Password)]
+    #[schema(value_type = Option<String>, format = Password, min_length = 8, max_length = 32)]
     proxyro_password: Option<Password>,
     /// OCP's name for the header `Idempotency-Key`: 8 to 64 characters.
     #[serde(rename = "clientToken")]
+    #[schema(min_length = 8, max_length = 64)]
     _client_token: Option<String>,
+}
+
+/// How proxies find their OceanBase clusters.
+#[derive(ToSchema)]
+#[schema(rename_all = "SCREAMING_SNAKE_CASE")]
+#[expect(dead_code, reason = "only describes the values of ClusterMode")]
+enum WorkMode {
+    ConfigUrl,
+    RsList,
 }
 
 #[derive(Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct ObLinkParam {
-    #[schema(value_type = String)]
+    #[schema(value_type = String, max_length = 64, pattern = "^[A-Za-z][A-Za-z0-9_.-]*$")]
     cluster_name: ClusterName,
     ob_cluster_id: i64,
     username: String,
@@ -112,21 +123,10 @@ struct ObLinkParam {
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct ParameterParam {
-    #[schema(value_type = String)]
+    #[schema(value_type = String, max_length = 64, pattern = "^[a-z][a-z0-9_]*$")]
     name: ParameterName,
-    #[schema(value_type = String)]
+    #[schema(value_type = String, max_length = 4096)]
     value: ParameterValue,
-}
-
-/// Stands in no log and no error.
-#[derive(Deserialize)]
-#[serde(from = "String")]
-struct Password(SecretString);
-
-impl From<String> for Password {
-    fn from(text: String) -> Self {
-        Self(text.into())
-    }
 }
 
 impl Password {

@@ -4,7 +4,7 @@ use super::{envelope::ocp_time, install::config_url};
 use crate::coordinator::store::{
     StoreError,
     clusters::{self, Cluster, ClusterMode, Obproxy, ObproxyStatus},
-    hosts, users,
+    hosts, places, users,
 };
 use crate::steps::values::{Parameter, Port};
 use serde::Serialize;
@@ -39,7 +39,7 @@ pub(super) struct ObproxyClusterView {
     startup_parameters: Vec<ParameterView>,
     parameters: Vec<ParameterView>,
     versions: Vec<VersionView>,
-    /// Proxies by data centre. Hosts have none here, so it is empty.
+    /// Proxies by data centre, as far as their hosts have one.
     topo: Vec<TopoView>,
     obproxies: Vec<ObproxyView>,
 }
@@ -83,6 +83,9 @@ struct ObproxyView {
     id: i64,
     cluster_id: i64,
     host_id: i64,
+    /// The data centre of its host, if that has one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    idc_name: Option<String>,
     ip: String,
     sql_port: u16,
     exporter_port: u16,
@@ -108,6 +111,8 @@ pub(super) async fn views(
     let ids: Vec<i64> = list.iter().map(|cluster| cluster.id).collect();
     let proxies = clusters::proxies_of(connection, &ids).await?;
     let addresses = hosts::addresses(connection, proxies.iter().map(|proxy| proxy.host_id)).await?;
+    let hosts: Vec<i64> = proxies.iter().map(|proxy| proxy.host_id).collect();
+    let idcs = places::idc_names(connection, hosts).await?;
     let creators = users::ids(connection, list.iter().map(|cluster| cluster.creator.as_str())).await?;
     let mut by_cluster: HashMap<i64, Vec<Obproxy>> = HashMap::new();
     for proxy in proxies {
@@ -116,7 +121,7 @@ pub(super) async fn views(
     let view = |cluster: Cluster| {
         let proxies = by_cluster.remove(&cluster.id).unwrap_or_default();
         let creator = creators.get(&cluster.creator).copied();
-        view(cluster, creator, proxies, &addresses, config_url_base)
+        view(cluster, creator, proxies, (&addresses, &idcs), config_url_base)
     };
     Ok(list.into_iter().map(view).collect())
 }
@@ -125,10 +130,14 @@ fn view(
     cluster: Cluster,
     creator_id: Option<i64>,
     proxies: Vec<Obproxy>,
-    addresses: &HashMap<i64, IpAddr>,
+    (addresses, idcs): (&HashMap<i64, IpAddr>, &HashMap<i64, String>),
     config_url_base: &str,
 ) -> ObproxyClusterView {
     let mut versions: BTreeMap<String, usize> = BTreeMap::new();
+    let mut topo: BTreeMap<&str, usize> = BTreeMap::new();
+    for idc in proxies.iter().filter_map(|proxy| idcs.get(&proxy.host_id)) {
+        *topo.entry(idc).or_default() += 1;
+    }
     for proxy in &proxies {
         *versions.entry(proxy.version.version_build()).or_default() += 1;
     }
@@ -156,16 +165,17 @@ fn view(
         startup_parameters: cluster.startup_parameters.into_iter().map(Into::into).collect(),
         parameters: cluster.parameters.into_iter().map(Into::into).collect(),
         versions: versions.into_iter().map(|(version, count)| VersionView { version, count }).collect(),
-        topo: Vec::new(),
-        obproxies: proxies.into_iter().map(|proxy| proxy_view(proxy, addresses)).collect(),
+        topo: topo.into_iter().map(|(name, count)| TopoView { idc_name: name.to_owned(), count }).collect(),
+        obproxies: proxies.into_iter().map(|proxy| proxy_view(proxy, addresses, idcs)).collect(),
     }
 }
 
-fn proxy_view(proxy: Obproxy, addresses: &HashMap<i64, IpAddr>) -> ObproxyView {
+fn proxy_view(proxy: Obproxy, addresses: &HashMap<i64, IpAddr>, idcs: &HashMap<i64, String>) -> ObproxyView {
     ObproxyView {
         id: proxy.id,
         cluster_id: proxy.cluster_id,
         host_id: proxy.host_id,
+        idc_name: idcs.get(&proxy.host_id).cloned(),
         ip: addresses.get(&proxy.host_id).map(ToString::to_string).unwrap_or_default(),
         sql_port: proxy.sql_port.get(),
         exporter_port: proxy.exporter_port.get(),

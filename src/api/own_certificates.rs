@@ -3,12 +3,11 @@
 //! Both certificates come from its own authority. They are made at the start and again at half of their life, so that
 //! none expires in a process that runs for years.
 
-use crate::tls::{CallerTls, CertificateAuthority, Identity, Issued, RENEW_AFTER, Role, TlsError};
+use crate::tls::{CallerTls, CertificateAuthority, Endpoint, Identity, Issued, RENEW_AFTER, Role, TlsError};
 use axum_server::tls_rustls::RustlsConfig;
 use rustls::pki_types::ServerName;
 use std::{
     io,
-    net::IpAddr,
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -20,7 +19,7 @@ const NAME: &str = "oblet-coordinator";
 pub(super) struct OwnCertificates {
     authority: Arc<CertificateAuthority>,
     directory: PathBuf,
-    addresses: Vec<IpAddr>,
+    endpoints: Vec<Endpoint>,
     calls: CallerTls,
     rest: RustlsConfig,
 }
@@ -30,15 +29,15 @@ impl OwnCertificates {
     pub(super) fn issue(
         authority: Arc<CertificateAuthority>,
         directory: &Path,
-        addresses: &[IpAddr],
+        endpoints: &[Endpoint],
     ) -> Result<Self, TlsError> {
-        let (calls, rest) = fresh(&authority, directory, addresses)?;
+        let (calls, rest) = fresh(&authority, directory, endpoints)?;
         Ok(Self {
             calls: CallerTls::new(&calls)?,
             rest: RustlsConfig::from_config(Arc::new(rest.public_server(&authority)?)),
             authority,
             directory: directory.to_owned(),
-            addresses: addresses.to_owned(),
+            endpoints: endpoints.to_owned(),
         })
     }
 
@@ -57,7 +56,7 @@ impl OwnCertificates {
 
     /// Shows fresh certificates on connections to come; on an error the old ones stay.
     pub(super) fn renew(&self) -> Result<(), TlsError> {
-        let (calls, rest) = fresh(&self.authority, &self.directory, &self.addresses)?;
+        let (calls, rest) = fresh(&self.authority, &self.directory, &self.endpoints)?;
         let rest = rest.public_server(&self.authority)?;
         self.calls.replace(&calls)?;
         self.rest.reload_from_config(Arc::new(rest));
@@ -88,10 +87,10 @@ impl OwnCertificates {
 fn fresh(
     authority: &CertificateAuthority,
     directory: &Path,
-    addresses: &[IpAddr],
+    endpoints: &[Endpoint],
 ) -> Result<(Identity, Issued), TlsError> {
     let calls = authority.issue(Role::Coordinator, NAME, &[])?;
-    let rest = authority.issue(Role::Rest, NAME, addresses)?;
+    let rest = authority.issue_at(Role::Rest, NAME, endpoints)?;
     calls.write(directory, "coordinator")?;
     Ok((calls.identity(authority), rest))
 }

@@ -159,7 +159,7 @@ async fn upload_package(
     let limit = state.settings.max_package_bytes;
     upload::check_space(&state.settings.packages_dir, length.map(|length: u64| length.min(limit)))?;
     let mut form = Multipart::from_request(request, &state).await.map_err(|rejection| {
-        let text = format_args!("the body has to be multipart/form-data: {}", rejection.body_text());
+        let text = format_args!("the body must be multipart/form-data: {}", rejection.body_text());
         ApiError::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, code::INVALID_REQUEST, text)
     })?;
     let mut field = loop {

@@ -1,8 +1,8 @@
 //! Puts the coordinator together and serves it.
 
 use super::{
-    ApiSettings, ApiState, TaskEngine, clean_uploads, config_service_router, guard, own_certificates::OwnCertificates,
-    router,
+    ApiSettings, ApiState, Silence, TaskEngine, clean_uploads, config_service_router, guard,
+    own_certificates::OwnCertificates, router,
 };
 use crate::{
     agent::step::BoxFuture,
@@ -15,13 +15,13 @@ use crate::{
         host_watch,
         renewal::{CertificateMetrics, Renewal},
         secrets::{SecretError, Vault},
-        store::{Store, StoreError, tasks::TaskId, users},
+        store::{self, Store, StoreError, tasks::TaskId, users},
         trust::SqlGate,
     },
     graph::{Command, NodeIndex},
     rpc::v1,
     telemetry::stderr_is_journal,
-    tls::{CertificateAuthority, TlsError},
+    tls::{CertificateAuthority, Endpoint, TlsError},
 };
 use secrecy::SecretString;
 use std::{
@@ -94,8 +94,12 @@ pub async fn start(config: &Config) -> Result<Coordinator, StartError> {
     let tls_dir = private_directory(&config.state_dir, "tls")?;
     let authority = Arc::new(authority(&config.state_dir)?);
     let own = Arc::new(OwnCertificates::issue(Arc::clone(&authority), &tls_dir, &config.advertise_addresses)?);
-    let vault = Arc::new(Vault::load_or_create(&config.state_dir.join("secrets.key"))?);
-    let store = Store::open(&config.state_dir.join("coordinator.db")).await?;
+    let (store_file, key_file) = (config.state_dir.join(store::FILE_NAME), config.state_dir.join("secrets.key"));
+    if !store_file.exists() {
+        Vault::discard_unfinished(&key_file)?;
+    }
+    let vault = Arc::new(Vault::load_or_create(&key_file)?);
+    let store = Store::open(&store_file).await?;
     create_first_user(&store, &vault, password_file(config).as_deref()).await?;
     clean_uploads(&packages_dir).map_err(|source| StartError::File { path: packages_dir.clone(), source })?;
 
@@ -125,7 +129,7 @@ pub async fn start(config: &Config) -> Result<Coordinator, StartError> {
     let rest_listener = listen(config.listen)?;
     let listen_error = |source| StartError::Listen { address: config.listen, source };
     let rest_address = rest_listener.local_addr().map_err(listen_error)?;
-    let advertised = config.advertise_addresses.first().copied().unwrap_or(rest_address.ip());
+    let advertised = config.advertise_addresses.first().cloned().unwrap_or(Endpoint::Ip(rest_address.ip()));
     let state = ApiState::new(ApiSettings {
         store: store.clone(),
         vault,
@@ -133,13 +137,14 @@ pub async fn start(config: &Config) -> Result<Coordinator, StartError> {
         max_package_bytes: ApiSettings::DEFAULT_MAX_PACKAGE_BYTES,
         address: advertised.to_string(),
         config_url_base: config.config_url_base.clone(),
-        rest_url: format!("https://{}", SocketAddr::new(advertised, rest_address.port())),
+        rest_url: format!("https://{}", advertised.with_port(rest_address.port())),
         enrolment,
         engine: Arc::new(Ready { engine: engine.clone(), fatal: fatal.clone() }),
         registry,
         shutdown: shutdown.clone(),
     })?;
     let config_listener = listen(config.config_service_listen)?;
+    let plain_listener = config.http_listen.map(listen).transpose()?;
     let handle = axum_server::Handle::new();
     let https = guard::https(rest_listener, own.rest(), guard::REST).map_err(listen_error)?.handle(handle.clone());
     let http = guard::http(config_listener, guard::CONFIG_SERVICE).map_err(listen_error)?.handle(handle.clone());
@@ -151,6 +156,13 @@ pub async fn start(config: &Config) -> Result<Coordinator, StartError> {
     });
     let rest_service = router(state.clone()).into_make_service_with_connect_info::<SocketAddr>();
     servers.spawn(async move { ("the HTTPS server", https.serve(rest_service).await) });
+    if let Some(listener) = plain_listener {
+        let address = listener.local_addr().map_err(listen_error)?;
+        tracing::warn!(%address, "the API is served without TLS: passwords cross the network in clear text");
+        let plain = guard::http(listener, guard::REST).map_err(listen_error)?.handle(handle.clone());
+        let service = router(state.clone()).into_make_service_with_connect_info::<SocketAddr>();
+        servers.spawn(async move { ("the HTTP server", plain.serve(service).await) });
+    }
     let config_service = config_service_router(state).into_make_service();
     servers.spawn(async move { ("the config service", http.serve(config_service).await) });
     let own_renewal = shutdown.clone().run_until_cancelled_owned(Arc::clone(&own).keep());
@@ -182,7 +194,7 @@ impl Coordinator {
         match self.servers.join_next().await {
             Some(Ok((name, Ok(())))) => format!("{name} ended"),
             Some(Ok((name, Err(error)))) => format!("{name} ended: {error}"),
-            Some(Err(error)) => format!("a server broke off: {error}"),
+            Some(Err(error)) => format!("a server was aborted: {error}"),
             None => "no server runs".into(),
         }
     }
@@ -278,10 +290,15 @@ impl TaskEngine for Ready {
         &self,
         address: IpAddr,
         agent_port: u16,
-    ) -> BoxFuture<'_, Result<v1::DescribeHostResponse, String>> {
+    ) -> BoxFuture<'_, Result<v1::DescribeHostResponse, Silence>> {
         let agent = self.engine.agents().agent(AgentAddress::new(address, agent_port));
         let describe = async move { agent?.describe_host().await };
-        Box::pin(async move { describe.await.map_err(|error: CallError| error.to_string()) })
+        Box::pin(async move {
+            describe.await.map_err(|error: CallError| Silence {
+                problem: error.to_string(),
+                is_stopped: matches!(error, CallError::Unknown { refused: true, .. }),
+            })
+        })
     }
 
     fn cut_off(&self, host: IpAddr) {

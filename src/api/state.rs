@@ -34,18 +34,27 @@ pub trait TaskEngine: Send + Sync {
     /// What the running subtasks of a task wait for.
     fn waits(&self, id: TaskId) -> HashMap<NodeIndex, Wait>;
 
-    /// Asks the agent at an address what its host is. The error says why it did not answer.
+    /// Asks the agent at an address what its host is.
     fn describe_host<'a>(
         &'a self,
         address: IpAddr,
         agent_port: u16,
-    ) -> BoxFuture<'a, Result<DescribeHostResponse, String>>;
+    ) -> BoxFuture<'a, Result<DescribeHostResponse, Silence>>;
 
     /// Ends every connection to the agent of a host that is not trusted any more.
     fn cut_off(&self, host: IpAddr);
 
     /// Unfinished tasks have been taken up again.
     fn is_ready(&self) -> bool;
+}
+
+/// Why an agent does not answer.
+#[derive(Debug, thiserror::Error)]
+#[error("{problem}")]
+pub struct Silence {
+    pub problem: String,
+    /// Its host answers that nothing listens on the agent's port.
+    pub is_stopped: bool,
 }
 
 /// What the API is built from.

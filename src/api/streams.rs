@@ -70,7 +70,7 @@ pub(super) fn last_event_id(headers: &HeaderMap) -> Result<Option<u64>, ApiError
 pub(super) async fn serve(state: &ApiState, mut source: impl Source, back: bool) -> Result<Response, ApiError> {
     let permit = Arc::clone(&state.streams).try_acquire_owned().map_err(|_full| {
         ApiError::try_later(format_args!("{MAX_STREAMS} streams are open, and no more can be"))
-            .advise("end a stream that nobody reads, or ask for the task instead")
+            .advise("close a stream that is not needed, or poll the task instead")
     })?;
     // Taken before the first look, so that no commit after it is missed.
     let commits = state.engine().commits();
@@ -129,7 +129,7 @@ impl<S: Source> Follower<S> {
                 Ok(found) => self.take(found),
                 // The client comes back with the id of the last event, and by then the store may answer.
                 Err(error) => {
-                    tracing::warn!(error = chain(&error), "a stream broke off");
+                    tracing::warn!(error = chain(&error), "a stream was aborted");
                     return None;
                 }
             }

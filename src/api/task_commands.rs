@@ -267,11 +267,9 @@ fn next_move(refusal: &Refusal) -> &'static str {
             "roll the task back again, or skip the subtask that failed"
         }
         Refusal::RetryState { status: TaskStatus::Running, .. }
-        | Refusal::RollbackState { status: TaskStatus::Running, .. } => "wait until the task has come to rest",
+        | Refusal::RollbackState { status: TaskStatus::Running, .. } => "wait until the task has ended",
         Refusal::CancelState { .. } => "nothing runs that could be canceled",
-        Refusal::RetryState { .. } | Refusal::RollbackState { .. } => {
-            "the task is over; what is left to do takes another"
-        }
+        Refusal::RetryState { .. } | Refusal::RollbackState { .. } => "the task is finished; start a new one",
         Refusal::RollbackProhibited => "retry the task, or skip the subtask that failed",
         Refusal::NoSuchSubtask | Refusal::SubtaskState { .. } => {
             "look at the task: its state may have changed since you read it"

@@ -50,16 +50,14 @@ async fn release(
     let mut transaction = state.store().begin().await?;
     let task = tasks::get(&mut transaction, TaskId(id)).await?.ok_or_else(|| absent(id))?;
     if task.status == TaskStatus::Running && task.problem.is_none() {
-        let text = format_args!(
-            "task {id} is {} {}; only what does not run gives its objects free",
-            task.operation, task.status
-        );
-        return Err(ApiError::conflict("TSK10007", text).advise("cancel the task, and wait until it has come to rest"));
+        let text =
+            format_args!("task {id} is {} {}; a running task keeps its reservations", task.operation, task.status);
+        return Err(ApiError::conflict("TSK10007", text).advise("cancel the task, and wait until it has ended"));
     }
     let locks = locks::release(&mut transaction, TaskId(id)).await?;
     if locks.is_empty() {
         let text = format_args!("task {id} is {} {} and has reserved nothing", task.operation, task.status);
-        return Err(ApiError::conflict("TSK10007", text).advise("nothing is to be done: it is in nobody's way"));
+        return Err(ApiError::conflict("TSK10007", text).advise("nothing to do: the task blocks no other"));
     }
     let objects: Vec<String> = locks.iter().map(ToString::to_string).collect();
     requester.audit(&mut transaction, "task.releaseLocks", &format!("task {id}"), &objects.join(", ")).await?;

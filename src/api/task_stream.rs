@@ -23,6 +23,7 @@ use axum::{
 };
 use serde::Serialize;
 use std::collections::HashMap;
+use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 pub(super) fn router() -> OpenApiRouter<ApiState> {
@@ -38,7 +39,7 @@ const PAGE: i64 = 256;
     get, path = "/api/v2/tasks/instances/{id}/events", tag = "tasks", operation_id = "followTask",
     params(("id" = i64, Path), ("Last-Event-ID" = Option<i64>, Header, description = "The id of the last event that was seen.")),
     responses(
-        (status = 200, description = "A stream of server-sent events.", body = String, content_type = "text/event-stream"),
+        (status = 200, description = "A stream of server-sent events.", body = TaskStream<'static>, content_type = "text/event-stream"),
         (status = 204, description = "The task is at rest, and the client has seen all."),
         (status = 400, description = "The header is no id of an event.", body = ErrorEnvelope),
         (status = 404, description = "There is no such thing.", body = ErrorEnvelope),
@@ -67,7 +68,16 @@ struct TaskSource {
     seen: i64,
 }
 
-#[derive(Serialize)]
+/// The data of an event, as JSON: of each event `task`, and of the last one, `rest`.
+#[derive(ToSchema)]
+#[serde(untagged)]
+#[expect(dead_code, reason = "only describes the stream")]
+enum TaskStream<'a> {
+    Task(TaskEvent<'a>),
+    Rest(Rest),
+}
+
+#[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 struct TaskEvent<'a> {
     task_id: i64,
@@ -81,13 +91,15 @@ struct TaskEvent<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     by: Option<&'a str>,
     /// Of the task, when the event was told.
+    #[schema(value_type = String)]
     status: TaskStatus,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 struct Rest {
     task_id: i64,
+    #[schema(value_type = String)]
     status: TaskStatus,
 }
 

@@ -79,7 +79,7 @@ pub(super) async fn receive(field: &mut Field<'_>, directory: &Path, limit: u64)
 }
 
 pub(super) fn broken(error: &MultipartError) -> ApiError {
-    let text = format_args!("the upload broke off or is not multipart: {}", error.body_text());
+    let text = format_args!("the upload was interrupted or is not multipart: {}", error.body_text());
     ApiError::new(error.status(), code::INVALID_REQUEST, text)
 }
 

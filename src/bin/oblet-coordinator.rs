@@ -7,12 +7,23 @@ use oblet::{
         serve::{self, Coordinator},
     },
     config::{EXIT_CONFIG, EXIT_USAGE},
-    coordinator::config::{Config, Flags, SettingFlags, Subcommand},
+    coordinator::{
+        config::{Config, Flags, SettingFlags, Subcommand, UserCommand},
+        offline,
+    },
     service_manager::ServiceManager,
     telemetry::{self, LogFilter},
     tls,
 };
-use std::{fs, io::Write as _, net::IpAddr, path::Path, pin::pin, process::ExitCode};
+use secrecy::SecretString;
+use std::{
+    fs,
+    io::{BufRead as _, IsTerminal as _, Read as _, Write as _},
+    net::IpAddr,
+    path::Path,
+    pin::pin,
+    process::ExitCode,
+};
 use tokio::signal::unix::{SignalKind, signal};
 
 fn main() -> ExitCode {
@@ -38,6 +49,7 @@ fn main() -> ExitCode {
     tls::install_crypto_provider();
     let result = match &flags.command {
         Some(Subcommand::Certificate { role, name, addresses, out }) => issue(&config, *role, name, addresses, out),
+        Some(Subcommand::User { command: UserCommand::SetPassword { name } }) => set_password(&config, name),
         None => run(config, &flags.settings, &filter, &service),
     };
     match result {
@@ -83,6 +95,19 @@ fn issue(config: &Config, role: tls::Role, name: &str, addresses: &[IpAddr], out
     fs::create_dir_all(out)?;
     authority.issue(role, name, addresses)?.write(out, stem)?;
     fs::write(out.join("ca.pem"), authority.certificate_pem())?;
+    Ok(())
+}
+
+#[tokio::main(flavor = "current_thread")]
+async fn set_password(config: &Config, name: &str) -> anyhow::Result<()> {
+    if std::io::stdin().is_terminal() {
+        write!(std::io::stderr(), "Password of {name}, which is shown while you type it: ")?;
+    }
+    let mut line = zeroize::Zeroizing::new(String::new());
+    std::io::stdin().lock().take(1024).read_line(&mut line)?;
+    let password = SecretString::from(line.trim_end_matches(['\r', '\n']));
+    offline::set_password(&config.state_dir, name, &password).await?;
+    writeln!(std::io::stderr(), "the password of {name} is set")?;
     Ok(())
 }
 

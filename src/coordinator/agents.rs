@@ -10,7 +10,7 @@ use crate::{
 use hyper_util::rt::TokioIo;
 use std::{
     collections::HashMap,
-    error::Error as _,
+    error::Error,
     fmt, io,
     net::{IpAddr, SocketAddr},
     path::Path,
@@ -55,7 +55,12 @@ impl fmt::Display for AgentAddress {
 pub enum CallError {
     /// The agent may or may not have got the call.
     #[error("agent {agent} did not answer: {message}")]
-    Unknown { agent: AgentAddress, message: String },
+    Unknown {
+        agent: AgentAddress,
+        message: String,
+        /// The host answers that nothing listens on the port.
+        refused: bool,
+    },
     /// Another operation holds what this one needs.
     #[error("agent {agent} is busy: {message}")]
     Busy { agent: AgentAddress, message: String },
@@ -89,7 +94,12 @@ impl CallError {
         match status.code() {
             // A client's own deadline comes back as CANCELLED in tonic.
             Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled | Code::Unknown => {
-                Self::Unknown { agent, message }
+                let refused = causes(status).any(|cause| {
+                    cause
+                        .downcast_ref()
+                        .is_some_and(|error: &io::Error| error.kind() == io::ErrorKind::ConnectionRefused)
+                });
+                Self::Unknown { agent, message, refused }
             }
             Code::Aborted => Self::Busy { agent, message },
             // The step as a whole: its kind is none that the agent knows.
@@ -104,9 +114,12 @@ impl CallError {
     }
 }
 
+fn causes(status: &Status) -> impl Iterator<Item = &(dyn Error + 'static)> {
+    std::iter::successors(status.source(), |cause| (*cause).source())
+}
+
 fn distrust(status: &Status) -> Option<Distrust> {
-    let causes = std::iter::successors(status.source(), |cause| (*cause).source());
-    causes.filter_map(|cause| cause.downcast_ref::<DialError>()).find_map(|error| match error {
+    causes(status).filter_map(|cause| cause.downcast_ref::<DialError>()).find_map(|error| match error {
         DialError::Distrust(distrust) => Some(distrust.clone()),
         DialError::Io(_) | DialError::Certificate(_) | DialError::Undecided(_) => None,
     })
@@ -259,7 +272,9 @@ impl Agent {
         let answer = tokio::time::timeout(CALL_TIMEOUT, async { self.client().watch(message).await }).await;
         match answer {
             Ok(answer) => answer.map(tonic::Response::into_inner).map_err(self.error()),
-            Err(_) => Err(CallError::Unknown { agent: self.address, message: "no stream within 30 s".into() }),
+            Err(_) => {
+                Err(CallError::Unknown { agent: self.address, message: "no stream within 30 s".into(), refused: false })
+            }
         }
     }
 
@@ -282,7 +297,7 @@ impl Agent {
     #[cfg(test)]
     fn lost(&self) -> impl Fn(simulation::Lost) -> CallError + use<> {
         let agent = self.address;
-        move |simulation::Lost| CallError::Unknown { agent, message: "the call got lost".into() }
+        move |simulation::Lost| CallError::Unknown { agent, message: "the call got lost".into(), refused: false }
     }
 
     /// Asks for a signing request for a key that the agent has made for itself.

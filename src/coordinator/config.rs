@@ -3,7 +3,7 @@
 use crate::{
     config::{ConfigError, Given, Layers},
     telemetry::LogFormat,
-    tls::{CERTIFICATE_LIFE, Role},
+    tls::{CERTIFICATE_LIFE, Endpoint, Role},
 };
 use serde::Serialize;
 use std::{
@@ -40,15 +40,19 @@ pub struct SettingFlags {
     /// Store, packages, certificates and keys [default: /var/lib/oblet-coordinator].
     #[arg(long, env = "OBLET_COORDINATOR_STATE_DIR", global = true)]
     pub state_dir: Option<PathBuf>,
-    /// IP addresses under which this coordinator is reached; the first is shown as a task's executor [default: the
-    /// address of listen, or 127.0.0.1].
+    /// IP addresses and names of this coordinator, for its certificate; the first is in the URLs that it gives, and is
+    /// shown as a task's executor [default: the address of listen, or 127.0.0.1].
     #[arg(long, env = "OBLET_COORDINATOR_ADVERTISE_ADDRESSES", value_delimiter = ',')]
-    pub advertise_addresses: Option<Vec<IpAddr>>,
-    /// Where the password of the first user is written, readable by this user only [default: it is printed
-    /// once, or written to initial-password in the state directory if the journal reads stderr].
+    pub advertise_addresses: Option<Vec<Endpoint>>,
+    /// File for the password of the first user, readable by this user only [default: it is printed once, or written
+    /// to initial-password in the state directory if the journal reads stderr].
     #[arg(long, env = "OBLET_COORDINATOR_INITIAL_PASSWORD_FILE")]
     pub initial_password_file: Option<PathBuf>,
-    /// Address of the config service for proxies, which speak plain HTTP only [default: 0.0.0.0:8080].
+    /// Address of the same service without TLS, such as 127.0.0.1:8081: passwords cross the network in clear text. A port
+    /// alone is one of 127.0.0.1 [default: there is none].
+    #[arg(long, env = "OBLET_COORDINATOR_HTTP_LISTEN")]
+    pub http_listen: Option<String>,
+    /// Address of the config service for proxies, which support plain HTTP only [default: 0.0.0.0:8080].
     #[arg(long, env = "OBLET_COORDINATOR_CONFIG_SERVICE_LISTEN")]
     pub config_service_listen: Option<String>,
     /// Base of the config service's URL that proxies get [default: http://<first advertised address>:<its port>].
@@ -60,26 +64,32 @@ pub struct SettingFlags {
     /// Where log lines go: auto, text or json on stderr, or journal [default: auto, the journal if it reads stderr].
     #[arg(long, env = "OBLET_COORDINATOR_LOG_FORMAT", global = true)]
     pub log_format: Option<String>,
-    /// Days that logs of subtasks are kept after their task came to rest [default: 90].
+    /// Days that logs of subtasks are kept after their task has ended [default: 90].
     #[arg(long, env = "OBLET_COORDINATOR_LOG_RETENTION_DAYS")]
     pub log_retention_days: Option<u32>,
-    /// Bytes that all logs of subtasks may have; above it those of the oldest tasks go first [default: 4 GiB].
+    /// Maximum size in bytes of all logs of subtasks; those of the oldest tasks are removed first [default: 4 GiB].
     #[arg(long, env = "OBLET_COORDINATOR_LOG_LIMIT_BYTES")]
     pub log_limit_bytes: Option<u64>,
-    /// Days that tasks are kept after they came to rest, with their events, and entries of the audit log; the newest 1,000
-    /// tasks stay [default: 90].
+    /// Days that tasks are kept after they have ended, with their events, entries of the audit log, and expired enrolment
+    /// tokens and certificates; the newest 1,000 tasks stay [default: 90].
     #[arg(long, env = "OBLET_COORDINATOR_TASK_RETENTION_DAYS")]
     pub task_retention_days: Option<u32>,
-    /// Seconds that certificates of agents are good for; they are renewed by two thirds of that [default: 31536000].
+    /// Validity in seconds of agents' certificates; they are renewed between half and two thirds of it [default:
+    /// 31536000].
     #[arg(long, env = "OBLET_COORDINATOR_AGENT_CERTIFICATE_SECONDS")]
     pub agent_certificate_seconds: Option<u64>,
-    /// Seconds that requests may take to end when the coordinator stops [default: 10].
+    /// Seconds that requests get to finish when the coordinator stops [default: 10].
     #[arg(long, env = "OBLET_COORDINATOR_GRACE_SECONDS")]
     pub grace_seconds: Option<u32>,
 }
 
 #[derive(Debug, clap::Subcommand)]
 pub enum Subcommand {
+    /// Change users without the password of one.
+    User {
+        #[command(subcommand)]
+        command: UserCommand,
+    },
     /// Issue a certificate of this coordinator's authority: for an agent, or for another caller of agents.
     Certificate {
         #[arg(long, value_enum)]
@@ -96,15 +106,26 @@ pub enum Subcommand {
     },
 }
 
+#[derive(Debug, clap::Subcommand)]
+pub enum UserCommand {
+    /// Set the password of a user, which is read from standard input. The coordinator may run.
+    SetPassword {
+        /// Such as admin.
+        name: String,
+    },
+}
+
 /// A configuration that was found right.
 #[derive(Debug, Clone)]
 pub struct Config {
     pub listen: SocketAddr,
     pub state_dir: PathBuf,
     /// At least one.
-    pub advertise_addresses: Vec<IpAddr>,
+    pub advertise_addresses: Vec<Endpoint>,
     pub initial_password_file: Option<PathBuf>,
     pub config_service_listen: SocketAddr,
+    /// Where the REST API is served without TLS.
+    pub http_listen: Option<SocketAddr>,
     pub config_url_base: String,
     pub log_filter: String,
     pub log_format: LogFormat,
@@ -123,7 +144,7 @@ pub struct Retention {
     pub logs: Duration,
     /// All logs together.
     pub log_limit_bytes: u64,
-    /// Tasks, after they came to rest, and entries of the audit log.
+    /// Tasks, after they came to rest; entries of the audit log; enrolment tokens and certificates that have expired.
     pub tasks: Duration,
 }
 
@@ -147,8 +168,9 @@ impl Config {
         let mut layers = Layers::new(flags, flags.config.as_deref());
         let listen = layers.or("listen", LISTEN);
         let own = if listen.ip().is_unspecified() { Ipv4Addr::LOCALHOST.into() } else { listen.ip() };
-        let advertise_addresses: Vec<IpAddr> = layers.or("advertise_addresses", vec![own]);
-        let first = advertise_addresses.first().copied().unwrap_or(own);
+        let own = Endpoint::Ip(own);
+        let advertise_addresses = layers.or("advertise_addresses", vec![own.clone()]);
+        let first = advertise_addresses.first().unwrap_or(&own);
         if advertise_addresses.is_empty() {
             layers.mistake("advertise_addresses", "is empty");
         }
@@ -160,10 +182,22 @@ impl Config {
         if config_service_listen == listen {
             layers.mistake("config_service_listen", "is the address of listen");
         }
-        let default_base = format!("http://{}", SocketAddr::new(first, config_service_listen.port()));
+        let http_listen: Option<String> = layers.optional("http_listen");
+        let http_listen = http_listen.and_then(|text| {
+            let address = text.parse().or_else(|_| text.parse().map(|port| (Ipv4Addr::LOCALHOST, port).into()));
+            if address.is_err() {
+                layers.mistake("http_listen", format!("{text:?} is neither an address with a port nor a port"));
+            }
+            address.ok()
+        });
+        let is_taken = |address: &SocketAddr| address.port() != 0 && [listen, config_service_listen].contains(address);
+        if http_listen.as_ref().is_some_and(is_taken) {
+            layers.mistake("http_listen", "is the address of another service of the coordinator");
+        }
+        let default_base = format!("http://{}", first.with_port(config_service_listen.port()));
         let config_url_base: String = layers.or("config_url_base", default_base);
         if !config_url_base.starts_with("http://") || config_url_base.ends_with('/') {
-            layers.mistake("config_url_base", "has to begin with http:// and must not end with a slash");
+            layers.mistake("config_url_base", "must begin with http:// and must not end with a slash");
         }
         let log_filter = layers.or("log_filter", "info".to_owned());
         if let Err(error) = log_filter.parse::<tracing_subscriber::EnvFilter>() {
@@ -195,6 +229,7 @@ impl Config {
             advertise_addresses,
             initial_password_file,
             config_service_listen,
+            http_listen,
             config_url_base,
             log_filter,
             log_format,

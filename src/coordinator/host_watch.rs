@@ -178,7 +178,7 @@ mod tests {
         hosts::observe(&mut transaction, id, HostStatus::Available, &details).await.unwrap();
         let host = hosts::get(&mut transaction, id).await.unwrap().unwrap();
         transaction.commit().await.unwrap();
-        let unreachable = |agent| Err(CallError::Unknown { agent, message: "gone".into() });
+        let unreachable = |agent| Err(CallError::Unknown { agent, message: "gone".into(), refused: false });
         let agents = Arc::new(AgentPool::connecting(unreachable));
         (Watch { store, agents, silent: Mutex::default() }, host)
     }
@@ -244,6 +244,8 @@ mod tests {
             metrics_port: 2,
             status: HostStatus::Offline,
             details: HostDetails { agent_version: "1.0.0".into(), ..HostDetails::default() },
+            idc_id: None,
+            type_id: None,
             created_at: 0,
             updated_at: 0,
         };

@@ -6,6 +6,7 @@ pub mod connection;
 pub mod engine;
 pub mod enrolment;
 pub mod host_watch;
+pub mod offline;
 pub mod renewal;
 pub mod secrets;
 pub mod store;

@@ -47,11 +47,11 @@ pub struct CertificateMetrics {
 impl CertificateMetrics {
     /// Fails if the registry has them already.
     pub fn register(registry: &Registry) -> Result<Self, prometheus::Error> {
-        let help = "When the certificate of the host's agent runs out, in seconds since 1970.";
+        let help = "When the certificate of the host's agent expires, in seconds since 1970.";
         let metrics = Self {
             expiry: IntGaugeVec::new(Opts::new(EXPIRY, help), &["host"])?,
             renewals: IntCounterVec::new(
-                Opts::new("oblet_agent_certificate_renewals_total", "Tries to renew the certificate of an agent."),
+                Opts::new("oblet_agent_certificate_renewals_total", "Attempts to renew the certificate of an agent."),
                 &["result"],
             )?,
         };

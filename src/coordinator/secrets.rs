@@ -51,6 +51,19 @@ impl Vault {
         Ok(Self { key: LessSafeKey::new(key), fingerprint_key, random })
     }
 
+    /// Removes a key that was being made when the power failed: one that is too short has sealed nothing yet. Only for
+    /// a coordinator that has no store, or a key that was damaged later would be gone.
+    pub fn discard_unfinished(path: &Path) -> Result<(), SecretError> {
+        match fs::metadata(path) {
+            Ok(file) if file.len() < AES_256_GCM.key_len() as u64 => {
+                fs::remove_file(path).map_err(SecretError::KeyFile)
+            }
+            Ok(_) => Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(error) => Err(SecretError::KeyFile(error)),
+        }
+    }
+
     /// Tells texts apart that may hold secrets, which cannot be guessed from it without the key. Hexadecimal digits.
     pub fn fingerprint(&self, parts: &[&[u8]]) -> String {
         let mut context = hmac::Context::with_key(&self.fingerprint_key);
@@ -105,6 +118,19 @@ mod tests {
         assert!(!sealed.contains("s3cret"));
         use std::os::unix::fs::PermissionsExt as _;
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+    }
+
+    #[test]
+    fn a_key_that_was_not_written_to_its_end_is_made_anew() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("key");
+        Vault::discard_unfinished(&path).unwrap();
+        fs::write(&path, [7; 31]).unwrap();
+        assert!(matches!(Vault::load_or_create(&path), Err(SecretError::KeyLength)));
+        Vault::discard_unfinished(&path).unwrap();
+        let sealed = Vault::load_or_create(&path).unwrap().seal("cluster/1", "s3cret").unwrap();
+        Vault::discard_unfinished(&path).unwrap();
+        assert!(Vault::load_or_create(&path).unwrap().open("cluster/1", &sealed).is_ok(), "a whole key stays");
     }
 
     #[test]

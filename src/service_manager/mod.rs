@@ -140,7 +140,7 @@ impl ServiceManager {
         let Some(socket) = &self.socket else { return };
         let text: String = news.iter().map(|line| format!("{line}\n")).collect();
         if let Err(error) = socket.send(text.as_bytes()) {
-            tracing::warn!(%error, "the service manager cannot be told");
+            tracing::warn!(%error, "the service manager cannot be notified");
         }
     }
 }

@@ -228,7 +228,7 @@ fn parse_start_obproxy(step: v1::StartObproxy) -> Result<StartObproxy, FieldViol
         Wire::ConfigUrl(config) => {
             let printable = !config.url.chars().any(|c| c.is_control() || c == '\'' || c == ',' || c == ' ');
             if !(config.url.starts_with("http://") && config.url.contains('?') && printable) {
-                let problem = "has to begin with http:// and to hold a '?', without blanks, commas or quotes";
+                let problem = "must begin with http:// and contain a '?', without blanks, commas or quotes";
                 return Err(violation("step.start_obproxy.config_url.url", problem));
             }
             WorkMode::ConfigUrl { url: config.url }

@@ -34,7 +34,7 @@ pub enum LogError {
     Filter(#[from] tracing_subscriber::filter::ParseError),
     #[error("the journal cannot be written to")]
     Journal(#[source] io::Error),
-    #[error("somebody else writes the log of this process")]
+    #[error("the log of this process is already set up")]
     Taken(#[from] tracing_subscriber::util::TryInitError),
     #[error("the log filter cannot be replaced")]
     Gone(#[from] reload::Error),

@@ -1,8 +1,8 @@
-use super::{HTTP2, Identity, TlsError, certificate::first};
+use super::{Endpoint, HTTP2, Identity, TlsError, certificate::first};
 use crate::files;
 use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair,
-    KeyUsagePurpose, SanType,
+    KeyUsagePurpose,
 };
 use std::{
     fs, io,
@@ -112,9 +112,15 @@ impl CertificateAuthority {
 
     /// A certificate for `name`, valid at `addresses`.
     pub fn issue(&self, role: Role, name: &str, addresses: &[IpAddr]) -> Result<Issued, TlsError> {
-        let mut params = CertificateParams::new(vec![name.to_owned()]).map_err(TlsError::Issue)?;
+        let endpoints: Vec<Endpoint> = addresses.iter().copied().map(Into::into).collect();
+        self.issue_at(role, name, &endpoints)
+    }
+
+    /// A certificate for `name`, valid at `endpoints`.
+    pub fn issue_at(&self, role: Role, name: &str, endpoints: &[Endpoint]) -> Result<Issued, TlsError> {
+        let names = std::iter::once(name.to_owned()).chain(endpoints.iter().map(ToString::to_string));
+        let mut params = CertificateParams::new(names.collect::<Vec<_>>()).map_err(TlsError::Issue)?;
         params.distinguished_name.push(DnType::CommonName, name);
-        params.subject_alt_names.extend(addresses.iter().map(|address| SanType::IpAddress(*address)));
         params.extended_key_usages = vec![match role {
             Role::Agent | Role::Rest => ExtendedKeyUsagePurpose::ServerAuth,
             Role::Coordinator => ExtendedKeyUsagePurpose::ClientAuth,

@@ -5,6 +5,7 @@
 
 mod authority;
 mod certificate;
+mod endpoint;
 mod exchange;
 mod pin;
 mod reloadable;
@@ -12,6 +13,7 @@ mod signing;
 
 pub use authority::{CERTIFICATE_LIFE, CertificateAuthority, Issued, RENEW_AFTER, Role};
 pub use certificate::{CertificateFacts, Fingerprint, NoFingerprint, is_about_time, verify};
+pub use endpoint::{BadEndpoint, Endpoint};
 pub use exchange::{Expected, IdentityPaths, UnfitCertificate};
 pub use pin::{PinFailure, PinnedAuthority};
 pub use reloadable::{AgentTls, CallerTls, Reloadable, Side};
@@ -53,7 +55,7 @@ pub enum TlsError {
     Verifier(#[from] rustls::server::VerifierBuilderError),
     #[error("a certificate cannot be made")]
     Issue(#[source] rcgen::Error),
-    #[error("what should be a certificate is none")]
+    #[error("the certificate is malformed")]
     Malformed,
     #[error("the system gave no random bytes")]
     Random,

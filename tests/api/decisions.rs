@@ -37,7 +37,7 @@ async fn a_failed_task_is_retried_by_who_asked() {
 
     let (message, next) = refused(&lab, &format!("{}/retry", task(&failed["id"])), 409).await;
     assert!(message.starts_with("TSK10007") && message.contains("RETRY RUNNING"), "{message}");
-    assert_eq!(next, "wait until the task has come to rest");
+    assert_eq!(next, "wait until the task has ended");
 }
 
 #[tokio::test]

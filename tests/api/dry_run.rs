@@ -1,9 +1,9 @@
 //! `dryRun=true`: everything is checked and answered as in earnest, and nothing changes.
 
-use crate::support::{Lab, OBPROXY, failure, package};
+use crate::support::{Lab, OBPROXY, PASSWORD, failure, package};
 use serde_json::{Value, json};
 use sqlx::Row as _;
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::atomic::Ordering};
 
 /// Every operation that changes something, by its id; an upload cannot be tried without being sent, and a host that
 /// enrols has no use for a trial.
@@ -44,9 +44,24 @@ async fn lab() -> (Lab, BTreeMap<&'static str, (&'static str, String, Value)>) {
     let subtask =
         |of: &Value, index: usize, verb: &str| task(of, &format!("subtasks/{}/{verb}", of["subtasks"][index]["id"]));
     let nothing = || json!({});
+    let compute = |kind: &str| format!("/api/v2/compute/{kind}");
+    let place = async |kind: &str, body: Value| lab.post(&compute(kind), body).await.data()["id"].as_i64().unwrap();
+    let regions = [place("regions", json!({"name": "north"})).await, place("regions", json!({"name": "south"})).await];
+    let idc = place("idcs", json!({"name": "cellar", "regionId": regions[0]})).await;
+    let host_type = place("hostTypes", json!({"name": "large"})).await;
+    lab.engine.agent_epoch.store(2, Ordering::Relaxed);
+    let password = json!({"currentPassword": PASSWORD, "newPassword": "long enough"});
     let requests = BTreeMap::from([
         ("addObproxies", ("POST", batch_add.to_owned(), proxies(1))),
         ("cancelSubtask", ("POST", subtask(&running, 0, "cancel"), nothing())),
+        ("changePassword", ("POST", "/api/v2/profiles/me/changePassword".into(), password)),
+        ("createHostType", ("POST", compute("hostTypes"), json!({"name": "small"}))),
+        ("createIdc", ("POST", compute("idcs"), json!({"name": "attic", "regionId": regions[0]}))),
+        ("createRegion", ("POST", compute("regions"), json!({"name": "west"}))),
+        ("deleteHostType", ("DELETE", compute(&format!("hostTypes/{host_type}")), nothing())),
+        ("deleteIdc", ("DELETE", compute(&format!("idcs/{idc}")), nothing())),
+        ("deleteRegion", ("DELETE", compute(&format!("regions/{}", regions[1])), nothing())),
+        ("resetHostAgentEpoch", ("POST", compute("hosts/1/agent/resetEpoch"), nothing())),
         ("cancelTask", ("POST", task(&running, "cancel"), nothing())),
         (
             "createEnrolmentTokens",

@@ -1,7 +1,9 @@
 //! Agents of hosts: what they are, and that they are restarted and stopped by tasks.
 
-use crate::support::{Answer, Lab, deb, package};
+use crate::support::{Answer, HUNG, Lab, deb, package};
+use oblet::coordinator::store::tasks;
 use serde_json::{Value, json};
+use std::sync::atomic::Ordering;
 
 const HOSTS: &str = "/api/v2/compute/hosts";
 
@@ -36,7 +38,7 @@ async fn answered(lab: &Lab, path: &str, fails: bool) -> Answer {
 async fn an_agent_is_described_by_itself_or_by_its_silence() {
     let lab = Lab::new().await;
     lab.have_hosts(&["192.0.2.1"]).await;
-    lab.add_hosts(&["203.0.113.1"]).await.data();
+    lab.add_hosts(&["203.0.113.1", HUNG]).await.data();
     for prefix in [HOSTS, "/compute/hosts"] {
         let agent = lab.get(&format!("{prefix}/1/agent")).await.data();
         assert_eq!((&agent["status"], &agent["version"]), (&json!("STARTED"), &json!("0.1.0")));
@@ -48,6 +50,7 @@ async fn an_agent_is_described_by_itself_or_by_its_silence() {
     let silent = lab.get(&format!("{HOSTS}/2/agent")).await.data();
     assert_eq!((&silent["status"], &silent["problem"]), (&json!("STOPPED"), &json!("connection refused")));
     assert_eq!(silent["processes"], json!([]));
+    assert_eq!(lab.get(&format!("{HOSTS}/3/agent")).await.data()["status"], "UNREACHABLE");
     assert!(silent.get("lastAvailableTime").is_none());
     assert_eq!(lab.get(&format!("{HOSTS}/9/agent")).await.status, 404);
 }
@@ -186,4 +189,33 @@ async fn agents_are_upgraded_by_packages_of_the_agent_only() {
     let whole = deb("oblet-agent", "0.1.0-4", "amd64");
     let truncated = lab.upload("oblet-agent_0.1.0-4_amd64.deb", &whole[..whole.len() - 2]).await;
     assert!(truncated.text.contains("PKG10006"), "{}", truncated.text);
+}
+
+#[tokio::test]
+async fn epochs_go_on_above_that_of_an_agent_which_refuses_the_coordinator() {
+    let lab = Lab::furnished().await;
+    let path = format!("{HOSTS}/1/agent/resetEpoch");
+    lab.engine.agent_epoch.store(1, Ordering::Relaxed);
+    assert_eq!(lab.post(&path, json!({})).await.status, 409, "nothing has to be reset");
+    let ahead = 4_102_444_800_u64;
+    lab.engine.agent_epoch.store(ahead, Ordering::Relaxed);
+    let expected = json!({"agentEpoch": ahead, "coordinatorEpoch": 1, "nextEpoch": ahead + 1});
+    assert_eq!(lab.post(&format!("{path}?dryRun=true"), json!({})).await.data(), expected);
+    assert!(u64::try_from(tasks::next_epoch(&lab.store).await.unwrap()).unwrap() < ahead, "a dry run changes nothing");
+    assert_eq!(lab.post(&path, json!({})).await.data(), expected);
+    assert_eq!(u64::try_from(tasks::next_epoch(&lab.store).await.unwrap()).unwrap(), ahead + 1);
+    let audit = lab.get("/api/v2/audit/events?size=1").await.data();
+    assert_eq!(
+        (&audit["contents"][0]["action"], &audit["contents"][0]["object"]),
+        (&json!("epoch.reset"), &json!("host 1"))
+    );
+
+    // One that uses up all epochs there are would lock the coordinator out of every host.
+    lab.engine.agent_epoch.store(u64::MAX >> 1, Ordering::Relaxed);
+    let refused = lab.post(&path, json!({})).await;
+    assert_eq!(refused.status, 409);
+    assert!(refused.text.contains("which no clock gives"), "{}", refused.text);
+    assert_eq!(lab.post(&format!("{HOSTS}/77/agent/resetEpoch"), json!({})).await.status, 404);
+    lab.add_hosts(&["203.0.113.1"]).await.data();
+    assert_eq!(lab.post(&format!("{HOSTS}/3/agent/resetEpoch"), json!({})).await.status, 502);
 }

@@ -43,7 +43,7 @@ async fn a_reserved_host_is_refused_to_another_task_and_its_holder_is_named() {
     let since = message.strip_prefix(&expected).unwrap_or_else(|| panic!("{message}"));
     assert_eq!(since.len(), "2026-01-01T00:00:00.000Z".len());
     assert!(since.ends_with('Z') && since.parse::<jiff::Timestamp>().is_ok(), "{since}");
-    assert_eq!(next, format!("wait until task {id} is over: oblet task watch {id}"));
+    assert_eq!(next, format!("wait until task {id} has ended: oblet task watch {id}"));
     let proxies = lab.get("/api/v2/obproxy/clusters/1").await.data()["obproxies"].as_array().unwrap().len();
     assert_eq!(proxies, 1, "nothing is left of what was refused");
     add(&lab, 1, 3883).await;

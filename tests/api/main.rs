@@ -3,6 +3,8 @@
 #[cfg(test)]
 mod changes;
 #[cfg(test)]
+mod contract;
+#[cfg(test)]
 mod decisions;
 #[cfg(test)]
 mod dry_run;
@@ -22,6 +24,10 @@ mod locks;
 mod once;
 #[cfg(test)]
 mod openapi;
+#[cfg(test)]
+mod passwords;
+#[cfg(test)]
+mod places;
 #[cfg(test)]
 mod ports;
 #[cfg(test)]

@@ -90,7 +90,7 @@ async fn a_wrong_member_is_the_target_and_told_without_columns() {
     for body in ["[]", "null", "7", "[[1], 2883, 2884, \"x\"]"] {
         let answer = lab.post_text(BATCH_ADD, body.into()).await;
         assert_refused(&answer, 400, "COM10003");
-        assert!(answer.text.contains("the body has to be a JSON object"), "{body}: {}", answer.text);
+        assert!(answer.text.contains("the body must be a JSON object"), "{body}: {}", answer.text);
     }
 }
 

@@ -1,3 +1,4 @@
+use crate::contract;
 use axum::{
     Router,
     body::{Body, to_bytes},
@@ -7,7 +8,7 @@ use axum::{
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use flate2::{Compression, write::GzEncoder};
 use oblet::{
-    api::{ApiSettings, ApiState, BoxFuture, TaskEngine},
+    api::{ApiSettings, ApiState, BoxFuture, Silence, TaskEngine},
     coordinator::{
         engine::{CommandError, Wait},
         enrolment::Enrolment,
@@ -31,7 +32,10 @@ use std::{
     io::Write as _,
     net::IpAddr,
     path::PathBuf,
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 use tempfile::TempDir;
@@ -41,7 +45,10 @@ use tower::ServiceExt as _;
 
 pub(crate) const OBPROXY: &str = "obproxy-1.9.1.1-1919579.el7.x86_64.rpm";
 pub(crate) const MAX_PACKAGE_BYTES: u64 = 2 << 20;
-const PASSWORD: &str = "aaAA11._";
+pub(crate) const PASSWORD: &str = "aaAA11._";
+
+/// An agent that listens and does not answer.
+pub(crate) const HUNG: &str = "203.0.113.9";
 
 /// Takes notes, and writes the decisions of operators to the journal. Hosts in 198.51.100.0/24 are ARM machines, those in 203.0.113.0/24 do not answer, 192.0.2.13 is a defect.
 pub(crate) struct NotingEngine {
@@ -50,6 +57,8 @@ pub(crate) struct NotingEngine {
     pub(crate) commits: watch::Sender<u64>,
     pub(crate) waits: Mutex<HashMap<NodeIndex, Wait>>,
     pub(crate) cut_off: Mutex<Vec<IpAddr>>,
+    /// The highest that every agent has seen; that of the coordinator is 1.
+    pub(crate) agent_epoch: AtomicU64,
 }
 
 impl TaskEngine for NotingEngine {
@@ -80,11 +89,15 @@ impl TaskEngine for NotingEngine {
         self.waits.lock().unwrap().clone()
     }
 
-    fn describe_host<'a>(&'a self, address: IpAddr, _port: u16) -> BoxFuture<'a, Result<DescribeHostResponse, String>> {
+    fn describe_host<'a>(
+        &'a self,
+        address: IpAddr,
+        _port: u16,
+    ) -> BoxFuture<'a, Result<DescribeHostResponse, Silence>> {
         let text = address.to_string();
         assert!(text != "192.0.2.13", "a defect");
         let answer = if text.starts_with("203.0.113.") {
-            Err("connection refused".to_owned())
+            Err(Silence { problem: "connection refused".into(), is_stopped: text != HUNG })
         } else {
             let architecture = if text.starts_with("198.51.100.") { "aarch64" } else { "x86_64" };
             Ok(DescribeHostResponse {
@@ -94,6 +107,7 @@ impl TaskEngine for NotingEngine {
                 kernel_release: "6.1.0".into(),
                 architecture: architecture.into(),
                 metrics_port: 9100,
+                epoch: self.agent_epoch.load(Ordering::Relaxed),
                 agent_process: Some(AgentProcess {
                     pid: 17,
                     user: "root".into(),
@@ -177,6 +191,7 @@ impl Answer {
 
 impl Lab {
     pub(crate) async fn new() -> Self {
+        contract::prepare();
         let directory = tempfile::tempdir().unwrap();
         let store = Store::open(&directory.path().join("store.db")).await.unwrap();
         let mut transaction = store.begin().await.unwrap();
@@ -191,6 +206,7 @@ impl Lab {
             commits: watch::Sender::new(0),
             waits: Mutex::default(),
             cut_off: Mutex::default(),
+            agent_epoch: AtomicU64::default(),
         });
         let authority = Arc::new(CertificateAuthority::load_or_create(directory.path()).unwrap());
         let life = Duration::from_secs(3600);
@@ -290,7 +306,11 @@ impl Lab {
     }
 
     pub(crate) async fn send(&self, request: Request<Body>) -> Answer {
-        answer_of(&self.router, request).await
+        let (method, uri) = (request.method().clone(), request.uri().to_string());
+        let answer = answer_of(&self.router, request).await;
+        let content_type = answer.headers.get(header::CONTENT_TYPE).map_or("", |value| value.to_str().unwrap());
+        contract::check(&method, &uri, answer.status, content_type, &answer.text);
+        answer
     }
 
     /// Asks the config service, as obproxy does.
@@ -366,7 +386,11 @@ async fn answer_of(router: &Router, request: Request<Body>) -> Answer {
 }
 
 fn signed(method: &str, path: &str) -> axum::http::request::Builder {
-    let credentials = BASE64_STANDARD.encode(format!("admin:{PASSWORD}"));
+    signed_as("admin", PASSWORD, method, path)
+}
+
+pub(crate) fn signed_as(user: &str, password: &str, method: &str, path: &str) -> axum::http::request::Builder {
+    let credentials = BASE64_STANDARD.encode(format!("{user}:{password}"));
     Request::builder().method(method).uri(path).header(header::AUTHORIZATION, format!("Basic {credentials}"))
 }
 

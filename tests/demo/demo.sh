@@ -91,7 +91,7 @@ prove_all() {
   api GET /api/v2/prometheus/targets | jq -c '.[]'
   say "task ${task_ids[0]} as JSON"
   oblet task show "${task_ids[0]}" --output json | jq -c .
-  say "proofs"
+  say "checks"
   for id in "${task_ids[@]}"; do
     prove "task $id: 12 subtasks, all SUCCESSFUL" succeeded "$id"
   done
@@ -105,7 +105,7 @@ prove_all() {
     prove "host$number: agent's metrics at $address:$metrics_port" scraped "$address:$metrics_port" '^oblet_'
     prove "host$number: Prometheus finds $exporter" listed "$exporter"
   done
-  prove "the proxies' passwords stand in clear in no file made below $state" sealed
+  prove "no file below $state contains a proxy password in clear text" sealed
 }
 
 # What a user or another test needs to reach the running demo; private, because it holds a password.
@@ -152,19 +152,19 @@ up() {
   for number in 1 2; do start_agent "$number" "${addresses[number - 1]}"; done
   deploy
   prove_all
-  ((failures == 0)) || fail "$failures proofs failed"
+  ((failures == 0)) || fail "$failures checks failed"
 }
 
 case ${1:-} in
   run)
     up
-    say "all proofs hold; taking it down"
+    say "all checks passed; taking it down"
     ;;
   up)
     up
     write_env
     trap - EXIT
-    say "all proofs hold; to use it: source $state/env"
+    say "all checks passed; to use it: source $state/env"
     ;;
   down)
     end_processes

@@ -30,7 +30,7 @@ end_processes() {
     kill -s "$signal" "${ids[@]}" 2>/dev/null || true
     ((SECONDS < deadline)) || signal=KILL
     if ((SECONDS > deadline + 10)); then
-      printf 'demo: these processes do not end: %s\n' "${ids[*]}" >&2
+      printf 'demo: cannot stop these processes: %s\n' "${ids[*]}" >&2
       return 1
     fi
     sleep 0.2
@@ -43,7 +43,7 @@ wait_until() {
   shift 2
   until "$@" >/dev/null 2>&1; do
     if ! kill -0 "$pid" 2>/dev/null || ((SECONDS >= deadline)); then
-      printf 'demo: waited in vain for %s\n' "$what" >&2
+      printf 'demo: %s ended or was not ready within 30 s\n' "$what" >&2
       return 1
     fi
     sleep 0.1

@@ -59,9 +59,9 @@ async fn all_serve(lab: &Lab, tasks: Vec<i64>, package: &str) {
             oblet_standins::client::Client::login(&address, SQL_PORT, "root@proxysys", SYS_PASSWORD).unwrap();
         let rows = client.query("SHOW PROXYCONFIG LIKE 'proxy_mem_limited'").unwrap();
         assert!(format!("{rows:?}").contains("3G"), "{rows:?}");
-        // Without tenants the families of a proxy are those of its exposer, or its own, by version.
+        // Without tenants the families of a proxy are those of its exposer.
         let families = scrape(host.address, host.exporter_port);
-        assert!(families.contains("\nexposer_") || families.contains("\nodp_"), "{families}");
+        assert!(families.contains("\nexposer_"), "{families}");
         assert!(scrape(host.address, 62899).contains("oblet_instance_up"));
     }
     let targets = lab.get("/api/v2/prometheus/targets").await.unwrap().to_string();

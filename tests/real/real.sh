@@ -324,8 +324,8 @@ main() {
   prove "kill -9 of the proxy" comes_back_after_a_kill
   prove "kill -9 of the agent" agent_is_killed_and_the_proxy_goes_on
   more_proofs
-  ((failures == 0)) || fail "$failures proofs failed"
-  say "all proofs hold; taking it down"
+  ((failures == 0)) || fail "$failures checks failed"
+  say "all checks passed; taking it down"
 }
 
 main

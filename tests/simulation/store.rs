@@ -114,7 +114,7 @@ impl Tables {
                 row.shown.0 = *status;
             }
             // Steps of the coordinator are simulated without rows.
-            Write::Rows(_) => {}
+            Write::Rows { task, epoch, .. } => drop(self.row(*task, |owner| owner == *epoch)?),
             Write::Acknowledged { task, next_sequence } => {
                 if let Some(row) = self.rows.get_mut(task).filter(|row| row.next_sequence() == *next_sequence) {
                     row.acknowledged = true;

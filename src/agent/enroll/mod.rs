@@ -58,7 +58,7 @@ impl EnrollError {
             Self::Enrolled { .. } => {
                 "nothing is to be done; to replace it all the same, repeat this with --force".into()
             }
-            Self::Key(_) => "make room, or mend the directory that is named, and run the same line again".into(),
+            Self::Key(_) => "free disk space, or fix the named directory, and run the same command again".into(),
             Self::Ask(error) => error.next_move(),
             Self::OtherAuthority { .. } | Self::Unfit(_) => {
                 "the token is used up: ask for another with oblet host add --token, and see the coordinator's log"

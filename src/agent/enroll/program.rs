@@ -43,24 +43,24 @@ pub struct Flags {
     #[arg(long, value_name = "FILE")]
     #[serde(skip)]
     pub token_file: Option<PathBuf>,
-    /// Replace a certificate that works.
+    /// Replace a working certificate.
     #[arg(long)]
     #[serde(skip)]
     pub force: bool,
-    /// TOML file of the agent, which may hold the settings below [default: /etc/oblet-agent/agent.toml, if it is there].
+    /// TOML file of the agent, which can contain the settings below [default: /etc/oblet-agent/agent.toml, if it exists].
     #[arg(long, env = "OBLET_AGENT_CONFIG")]
     #[serde(skip)]
     pub config: Option<PathBuf>,
-    /// IP address of this host to come from, where it has several [default: that of the route].
+    /// IP address of this host to connect from, if it has several [default: that of the route].
     #[arg(long, env = "OBLET_AGENT_ADDRESS")]
     pub address: Option<IpAddr>,
-    /// Where the authority's certificate goes [default: /etc/oblet-agent/ca.pem].
+    /// File for the authority's certificate [default: /etc/oblet-agent/ca.pem].
     #[arg(long, env = "OBLET_AGENT_TLS_CA")]
     pub tls_ca: Option<PathBuf>,
-    /// Where this host's certificate goes [default: /etc/oblet-agent/agent.pem].
+    /// File for this host's certificate [default: /etc/oblet-agent/agent.pem].
     #[arg(long, env = "OBLET_AGENT_TLS_CERTIFICATE")]
     pub tls_certificate: Option<PathBuf>,
-    /// Where this host's private key goes [default: /etc/oblet-agent/agent.key].
+    /// File for this host's private key [default: /etc/oblet-agent/agent.key].
     #[arg(long, env = "OBLET_AGENT_TLS_KEY")]
     pub tls_key: Option<PathBuf>,
 }

@@ -31,7 +31,7 @@ impl SupervisorChoice {
             tracing::info!("processes are started by systemd");
             Ok(Box::new(SystemdSupervisor::new()?))
         } else {
-            tracing::info!("processes are started directly; nobody starts them again after a reboot");
+            tracing::info!("processes are started directly; after a reboot they are not started again");
             Ok(Box::new(DirectSupervisor::new()))
         }
     }

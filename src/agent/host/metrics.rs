@@ -101,7 +101,7 @@ fn render(host: &Host, answers: &HashSet<u16>) -> prometheus::Result<String> {
 
 fn instances(page: &Page, host: &Host, answers: &HashSet<u16>) -> prometheus::Result<()> {
     let labels = ["kind", "ob_cluster_name", "port"];
-    let up = page.gauge("oblet_instance_up", "1 if the process of the instance lives.", &labels)?;
+    let up = page.gauge("oblet_instance_up", "1 if the process of the instance is running.", &labels)?;
     let memory = page.gauge("oblet_instance_resident_memory_bytes", "Resident memory of the instance.", &labels)?;
     let cpu = page.counter("oblet_instance_cpu_seconds_total", "Processor time the instance has used.", &labels)?;
     let files = page.gauge("oblet_instance_open_fds", "Open file descriptors of the instance.", &labels)?;

@@ -9,13 +9,13 @@
 //! A stopped agent can say nothing any more, so a stop is told first and carried out [`STOP_DELAY`] later. Should the
 //! agent die in between, it is started again and does not stop; the coordinator sees that it still answers.
 
-use super::process::ProcessId;
+use super::{process::ProcessId, systemd::unit_file};
 use crate::{
     agent::step::{BoxFuture, Done, StepContext, StepError},
     graph::Effect,
     telemetry::chain,
 };
-use std::{io, sync::Arc, time::Duration};
+use std::{io, path::PathBuf, sync::Arc, time::Duration};
 
 /// Enough for the outcome to be journaled and to reach a coordinator over a bad network.
 const STOP_DELAY: Duration = Duration::from_secs(5);
@@ -29,6 +29,10 @@ pub(super) trait ServiceManager: Send + Sync {
     fn own_service(&self) -> BoxFuture<'_, Result<String, ManagerError>>;
     /// Returns as soon as the order is taken.
     fn order<'a>(&'a self, order: Order, service: &'a str) -> BoxFuture<'a, Result<(), ManagerError>>;
+    /// Whether a unit runs, or is to run in this boot.
+    fn is_due<'a>(&'a self, unit: &'a str) -> BoxFuture<'a, Result<bool, ManagerError>>;
+    /// Where the administrator's units lie.
+    fn unit_directory(&self) -> PathBuf;
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,12 +62,18 @@ trait Manager {
     fn get_unit_by_pid(&self, pid: u32) -> zbus::Result<zbus::OwnedObjectPath>;
     fn restart_unit(&self, name: &str, mode: &str) -> zbus::Result<zbus::OwnedObjectPath>;
     fn stop_unit(&self, name: &str, mode: &str) -> zbus::Result<zbus::OwnedObjectPath>;
+    fn load_unit(&self, name: &str) -> zbus::Result<zbus::OwnedObjectPath>;
 }
 
 #[zbus::proxy(interface = "org.freedesktop.systemd1.Unit", default_service = "org.freedesktop.systemd1")]
 trait Unit {
     #[zbus(property(emits_changed_signal = "false"))]
     fn id(&self) -> zbus::Result<String>;
+    #[zbus(property(emits_changed_signal = "false"))]
+    fn active_state(&self) -> zbus::Result<String>;
+    /// The job that waits for its turn; its number is 0 if there is none.
+    #[zbus(property(emits_changed_signal = "false"))]
+    fn job(&self) -> zbus::Result<(u32, zbus::OwnedObjectPath)>;
 }
 
 #[zbus::proxy(interface = "org.freedesktop.systemd1.Service", default_service = "org.freedesktop.systemd1")]
@@ -104,6 +114,19 @@ impl ServiceManager for Systemd {
             };
             Ok(())
         }))
+    }
+
+    fn is_due<'a>(&'a self, unit: &'a str) -> BoxFuture<'a, Result<bool, ManagerError>> {
+        Box::pin(bounded(async move {
+            let bus = zbus::Connection::system().await?;
+            let path = ManagerProxy::new(&bus).await?.load_unit(unit).await?;
+            let unit = UnitProxy::new(&bus, path).await?;
+            Ok(unit.job().await?.0 != 0 || !["inactive", "failed"].contains(&unit.active_state().await?.as_str()))
+        }))
+    }
+
+    fn unit_directory(&self) -> PathBuf {
+        unit_file::UNIT_DIRECTORY.into()
     }
 }
 
@@ -167,7 +190,7 @@ pub(super) async fn stop(manager: Arc<dyn ServiceManager>, context: &StepContext
     tokio::spawn(async move {
         tokio::time::sleep(STOP_DELAY).await;
         if let Err(error) = manager.order(Order::Stop, &service).await {
-            tracing::error!(service, error = chain(&error), "the agent goes on, because it could not be stopped");
+            tracing::error!(service, error = chain(&error), "the agent continues, because it could not be stopped");
         }
     });
     Ok(Done::made())
@@ -194,6 +217,14 @@ mod tests {
         fn order<'a>(&'a self, order: Order, service: &'a str) -> BoxFuture<'a, Result<(), ManagerError>> {
             self.taken.send((order, service.to_owned())).unwrap();
             Box::pin(async { Ok(()) })
+        }
+
+        fn is_due<'a>(&'a self, _unit: &'a str) -> BoxFuture<'a, Result<bool, ManagerError>> {
+            Box::pin(async { Ok(false) })
+        }
+
+        fn unit_directory(&self) -> PathBuf {
+            "/nowhere".into()
         }
     }
 

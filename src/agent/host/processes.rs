@@ -62,7 +62,7 @@ pub(super) fn check(
     Err(StepError::new(
         "PROCESS_EXISTS",
         format!("{} process(es) match {}: {}", hits.len(), keywords.join(", "), shown.join("; ")),
-        "stop these processes, or choose a host without them, then retry the subtask",
+        "choose a host without these processes; stop them only if nothing uses them, then retry the subtask",
     ))
 }
 

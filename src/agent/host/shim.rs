@@ -117,7 +117,7 @@ fn run(run_dir: &Path) -> io::Result<()> {
     nix::sys::stat::umask(Mode::from_bits_truncate(0o022));
     let me = ProcessId::of(mine.as_raw())?;
     if !claim_json(&run_dir.join(CLAIM), &Claim::Shim(me))? {
-        return Err(io::Error::other("the run belongs to somebody else, nothing was started"));
+        return Err(io::Error::other("the run belongs to another agent, nothing was started"));
     }
     let outcome = match carry(run_dir) {
         Ok(status) => match (status.code(), status.signal()) {

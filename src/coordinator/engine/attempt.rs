@@ -284,7 +284,7 @@ impl AgentAttempt {
                 reason: reason.clone(),
                 message: error.to_string(),
                 causes: Vec::new(),
-                next_move: "mend what the agent names, then retry the subtask".into(),
+                next_move: "fix what the agent names, then retry the subtask".into(),
                 exit_code: None,
                 signal: None,
                 log_tail: Vec::new(),
@@ -373,7 +373,9 @@ fn fenced(error: &CallError) -> Failure {
         message: error.to_string(),
         causes: Vec::new(),
         next_move:
-            "stop the other coordinator of this host, or restore this one's newest state, then retry the subtask".into(),
+            "stop the other coordinator of this host, or restore this one's newest state, then retry the subtask; if the \
+             clock of a coordinator was ahead, use: oblet host reset-epoch"
+                .into(),
         exit_code: None,
         signal: None,
         log_tail: Vec::new(),

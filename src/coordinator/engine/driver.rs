@@ -122,7 +122,7 @@ impl Driver {
         self.flights.shutdown().await;
         match ended {
             Ok(()) => {
-                tracing::info!(task = %self.id, status = %self.state.status(), "task came to rest");
+                tracing::info!(task = %self.id, status = %self.state.status(), "task has ended");
                 return Some(self.acknowledgements.left(self.shared, self.id, self.next_sequence));
             }
             Err(Stopped::Fenced) => tracing::warn!(task = %self.id, "another coordinator has taken the task over"),
@@ -201,7 +201,7 @@ impl Driver {
                 },
                 // The flight stays open in the journal, so a fresh driver asks again.
                 Err(error) => {
-                    tracing::error!(task = %self.id, %error, "an attempt broke off");
+                    tracing::error!(task = %self.id, %error, "an attempt was aborted");
                     abandoned = true;
                 }
             }

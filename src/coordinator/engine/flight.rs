@@ -130,7 +130,8 @@ impl Flight {
             true => self.shared.tasks.log_position(self.id, node, attempt).await.unwrap_or_default(),
             false => LogPosition::default(),
         };
-        let mut log = AttemptLog::new(self.shared.journal.clone(), self.id, node, attempt, position);
+        let mut log =
+            AttemptLog::new(self.shared.journal.clone(), (self.id, self.shared.epoch), node, attempt, position);
         log.header(self.operation).await?;
         Ok(log)
     }

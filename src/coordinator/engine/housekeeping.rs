@@ -59,7 +59,7 @@ pub(super) async fn sweep(engine: &Engine) {
             for id in running.into_iter().filter(|id| !before.contains(id)) {
                 if engine.wake(id).is_some() {
                     engine.shared.metrics.swept.inc();
-                    tracing::warn!(task = %id, "nobody drove a task that is under way; it is taken up");
+                    tracing::warn!(task = %id, "a running task had no driver; it is resumed");
                 }
             }
         }

@@ -8,7 +8,10 @@ use super::{
     metrics::EngineMetrics,
     store::{LogText, RowChange, TaskStore, Unwritten, Write, Written},
 };
-use crate::coordinator::store::{StoreError, tasks::AppendError};
+use crate::coordinator::store::{
+    StoreError,
+    tasks::{AppendError, TaskId},
+};
 use futures_util::future::BoxFuture;
 use sqlx::AnyConnection;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -66,15 +69,17 @@ impl Journal {
         self.write(Write::Log(text)).await
     }
 
-    /// Changes rows that are not a task's own, in one transaction with whatever else waits to be written; answers what the
-    /// change answers, once that is synced to disk.
+    /// Changes rows that are not a task's own on behalf of a task, in one transaction with whatever else waits to be
+    /// written; answers what the change answers, once that is synced to disk. Nothing is changed for a task that a newer
+    /// coordinator has claimed.
     pub(super) async fn change<T: Send + 'static>(
         &self,
+        (task, epoch): (TaskId, i64),
         change: impl for<'c> Fn(&'c mut AnyConnection) -> BoxFuture<'c, Result<T, StoreError>> + Send + Sync + 'static,
     ) -> Result<Result<T, StoreError>, Closed> {
         let answer = Arc::new(Mutex::new(None));
         let (place, change) = (Arc::clone(&answer), Arc::new(change));
-        let rows = RowChange(Arc::new(move |connection| {
+        let change = RowChange(Arc::new(move |connection| {
             let (place, change) = (Arc::clone(&place), Arc::clone(&change));
             Box::pin(async move {
                 let answer = change(connection).await?;
@@ -82,12 +87,15 @@ impl Journal {
                 Ok(())
             })
         }));
-        match self.write(Write::Rows(rows)).await? {
+        match self.write(Write::Rows { task, epoch, change }).await? {
             // A store without such rows has nothing to answer.
             Ok(()) => answer.lock().unwrap_or_else(PoisonError::into_inner).take().map(Ok).ok_or(Closed),
             Err(AppendError::Store(error)) => Ok(Err(error)),
-            // Rows belong to no epoch and to no task.
-            Err(AppendError::Fenced(_) | AppendError::Reserved(_)) => Err(Closed),
+            // Whoever drives the task here is to stop, as at the end of the program.
+            Err(error @ (AppendError::Fenced(_) | AppendError::Reserved(_))) => {
+                tracing::warn!(%task, error = crate::telemetry::chain(&error), "a step of the task changes nothing");
+                Err(Closed)
+            }
         }
     }
 

@@ -329,7 +329,7 @@ async fn change<T: Send + 'static>(
     log: &AttemptLog,
     change: impl for<'c> Fn(&'c mut AnyConnection) -> BoxFuture<'c, Result<T, StoreError>> + Send + Sync + 'static,
 ) -> Result<Result<T, Closed>, LocalError> {
-    match log.journal().change(change).await {
+    match log.journal().change(log.claim(), change).await {
         Ok(answer) => Ok(Ok(answer?)),
         Err(closed) => Ok(Err(closed)),
     }

@@ -13,6 +13,8 @@ use std::collections::VecDeque;
 pub struct AttemptLog {
     journal: Journal,
     task: TaskId,
+    /// Under which the task was claimed.
+    epoch: i64,
     node: NodeIndex,
     attempt: u32,
     position: LogPosition,
@@ -28,8 +30,24 @@ pub struct AttemptLog {
 const TAIL_LINES: usize = 20;
 
 impl AttemptLog {
-    pub(super) fn new(journal: Journal, task: TaskId, node: NodeIndex, attempt: u32, position: LogPosition) -> Self {
-        Self { journal, task, node, attempt, position, unfinished: Vec::new(), lost_bytes: 0, tail: VecDeque::new() }
+    pub(super) fn new(
+        journal: Journal,
+        (task, epoch): (TaskId, i64),
+        node: NodeIndex,
+        attempt: u32,
+        position: LogPosition,
+    ) -> Self {
+        Self {
+            journal,
+            task,
+            epoch,
+            node,
+            attempt,
+            position,
+            unfinished: Vec::new(),
+            lost_bytes: 0,
+            tail: VecDeque::new(),
+        }
     }
 
     /// Bytes of the agent's log that are in.
@@ -78,6 +96,11 @@ impl AttemptLog {
 
     pub(super) fn journal(&self) -> &Journal {
         &self.journal
+    }
+
+    /// On whose behalf rows are changed.
+    pub(super) fn claim(&self) -> (TaskId, i64) {
+        (self.task, self.epoch)
     }
 
     /// A log that does not fit on the disk must not change the outcome of a step, so only the end of the program counts.

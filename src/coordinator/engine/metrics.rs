@@ -17,16 +17,16 @@ impl EngineMetrics {
             events: IntCounter::new("oblet_engine_events_total", "Events written to the journals of tasks.")?,
             commits: IntCounter::new(
                 "oblet_engine_commits_total",
-                "Transactions of the engine that were synced to disk; each holds what waited at that moment.",
+                "Transactions of the engine that were synced to disk; each writes all events that wait for it.",
             )?,
-            driven: IntGauge::new("oblet_engine_driven_tasks", "Tasks that are driven at the moment.")?,
+            driven: IntGauge::new("oblet_engine_driven_tasks", "Tasks that the coordinator is driving.")?,
             problems: IntCounter::new(
                 "oblet_engine_task_problems_total",
-                "Tasks that could not be taken up, because their record is damaged or a newer program wrote it.",
+                "Tasks that could not be resumed, because their record is damaged or a newer program wrote it.",
             )?,
             swept: IntCounter::new(
                 "oblet_engine_swept_tasks_total",
-                "Tasks that were under way and that nobody drove, found by the sweep and taken up.",
+                "Running tasks without a driver that the sweep found and resumed.",
             )?,
         };
         registry.register(Box::new(metrics.events.clone()))?;

@@ -72,9 +72,9 @@ const DRIVERS_PER_COMMAND: usize = 3;
 pub enum CommandError {
     #[error(transparent)]
     Refused(#[from] Refusal),
-    #[error("the task cannot be taken up")]
+    #[error("the task cannot be resumed")]
     Load(#[from] LoadError),
-    #[error("nobody drives the task at the moment")]
+    #[error("the task has no driver at the moment")]
     Undriven,
     #[error("the coordinator is shutting down")]
     ShuttingDown,
@@ -242,7 +242,7 @@ impl Engine {
         if let Some(writer) = writer
             && let Err(error) = writer.await
         {
-            tracing::error!(%error, "the journal's writer broke off");
+            tracing::error!(%error, "the journal's writer was aborted");
         }
     }
 

@@ -7,9 +7,9 @@ use crate::{
         config::{REQUEST_KEY_DAYS, Retention},
         secrets::Vault,
         store::{
-            Store, StoreError, audit,
+            Store, StoreError, agent_certificates, audit,
             clusters::{self, SealedSecrets},
-            hosts, now_micros, packages, requests, task_logs,
+            enrolment_tokens, hosts, now_micros, packages, requests, task_logs,
             tasks::{self, AppendError, LoadError, LoadedTask, LogPosition, TaskId},
         },
     },
@@ -121,8 +121,10 @@ impl TaskStore for SqlTaskStore {
             let mut transaction = self.store.begin_patiently().await?;
             requests::expire(&mut transaction, before(Duration::from_secs(u64::from(REQUEST_KEY_DAYS) * 86_400)))
                 .await?;
-            transaction.commit().await?;
             let Retention { logs, log_limit_bytes, tasks } = *self.retention.borrow();
+            enrolment_tokens::expire(&mut transaction, before(tasks)).await?;
+            agent_certificates::expire(&mut transaction, before(tasks)).await?;
+            transaction.commit().await?;
             let limit = i64::try_from(log_limit_bytes).unwrap_or(i64::MAX);
             while task_logs::expire(&self.store, before(logs), limit).await? > 0 {}
             while tasks::expire(&self.store, before(tasks), tasks::NEWEST_KEPT).await? > 0 {}
@@ -142,7 +144,10 @@ async fn write(connection: &mut AnyConnection, write: &Write) -> Result<Written,
         Write::Problem { task, epoch, problem, status } => {
             tasks::set_problem(connection, *task, *epoch, problem.as_deref(), *status).await
         }
-        Write::Rows(change) => change.carry_out(connection).await.map_err(AppendError::from),
+        Write::Rows { task, epoch, change } => match tasks::is_claimed(connection, *task, *epoch).await? {
+            true => change.carry_out(connection).await.map_err(AppendError::from),
+            false => Err(AppendError::Fenced(*task)),
+        },
         Write::Acknowledged { task, next_sequence } => tasks::set_acknowledged(connection, *task, *next_sequence).await,
     };
     match written {

@@ -51,8 +51,12 @@ pub enum Write {
         problem: Option<String>,
         status: TaskStatus,
     },
-    /// Of hosts and proxies, by steps that need no agent.
-    Rows(RowChange),
+    /// Of hosts and proxies, by steps that need no agent, on behalf of a task that `epoch` has claimed.
+    Rows {
+        task: TaskId,
+        epoch: i64,
+        change: RowChange,
+    },
     /// The agents know that the outcomes of a task at rest are safe, as far as its events went then.
     Acknowledged {
         task: TaskId,

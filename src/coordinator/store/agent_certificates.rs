@@ -169,6 +169,13 @@ pub async fn trust_again(connection: &mut AnyConnection, address: IpAddr) -> Res
     Ok(())
 }
 
+/// Forgets certificates that no agent is accepted with and that ran out before `before`, in microseconds since 1970;
+/// answers how many those were.
+pub async fn expire(connection: &mut AnyConnection, before: i64) -> Result<u64, StoreError> {
+    let done = sqlx::query("DELETE FROM agent_certificates WHERE status IN ('REPLACED', 'REVOKED') AND not_after < ?");
+    Ok(done.bind(before).execute(connection).await?.rows_affected())
+}
+
 /// Those with which agents are accepted, by address and age.
 pub async fn in_use(connection: &mut AnyConnection) -> Result<Vec<AgentCertificate>, StoreError> {
     let rows = sqlx::query(

@@ -168,6 +168,13 @@ fn read(row: &AnyRow) -> Result<EnrolmentToken, StoreError> {
     })
 }
 
+/// Forgets tokens that expired before `before`, in microseconds since 1970, whatever became of them; answers how many
+/// those were.
+pub async fn expire(connection: &mut AnyConnection, before: i64) -> Result<u64, StoreError> {
+    let done = sqlx::query("DELETE FROM enrolment_tokens WHERE expires_at < ?").bind(before).execute(connection);
+    Ok(done.await?.rows_affected())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

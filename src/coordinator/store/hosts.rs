@@ -51,6 +51,9 @@ pub struct Host {
     pub metrics_port: u16,
     pub status: HostStatus,
     pub details: HostDetails,
+    /// The data centre that it stands in.
+    pub idc_id: Option<i64>,
+    pub type_id: Option<i64>,
     pub created_at: i64,
     pub updated_at: i64,
 }
@@ -85,6 +88,8 @@ pub async fn insert(
         metrics_port,
         status: HostStatus::New,
         details: details.clone(),
+        idc_id: None,
+        type_id: None,
         created_at: now,
         updated_at: now,
     };
@@ -233,6 +238,18 @@ pub async fn set_status(
     Ok(Some(Host { status, ..host }))
 }
 
+/// Writes down where a host stands, and of what type it is.
+pub async fn set_place(
+    connection: &mut AnyConnection,
+    id: i64,
+    idc_id: Option<i64>,
+    type_id: Option<i64>,
+) -> Result<(), StoreError> {
+    let query = sqlx::query("UPDATE hosts SET idc_id = ?, type_id = ? WHERE id = ?");
+    query.bind(idc_id).bind(type_id).bind(id).execute(connection).await?;
+    Ok(())
+}
+
 /// Writes down under which port the metrics of the agent are found.
 pub async fn set_metrics_port(connection: &mut AnyConnection, id: i64, port: u16) -> Result<(), StoreError> {
     sqlx::query("UPDATE hosts SET metrics_port = ?, updated_at = ? WHERE id = ?")
@@ -264,6 +281,8 @@ fn read(row: &AnyRow) -> Result<Host, StoreError> {
         metrics_port: port("metrics_port")?,
         status: parse(row, "status").map_err(damaged)?,
         details: decode(&row.try_get::<String, _>("details")?).map_err(damaged)?,
+        idc_id: row.try_get("idc_id")?,
+        type_id: row.try_get("type_id")?,
         created_at: row.try_get("created_at")?,
         updated_at: row.try_get("updated_at")?,
     })

@@ -3,10 +3,11 @@
 //!  1. A task takes all its locks in the transaction that creates it, or is not created.
 //!  2. It holds them until it is SUCCESSFUL, also while it is FAILED and waits for a decision; they are released in the
 //!     transaction of its last event.
-//!  3. An operator may release the locks of a task that does not run. Whatever makes it run again takes them first.
+//!  3. Tasks take locks one after the other, also where a store has several writers: see [`take`].
+//!  4. An operator may release the locks of a task that does not run. Whatever makes it run again takes them first.
 
 use super::{
-    StoreError,
+    StoreError, allocate,
     tasks::{Cause, TaskId, parse},
 };
 use crate::{
@@ -38,11 +39,18 @@ impl fmt::Display for Holder {
 }
 
 /// Takes locks for a task, which may hold them already: all of them, or none if one is held by another.
+///
+/// No unique key can refuse two shared locks and an exclusive one, so looking and writing are one turn, for which a row
+/// is written first.
 pub async fn take(
     connection: &mut AnyConnection,
     task: TaskId,
     locks: &[ObjectLock],
 ) -> Result<Result<(), Holder>, StoreError> {
+    if locks.is_empty() {
+        return Ok(Ok(()));
+    }
+    allocate(connection, "object_lock", 1).await?;
     for lock in locks {
         if let Some(holder) = conflict(connection, Some(task), lock).await? {
             return Ok(Err(holder));

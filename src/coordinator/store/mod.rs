@@ -3,6 +3,9 @@
 //! Rules that keep one code path for both: `?` placeholders, 64-bit integers for ids and for times in microseconds
 //! since 1970, text for JSON, ids from the table `sequences`, no upsert outside this file.
 //! SQLite has one writer, so all writing goes through one connection; readers have their own and never wait for it.
+//! Where a store has several writers, a transaction that looks before it writes needs a turn: a row of `sequences`
+//! that it updates first is locked until its end, and at READ COMMITTED it sees what the one before it wrote.
+//! [`locks::take`] does so.
 //!
 //! Who has to wait for a connection, and for how long:
 //!  1. Requests of the API write one after the other, and are told after ten seconds that the store is busy. However many
@@ -17,6 +20,7 @@ pub mod enrolment_tokens;
 pub mod hosts;
 pub mod locks;
 pub mod packages;
+pub mod places;
 #[cfg(test)]
 mod query_plans;
 pub mod requests;
@@ -71,6 +75,9 @@ impl StoreError {
     }
 }
 
+/// Name of the store's file in the coordinator's state directory.
+pub const FILE_NAME: &str = "coordinator.db";
+
 /// A handle to the store; cheap to clone.
 #[derive(Clone)]
 pub struct Store {
@@ -108,7 +115,7 @@ impl Store {
             .map_err(|source| StoreError::File { path: path.display().to_string(), source })?;
         let options = AnyConnectOptions::from_str(&format!("sqlite://{}?mode=rw", path.display()))?;
         let writer = pool(1, AS_LONG_AS_IT_TAKES).connect_with(options.clone()).await?;
-        schema::migrator().run(&writer).await?;
+        schema::migrator(schema::Dialect::Sqlite).run(&writer).await?;
         Ok(Self {
             writer,
             patience,

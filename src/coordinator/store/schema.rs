@@ -1,10 +1,14 @@
 //! Migrations, forward only. One statement each, because MySQL commits every DDL statement by itself.
 //! A statement that was released is never edited: its text is its checksum.
+//!
+//! The list is written for SQLite. [`Dialect::MySql`] makes of each statement the one that means the same there: TEXT
+//! would end at 64 KiB, and names would be equal in any case.
 
 use sqlx::{
-    SqlSafeStr as _,
+    AssertSqlSafe, SqlSafeStr as _,
     migrate::{Migration, MigrationType, Migrator},
 };
+use std::borrow::Cow;
 
 const STATEMENTS: &[(&str, &str)] = &[
     ("sequences", "CREATE TABLE sequences (name VARCHAR(64) PRIMARY KEY, next_value BIGINT NOT NULL)"),
@@ -139,11 +143,71 @@ const STATEMENTS: &[(&str, &str)] = &[
         "INSERT INTO sequences (name, next_value) \
          SELECT 'subtask_log_bytes', CAST(COALESCE(SUM(OCTET_LENGTH(text)), 0) AS SIGNED) FROM subtask_logs",
     ),
+    (
+        "places",
+        "CREATE TABLE places (id BIGINT PRIMARY KEY, kind VARCHAR(16) NOT NULL, name VARCHAR(64) NOT NULL, \
+         description TEXT NOT NULL, region_id BIGINT, UNIQUE (kind, name))",
+    ),
+    ("ids of places", "INSERT INTO sequences (name, next_value) VALUES ('place', 1)"),
+    ("places by region", "CREATE INDEX places_by_region ON places (region_id)"),
+    ("IDC of hosts", "ALTER TABLE hosts ADD COLUMN idc_id BIGINT"),
+    ("type of hosts", "ALTER TABLE hosts ADD COLUMN type_id BIGINT"),
+    ("hosts by IDC", "CREATE INDEX hosts_by_idc ON hosts (idc_id)"),
+    ("hosts by type", "CREATE INDEX hosts_by_type ON hosts (type_id)"),
+    ("enrolment tokens by expiry", "CREATE INDEX enrolment_tokens_by_expiry ON enrolment_tokens (expires_at)"),
+    ("turns of object locks", "INSERT INTO sequences (name, next_value) VALUES ('object_lock', 1)"),
 ];
 
-pub(super) fn migrator() -> Migrator {
+/// Whose SQL a statement is written in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Dialect {
+    Sqlite,
+    /// MySQL, MariaDB, and OceanBase in MySQL mode.
+    #[cfg_attr(not(test), expect(dead_code, reason = "the store opens SQLite files only"))]
+    MySql,
+}
+
+impl Dialect {
+    fn statement(self, sql: &'static str) -> Cow<'static, str> {
+        match self {
+            Self::Sqlite => sql.into(),
+            Self::MySql => {
+                let sql = sql.replace(" TEXT", " LONGTEXT");
+                let table = sql.starts_with("CREATE TABLE");
+                (if table { sql + " DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin" } else { sql }).into()
+            }
+        }
+    }
+}
+
+pub(super) fn migrator(dialect: Dialect) -> Migrator {
     let migrations = (1..).zip(STATEMENTS).map(|(version, (description, sql))| {
-        Migration::new(version, (*description).into(), MigrationType::Simple, (*sql).into_sql_str(), false)
+        // Nothing but the constants above is in it.
+        let sql = AssertSqlSafe(dialect.statement(sql).into_owned()).into_sql_str();
+        Migration::new(version, (*description).into(), MigrationType::Simple, sql, false)
     });
     Migrator::with_migrations(migrations.collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_is_cut_and_no_names_are_mixed_up_on_mysql() {
+        for (description, sql) in STATEMENTS {
+            let text = Dialect::MySql.statement(sql);
+            assert!(!text.contains(" TEXT"), "{description}: TEXT ends at 64 KiB");
+            let table = text.starts_with("CREATE TABLE");
+            assert_eq!(table, text.ends_with("COLLATE utf8mb4_bin"), "{description}");
+        }
+        insta::assert_snapshot!(
+            STATEMENTS.iter().map(|(_, sql)| Dialect::MySql.statement(sql) + ";\n").collect::<String>()
+        );
+    }
+
+    #[test]
+    fn sqlite_reads_what_is_written() {
+        assert!(STATEMENTS.iter().all(|(_, sql)| Dialect::Sqlite.statement(sql) == *sql));
+    }
 }

@@ -344,14 +344,21 @@ fn ids(rows: &[AnyRow]) -> Result<Vec<TaskId>, StoreError> {
 pub async fn next_epoch(store: &Store) -> Result<i64, StoreError> {
     let seconds = now_micros() / 1_000_000;
     let mut transaction = store.begin().await?;
-    sqlx::query("UPDATE sequences SET next_value = ? WHERE name = 'epoch' AND next_value < ?")
-        .bind(seconds)
-        .bind(seconds)
-        .execute(&mut *transaction)
-        .await?;
+    raise_epoch(&mut transaction, seconds - 1).await?;
     let epoch = allocate(&mut transaction, "epoch", 1).await?;
     transaction.commit().await?;
     Ok(epoch)
+}
+
+/// Lets the next epochs be above `seen`, and answers the lowest of them.
+pub async fn raise_epoch(connection: &mut AnyConnection, seen: i64) -> Result<i64, StoreError> {
+    let next = seen.saturating_add(1);
+    sqlx::query("UPDATE sequences SET next_value = ? WHERE name = 'epoch' AND next_value < ?")
+        .bind(next)
+        .bind(next)
+        .execute(connection)
+        .await?;
+    Ok(next)
 }
 
 /// A task with the state that its events give.
@@ -406,6 +413,12 @@ pub async fn claim(connection: &mut AnyConnection, id: TaskId, epoch: i64) -> Re
         .await
         .map_err(StoreError::from)?;
     if claimed.rows_affected() == 1 { Ok(()) } else { Err(AppendError::Fenced(id)) }
+}
+
+/// Whether a task is claimed with this very epoch.
+pub async fn is_claimed(connection: &mut AnyConnection, id: TaskId, epoch: i64) -> Result<bool, StoreError> {
+    let row = sqlx::query("SELECT 1 FROM tasks WHERE id = ? AND epoch = ?").bind(id.0).bind(epoch);
+    Ok(row.fetch_optional(connection).await?.is_some())
 }
 
 /// Reads a task and replays its journal.

@@ -25,13 +25,37 @@ impl fmt::Debug for User {
     }
 }
 
+/// A password that is guessed too easily, or that HTTP Basic cannot carry.
+#[derive(Debug, thiserror::Error)]
+#[error("a password has {} to {} characters, none of them a control character", SHORTEST, LONGEST)]
+pub struct WeakPassword;
+
+const SHORTEST: usize = 8;
+const LONGEST: usize = 64;
+
+/// Looks at a password that somebody chose.
+pub fn check_strength(password: &SecretString) -> Result<(), WeakPassword> {
+    let text = password.expose_secret();
+    let fits = (SHORTEST..=LONGEST).contains(&text.chars().count()) && !text.chars().any(char::is_control);
+    if fits { Ok(()) } else { Err(WeakPassword) }
+}
+
+/// Takes some ten milliseconds of processor time, so not on a runtime thread.
+pub fn hash(password: &SecretString) -> Result<String, StoreError> {
+    let hash = Argon2::default().hash_password(password.expose_secret().as_bytes());
+    hash.map(|hash| hash.to_string()).map_err(|error| StoreError::Sql(sqlx::Error::Encode(error.to_string().into())))
+}
+
+/// Answers whether there is such a user.
+pub async fn set_password_hash(connection: &mut AnyConnection, name: &str, hash: &str) -> Result<bool, StoreError> {
+    let done = sqlx::query("UPDATE users SET password_hash = ? WHERE name = ?").bind(hash).bind(name);
+    Ok(done.execute(connection).await?.rows_affected() > 0)
+}
+
 /// Fails with a conflict ([`StoreError::is_conflict`]) if the name is taken. Takes some ten milliseconds of processor time.
 pub async fn create(connection: &mut AnyConnection, name: &str, password: &SecretString) -> Result<User, StoreError> {
-    let hash = Argon2::default()
-        .hash_password(password.expose_secret().as_bytes())
-        .map_err(|error| StoreError::Sql(sqlx::Error::Encode(error.to_string().into())))?;
-    let user =
-        User { id: allocate(connection, "user", 1).await?, name: name.to_owned(), password_hash: hash.to_string() };
+    let password_hash = hash(password)?;
+    let user = User { id: allocate(connection, "user", 1).await?, name: name.to_owned(), password_hash };
     sqlx::query("INSERT INTO users (id, name, password_hash, created_at) VALUES (?, ?, ?, ?)")
         .bind(user.id)
         .bind(&user.name)

@@ -17,7 +17,7 @@ pub(super) mod cgroup;
 mod job;
 mod service;
 mod status;
-mod unit_file;
+pub(super) mod unit_file;
 
 use super::{
     durable::read_json,

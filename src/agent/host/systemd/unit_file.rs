@@ -30,7 +30,7 @@ const LIMIT_OF_THE_UNIT: Version = Version(230);
 /// The first systemd that runs single commands of a unit with all privileges.
 const PRIVILEGED_COMMANDS: Version = Version(231);
 
-pub(super) const UNIT_DIRECTORY: &str = "/etc/systemd/system";
+pub(in crate::agent::host) const UNIT_DIRECTORY: &str = "/etc/systemd/system";
 
 /// Limits that OceanBase asks of its hosts.
 const LIMITS: &str = "\
@@ -175,12 +175,12 @@ fn unfit(what: &str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidInput, format!("{what} cannot stand in a unit file"))
 }
 
-fn text(path: &Path) -> io::Result<&str> {
+pub(in crate::agent::host) fn text(path: &Path) -> io::Result<&str> {
     path.to_str().ok_or_else(|| unfit("a path that is not UTF-8"))
 }
 
 /// A value that reaches to the end of its line: only specifiers mean something there.
-fn plain(value: &str) -> io::Result<String> {
+pub(in crate::agent::host) fn plain(value: &str) -> io::Result<String> {
     if value.chars().any(char::is_control) || value.ends_with('\\') || value.trim() != value || value.is_empty() {
         return Err(unfit("a value with control characters or blanks at its ends"));
     }
@@ -188,7 +188,7 @@ fn plain(value: &str) -> io::Result<String> {
 }
 
 /// One word, whatever is in it.
-fn quoted(word: &str) -> String {
+pub(in crate::agent::host) fn quoted(word: &str) -> String {
     let mut text = String::from("\"");
     for character in word.chars() {
         match character {

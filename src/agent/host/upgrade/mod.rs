@@ -4,9 +4,13 @@
 //!     [`replace_self`]. It is carried out by a copy of the program that served before.
 //!  2. The run and the package from before are on disk before the job starts. Whichever agent serves when the job is
 //!     over finds the run, waits for its end and reads its verdict.
-//!  3. What has begun is not canceled: it ends by itself within its limits, and half of it would be worse than either
+//!  3. A [`guard`] is enabled before the job starts: a power cut ends the job, and may leave a program that never gets
+//!     ready.
+//!  4. What has begun is not canceled: it ends by itself within its limits, and half of it would be worse than either
 //!     end.
 
+mod guard;
+mod origin;
 mod owner;
 mod plan;
 pub mod replace_self;
@@ -25,8 +29,13 @@ use super::{
 use crate::{
     agent::step::{Done, StepContext, StepError, Undoes},
     graph::Effect,
-    steps::{AgentPackage, InstallPackage, UpgradeAgent, values::PackageRef},
+    steps::{
+        AgentPackage, InstallPackage, UpgradeAgent,
+        values::{PackageRef, Sha256},
+    },
 };
+use guard::Guard;
+use origin::Origin;
 use plan::{Change, PLAN, PROGRAM, Plan, VERDICT, Verdict};
 use serde::{Deserialize, Serialize};
 use std::{
@@ -36,6 +45,7 @@ use std::{
     path::{Path, PathBuf},
     time::Duration,
 };
+use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
 const INSTALL_LIMIT: Duration = Duration::from_secs(600);
@@ -44,6 +54,7 @@ const READY_LIMIT: Duration = Duration::from_secs(60);
 /// Longer than everything that the job may take by its own limits.
 const JOB_LIMIT: Duration = Duration::from_secs(1500);
 const GRACE: Duration = Duration::from_secs(60);
+const GUARD_POLL: Duration = Duration::from_secs(1);
 /// The running program, also when its file was replaced.
 const RUNNING: &str = "/proc/self/exe";
 
@@ -52,6 +63,9 @@ struct Identity {
     run: String,
     /// The agent was installed from it before this operation.
     before: PackageRef,
+    /// Digest of that package's file, if an exchange had installed it.
+    #[serde(default)]
+    before_sha256: Option<Sha256>,
 }
 
 fn read_identity(text: Option<&str>) -> Option<Identity> {
@@ -62,12 +76,17 @@ fn read_identity(text: Option<&str>) -> Option<Identity> {
 struct Installed {
     program: PathBuf,
     package: PackageRef,
+    sha256: Option<Sha256>,
     /// The running program is the one of the package, which is installed to its end.
     genuine: bool,
 }
 
 fn mark(settings: &HostSettings) -> PathBuf {
     settings.state_dir.join("program-put-back")
+}
+
+fn origin(settings: &HostSettings) -> PathBuf {
+    settings.state_dir.join("program-origin")
 }
 
 /// Path of the running program, whatever lies there by now, and whether it is still that file.
@@ -83,7 +102,7 @@ fn own_program() -> io::Result<(PathBuf, bool)> {
 async fn installed(host: &Host) -> Result<Installed, StepError> {
     let (program, is_current) = own_program().map_err(failed("looking for the agent's own program"))?;
     let owner = owner::owner(&host.settings.search_path, &program).await.map_err(|error| {
-        StepError::new("PACKAGE_MANAGER", "the package manager of the host does not answer", "mend it, then retry")
+        StepError::new("PACKAGE_MANAGER", "the package manager of the host does not answer", "fix it, then retry")
             .because(error)
     })?;
     let owner::Owner { package, is_whole } = owner.ok_or_else(|| {
@@ -93,7 +112,16 @@ async fn installed(host: &Host) -> Result<Installed, StepError> {
             "install oblet-agent on the host by its package, then retry the subtask",
         )
     })?;
-    Ok(Installed { genuine: is_whole && is_current && !mark(&host.settings).exists(), program, package })
+    let file = origin(&host.settings);
+    let origin = {
+        let package = package.clone();
+        blocking(move || {
+            Origin::read(&file, &package, Path::new(RUNNING)).map_err(failed("reading where the program comes from"))
+        })
+        .await?
+    };
+    let sha256 = origin.map(|origin| origin.sha256);
+    Ok(Installed { genuine: is_whole && is_current && !mark(&host.settings).exists(), program, package, sha256 })
 }
 
 /// The one that the package manager of the host can put in the place of what is installed.
@@ -122,7 +150,7 @@ pub(super) async fn execute(
 ) -> Result<Done, StepError> {
     let earlier = read_identity(context.identity.as_deref());
     if let Some(earlier) = &earlier
-        && let Some(verdict) = settle(host, &earlier.run, context).await?
+        && let Some(verdict) = settle(host, manager, &earlier.run, context).await?
     {
         return judge(host, step, verdict, context).await;
     }
@@ -135,9 +163,9 @@ pub(super) async fn execute(
         return Ok(done.with("package", &wanted.package));
     }
     let file = check(host, wanted, context).await?;
-    let before = earlier.as_ref().map_or(&found.package, |earlier| &earlier.before).clone();
-    let saved = earlier.map(|earlier| runs::dir(&host.settings, &earlier.run).join(PROGRAM));
-    let change = Change::Install { package: wanted.package.clone(), file };
+    let saved = earlier.as_ref().map(|earlier| runs::dir(&host.settings, &earlier.run).join(PROGRAM));
+    let before = earlier.map_or((found.package.clone(), found.sha256), |own| (own.before, own.before_sha256));
+    let change = Change::Install { package: wanted.package.clone(), file, sha256: wanted.sha256.clone() };
     context.log.line(&format!("{} is to become {}", found.package, wanted.package));
     let verdict = replace(host, manager, &found.program, change, before, saved, context).await?;
     judge(host, step, verdict, context).await
@@ -197,7 +225,7 @@ async fn replace(
     manager: &dyn ServiceManager,
     program: &Path,
     change: Change,
-    before: PackageRef,
+    (before, before_sha256): (PackageRef, Option<Sha256>),
     saved: Option<PathBuf>,
     context: &StepContext,
 ) -> Result<Verdict, StepError> {
@@ -209,7 +237,8 @@ async fn replace(
         return Err(StepError::canceled("the exchange of the agent"));
     }
     let run = runs::fresh(&host.settings, &context.run_id);
-    let identity = serde_json::to_string(&Identity { run: run.clone(), before }).map_err(io::Error::from);
+    let identity = serde_json::to_string(&Identity { run: run.clone(), before, before_sha256 });
+    let identity = identity.map_err(io::Error::from);
     context.choose_identity(identity.map_err(failed("naming the run"))?).await?;
     let run_dir = runs::dir(&host.settings, &run);
     let plan = Plan {
@@ -218,6 +247,8 @@ async fn replace(
         fallback: run_dir.join(PROGRAM),
         service,
         mark: mark(&host.settings),
+        origin: origin(&host.settings),
+        guard: Guard::below(&manager.unit_directory()),
         search_path: host.settings.search_path.clone(),
         install_limit: INSTALL_LIMIT,
         ready_limit: READY_LIMIT,
@@ -240,13 +271,17 @@ async fn replace(
     };
     let steady = steady(context);
     let started = runs::start(&*host.supervisor, &run_dir, &launch, GRACE, &steady, "the start of the exchange").await;
-    started.map_err(|error| error.leaving(Effect::Unknown))?;
+    if let Err(error) = started {
+        // Nobody waits for an exchange that begins at the next boot.
+        let removed = plan.guard.remove().map_err(failed("removing the guard of the exchange"));
+        return Err(removed.err().unwrap_or(error).leaving(Effect::Unknown));
+    }
     context.confirm_identity().await?;
     let lost = || {
         StepError::new("INTERRUPTED", "the exchange of the agent ended without a verdict", "retry the subtask")
             .leaving(Effect::Unknown)
     };
-    settle(host, &run, context).await?.ok_or_else(lost)
+    settle(host, manager, &run, context).await?.ok_or_else(lost)
 }
 
 /// What has begun ends within limits of its own.
@@ -263,24 +298,61 @@ fn prepare(plan: &Plan, saved: Option<PathBuf>) -> io::Result<()> {
     let copy = File::open(&plan.fallback)?;
     copy.set_permissions(Permissions::from_mode(0o700))?;
     copy.sync_all()?;
-    durable::write_json(&run_dir.join(PLAN), plan)
+    let plan_file = run_dir.join(PLAN);
+    durable::write_json(&plan_file, plan)?;
+    plan.guard.set(&plan.fallback, &plan_file)
 }
 
 /// Waits for the end of a run; none if it never began, or ended without a verdict.
-async fn settle(host: &Host, run: &str, context: &StepContext) -> Result<Option<Verdict>, StepError> {
+async fn settle(
+    host: &Host,
+    manager: &dyn ServiceManager,
+    run: &str,
+    context: &StepContext,
+) -> Result<Option<Verdict>, StepError> {
     let run_dir = runs::dir(&host.settings, run);
     let state = host.find(run).await?;
     if state.lives() {
-        context.log.line("the exchange of the agent goes on, waiting for its end");
+        context.log.line("the upgrade of the agent is running, waiting for its end");
         runs::wait(&*host.supervisor, &run_dir, GRACE, &steady(context), "the exchange of the agent")
             .await
             .map_err(|error| error.leaving(Effect::Unknown))?;
     }
-    let verdict = durable::read_json(&run_dir.join(VERDICT)).map_err(failed("reading the verdict"))?;
+    let verdict = await_guard(manager, &run_dir, context).await?;
     if let (None, RunState::Ended(RunOutcome::NotStarted(why))) = (&verdict, &state) {
         return Ok(Some(Verdict::Unchanged(why.clone())));
     }
     Ok(verdict)
+}
+
+/// The verdict of a run whose job has ended, which the guard has to find after a power cut.
+async fn await_guard(
+    manager: &dyn ServiceManager,
+    run_dir: &Path,
+    context: &StepContext,
+) -> Result<Option<Verdict>, StepError> {
+    let guard = Guard::below(&manager.unit_directory());
+    let read = || durable::read_json(&run_dir.join(VERDICT)).map_err(failed("reading the verdict"));
+    let is_set = || guard.is_set_for(&run_dir.join(PLAN)).map_err(failed("looking for the guard of the exchange"));
+    let deadline = Instant::now() + JOB_LIMIT;
+    let mut told = false;
+    loop {
+        let verdict = read()?;
+        if !is_set()? {
+            return Ok(verdict);
+        }
+        // The bus may not answer yet while the host boots.
+        let is_due = manager.is_due(guard::UNIT).await.unwrap_or(true);
+        if verdict.is_some() || !is_due || Instant::now() >= deadline {
+            // The agent is in charge again: what comes next has a guard of its own.
+            guard.remove().map_err(failed("removing the guard of the exchange"))?;
+            return read();
+        }
+        if !std::mem::replace(&mut told, true) {
+            context.log.line(&format!("{} goes on with the exchange of the agent, waiting for its end", guard::UNIT));
+        }
+        sleep(GUARD_POLL).await;
+    }
 }
 
 pub(super) async fn undo(
@@ -299,14 +371,14 @@ pub(super) async fn undo(
     }
     let own = read_identity(context.identity.as_deref());
     if let Some(own) = &own
-        && let Some(verdict) = settle(host, &own.run, context).await?
+        && let Some(verdict) = settle(host, manager, &own.run, context).await?
     {
         return result("the way back", verdict).map(|()| Done::made());
     }
     let mut first = None;
     for undo in undoes {
         let Some(identity) = read_identity(undo.identity.as_deref()) else { continue };
-        let verdict = settle(host, &identity.run, context).await?;
+        let verdict = settle(host, manager, &identity.run, context).await?;
         let unchanged = matches!(verdict, Some(Verdict::Unchanged(_)));
         if undo.effect != Effect::None && !unchanged && first.is_none() {
             first = Some(identity);
@@ -321,10 +393,10 @@ pub(super) async fn undo(
         context.log.line(&format!("the agent serves from {}", first.before));
         return Ok(if own.is_some() { Done::made() } else { Done::already() });
     }
-    let change = match kept_package(&host.settings, &first.before) {
-        Some(file) => {
+    let change = match kept_package(host, &first, context).await? {
+        Some(change) => {
             context.log.line(&format!("{} is installed again", first.before));
-            Change::Install { package: first.before.clone(), file }
+            change
         }
         None if mark(&host.settings).exists() => {
             let line = format!(
@@ -343,12 +415,20 @@ pub(super) async fn undo(
             Change::Restore { program: runs::dir(&host.settings, &first.run).join(PROGRAM) }
         }
     };
-    let verdict = replace(host, manager, &found.program, change, first.before, None, context).await?;
+    let before = (first.before, first.before_sha256);
+    let verdict = replace(host, manager, &found.program, change, before, None, context).await?;
     result("the way back", verdict).map(|()| Done::made())
 }
 
-/// A file of the package that was put to this agent at some time; it was checked when it was installed.
-fn kept_package(settings: &HostSettings, package: &PackageRef) -> Option<PathBuf> {
-    let digests = std::fs::read_dir(settings.state_dir.join("packages")).into_iter().flatten();
-    digests.filter_map(|entry| Some(entry.ok()?.path().join(package.file_name()))).find(|file| file.is_file())
+/// The very file that the agent was installed from before, if an exchange installed it and it is still there, whole.
+async fn kept_package(host: &Host, first: &Identity, context: &StepContext) -> Result<Option<Change>, StepError> {
+    let (package, Some(sha256)) = (first.before.clone(), first.before_sha256.clone()) else { return Ok(None) };
+    match check(host, &AgentPackage { package: package.clone(), sha256: sha256.clone() }, context).await {
+        Ok(file) => Ok(Some(Change::Install { package, file, sha256 })),
+        Err(error) if error.reason == "CANCELED" => Err(error),
+        Err(error) => {
+            context.log.line(&format!("the file of {package} cannot be installed again: {error}"));
+            Ok(None)
+        }
+    }
 }

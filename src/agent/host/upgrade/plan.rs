@@ -1,6 +1,10 @@
 //! What the agent leaves to the program that replaces it, and what that leaves to the agent.
 
-use crate::{agent::host::durable::write_json, steps::values::PackageRef};
+use super::guard::Guard;
+use crate::{
+    agent::host::durable::write_json,
+    steps::values::{PackageRef, Sha256},
+};
 use serde::{Deserialize, Serialize};
 use std::{
     io,
@@ -11,6 +15,8 @@ use std::{
 /// Files of the run directory, besides those of the shim.
 pub(super) const PLAN: &str = "replacement";
 pub(super) const VERDICT: &str = "verdict";
+/// There as soon as the plan was begun.
+pub(super) const BEGUN: &str = "begun";
 /// Copy of the program that served when the run began. It carries the plan out, and comes back if that fails.
 pub(super) const PROGRAM: &str = "oblet-agent";
 
@@ -21,6 +27,7 @@ pub(super) enum Change {
     Install {
         package: PackageRef,
         file: PathBuf,
+        sha256: Sha256,
     },
     /// A saved program takes the place of the installed one, whatever the package database says.
     Restore {
@@ -38,6 +45,9 @@ pub(super) struct Plan {
     pub(super) service: String,
     /// There as long as the program is not the one of the installed package.
     pub(super) mark: PathBuf,
+    /// Where it is written down from which package the program comes.
+    pub(super) origin: PathBuf,
+    pub(super) guard: Guard,
     pub(super) search_path: Vec<PathBuf>,
     pub(super) install_limit: Duration,
     /// From the request for a restart until the agent is ready.

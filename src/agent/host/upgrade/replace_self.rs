@@ -5,16 +5,22 @@
 //!     file that is installed. Who restarted it last makes no difference.
 //!  3. If that does not come true in time, the copy takes the place of the program again, and the service is restarted.
 //!  4. What it came to is written down before it ends; the agent of that moment reads it.
+//!  5. After a power cut the guard begins the same plan again. How far the package manager had come is not known then, so
+//!     an installation that fails is never taken for one that changed nothing.
 
 use super::{
     super::{
         commands::find_command,
         durable::{self, read_json},
     },
+    origin::Origin,
     owner::environment,
-    plan::{Change, Plan, Verdict},
+    plan::{BEGUN, Change, Plan, VERDICT, Verdict},
 };
-use crate::{steps::values::PackageFormat, telemetry::chain};
+use crate::{
+    steps::values::{PackageFormat, PackageRef, Sha256},
+    telemetry::chain,
+};
 use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
@@ -57,9 +63,19 @@ pub fn main() -> ExitCode {
 
 fn run(path: &Path) -> io::Result<Verdict> {
     let plan: Plan = read_json(path)?.ok_or_else(|| io::Error::other("there is no such plan"))?;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let verdict = runtime.block_on(Replacement { plan: &plan, processes: Path::new("/proc") }.carry_out());
-    verdict.write(path)?;
+    let verdict = match read_json(&path.with_file_name(VERDICT))? {
+        // Its guard was still there.
+        Some(verdict) => verdict,
+        None => {
+            let is_first = durable::claim_json(&path.with_file_name(BEGUN), &())?;
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+            let replacement = Replacement { plan: &plan, is_first, processes: Path::new("/proc") };
+            let verdict = runtime.block_on(replacement.carry_out());
+            verdict.write(path)?;
+            verdict
+        }
+    };
+    plan.guard.remove()?;
     Ok(verdict)
 }
 
@@ -83,6 +99,8 @@ enum Service {
 
 pub(super) struct Replacement<'a> {
     pub(super) plan: &'a Plan,
+    /// Nothing of the plan was begun before.
+    pub(super) is_first: bool,
     /// `/proc`
     pub(super) processes: &'a Path,
 }
@@ -91,12 +109,12 @@ impl Replacement<'_> {
     pub(super) async fn carry_out(&self) -> Verdict {
         let before = identity(&self.plan.program).ok();
         let changed = match &self.plan.change {
-            Change::Install { package, file } => self.install(package.format(), file).await,
+            Change::Install { package, file, sha256 } => self.install(package, file, sha256).await,
             Change::Restore { program } => self.put_back(program).map_err(|error| chain(&error)),
         };
         if let Err(why) = changed {
             // The scriptlets of a package may fail when its files are there already.
-            return if identity(&self.plan.program).ok() == before {
+            return if self.is_first && identity(&self.plan.program).ok() == before {
                 say(&format!("nothing was changed: {why}"));
                 Verdict::Unchanged(why)
             } else {
@@ -124,8 +142,8 @@ impl Replacement<'_> {
         }
     }
 
-    async fn install(&self, format: PackageFormat, file: &Path) -> Result<(), String> {
-        let (manager, arguments): (_, &[&str]) = match format {
+    async fn install(&self, package: &PackageRef, file: &Path, sha256: &Sha256) -> Result<(), String> {
+        let (manager, arguments): (_, &[&str]) = match package.format() {
             PackageFormat::Rpm => ("rpm", &["-U", "-v", "--oldpackage", "--replacepkgs"]),
             // Nobody is there to be asked which configuration to keep.
             PackageFormat::Deb => ("dpkg", &["--force-confdef", "--force-confold", "-i"]),
@@ -137,7 +155,9 @@ impl Replacement<'_> {
         if !status.success() {
             return Err(format!("{manager} ended with {status}"));
         }
-        durable::remove(&self.plan.mark).map_err(|error| format!("{}: {error}", self.plan.mark.display()))
+        let Plan { origin, mark, program, .. } = self.plan;
+        Origin::write(origin, package, sha256, program).map_err(|error| format!("{}: {error}", origin.display()))?;
+        durable::remove(mark).map_err(|error| format!("{}: {error}", mark.display()))
     }
 
     /// The whole file or the one from before, whatever happens meanwhile.

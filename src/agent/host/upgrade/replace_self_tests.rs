@@ -1,6 +1,8 @@
 //! The exchange of a program on a host made of scripts: a package is a text that says how its program behaves.
 
 use super::{
+    guard::Guard,
+    origin::Origin,
     plan::{Change, Plan, Verdict},
     replace_self::Replacement,
 };
@@ -69,7 +71,7 @@ esac"#,
         let package = package.parse().unwrap();
         let file = self.path("package");
         fs::write(&file, program).unwrap();
-        self.plan(Change::Install { package, file })
+        self.plan(Change::Install { package, file, sha256: "a".repeat(64).parse().unwrap() })
     }
 
     fn plan(&self, change: Change) -> Plan {
@@ -79,6 +81,8 @@ esac"#,
             fallback: self.path("saved"),
             service: "oblet-agent.service".into(),
             mark: self.path("mark"),
+            origin: self.path("origin"),
+            guard: Guard::below(self.dir.path()),
             search_path: [self.path("bin"), "/usr/bin".into(), "/bin".into()].into(),
             install_limit: Duration::from_secs(60),
             ready_limit: Duration::from_secs(60),
@@ -86,7 +90,12 @@ esac"#,
     }
 
     async fn carry_out(&self, plan: &Plan) -> Verdict {
-        Replacement { plan, processes: &self.path("proc") }.carry_out().await
+        Replacement { plan, is_first: true, processes: &self.path("proc") }.carry_out().await
+    }
+
+    /// After a power cut.
+    async fn carry_out_again(&self, plan: &Plan) -> Verdict {
+        Replacement { plan, is_first: false, processes: &self.path("proc") }.carry_out().await
     }
 
     fn serves(&self) -> String {
@@ -114,7 +123,30 @@ async fn the_program_of_a_good_package_serves_in_the_end() {
         fs::write(place.path("mark"), "").unwrap();
         assert_eq!(place.carry_out(&place.installs(package, NEW)).await, Verdict::Replaced);
         assert_eq!((place.serves().as_str(), place.is_marked()), (NEW, false));
+        let package = package.parse().unwrap();
+        assert!(Origin::read(&place.path("origin"), &package, &place.path("program")).unwrap().is_some());
     }
+}
+
+#[tokio::test]
+async fn what_a_power_cut_ended_is_finished_or_taken_back() {
+    // The files were exchanged already, or they were not.
+    for installed in [OLD, NEW] {
+        let place = Place::new();
+        let plan = place.installs(DEB, NEW);
+        fs::write(place.path("program"), installed).unwrap();
+        assert_eq!(place.carry_out_again(&plan).await, Verdict::Replaced);
+        assert_eq!((place.serves().as_str(), place.is_marked()), (NEW, false));
+    }
+    let place = Place::new();
+    let plan = place.installs(DEB, "bad");
+    fs::write(place.path("program"), "bad").unwrap();
+    assert!(matches!(place.carry_out_again(&plan).await, Verdict::RolledBack(_)));
+    assert_eq!((place.serves().as_str(), place.is_marked()), (OLD, true));
+    // What the files look like does not tell how far the package manager had come.
+    place.script("dpkg", "exit 2");
+    let verdict = place.carry_out_again(&place.installs(DEB, NEW)).await;
+    assert!(matches!(verdict, Verdict::RolledBack(_)), "{verdict:?}");
 }
 
 #[tokio::test]

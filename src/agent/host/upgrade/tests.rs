@@ -77,21 +77,36 @@ impl Supervisor for Arc<Jobs> {
     }
 }
 
-struct Service(bool);
+struct Service {
+    known: bool,
+    directory: PathBuf,
+    /// What is called whenever somebody asks whether a unit is to run, and tells so.
+    due: Box<dyn Fn() -> bool + Send + Sync>,
+}
 
 impl ServiceManager for Service {
     fn own_service(&self) -> BoxFuture<'_, Result<String, ManagerError>> {
-        let known = self.0.then(|| "oblet-agent.service".to_owned());
+        let known = self.known.then(|| "oblet-agent.service".to_owned());
         Box::pin(async { known.ok_or_else(|| ManagerError::NotMain("session-1.scope".into())) })
     }
 
     fn order<'a>(&'a self, _order: Order, _service: &'a str) -> BoxFuture<'a, Result<(), ManagerError>> {
         Box::pin(async { Ok(()) })
     }
+
+    fn is_due<'a>(&'a self, unit: &'a str) -> BoxFuture<'a, Result<bool, ManagerError>> {
+        assert_eq!(unit, guard::UNIT);
+        let due = (self.due)();
+        Box::pin(async move { Ok(due) })
+    }
+
+    fn unit_directory(&self) -> PathBuf {
+        self.directory.clone()
+    }
 }
 
 struct Place {
-    _dir: TempDir,
+    dir: TempDir,
     jobs: Arc<Jobs>,
     host: Host,
 }
@@ -110,7 +125,7 @@ impl Place {
         let jobs = Arc::new(Jobs { outlives, verdict: Mutex::new(verdict), database, plans: Mutex::default() });
         let settings = HostSettings { search_path: vec![dir.path().into()], ..settings(dir.path()) };
         let host = Host::open(settings, Box::new(Arc::clone(&jobs))).unwrap();
-        Self { _dir: dir, jobs, host }
+        Self { dir, jobs, host }
     }
 
     /// A step whose package lies in the store of the agent.
@@ -130,8 +145,20 @@ impl Place {
         UpgradeAgent { packages: vec![package] }
     }
 
+    fn service(&self) -> Service {
+        Service { known: true, directory: self.dir.path().into(), due: Box::new(|| false) }
+    }
+
     async fn execute(&self, step: &UpgradeAgent, context: &StepContext) -> Result<Done, StepError> {
-        execute(&self.host, &Service(true), step, context).await
+        execute(&self.host, &self.service(), step, context).await
+    }
+
+    async fn undo(&self, context: &StepContext, undoes: &[Undoes]) -> Result<Done, StepError> {
+        undo(&self.host, &self.service(), context, undoes).await
+    }
+
+    fn is_guarded(&self) -> bool {
+        self.dir.path().join(guard::UNIT).exists()
     }
 
     fn database(&self) -> String {
@@ -176,6 +203,7 @@ async fn a_run_that_was_lost_is_made_up_for() {
     let (context, kept) = keeping("r");
     let error = place.execute(&step, &context).await.unwrap_err();
     assert_eq!((error.reason, error.effect), ("INTERRUPTED", Effect::Unknown));
+    assert!(!place.is_guarded(), "nothing begins by itself at the next boot");
     *place.jobs.verdict.lock().unwrap() = Some(Verdict::Replaced);
     let (mut next, _) = keeping("r");
     next.identity = kept.0.lock().unwrap().clone();
@@ -191,7 +219,8 @@ async fn a_failed_upgrade_is_undone_by_the_package_from_before_or_is_undone_alre
         let place = Place::new(Some(Verdict::RolledBack("it failed".into())), true);
         let step = place.step(NEW);
         if has_old {
-            place.step(OLD);
+            let AgentPackage { package, sha256 } = &place.step(OLD).packages[0];
+            Origin::write(&origin(&place.host.settings), package, sha256, Path::new(RUNNING)).unwrap();
         }
         let (context, kept) = keeping("r");
         let error = place.execute(&step, &context).await.unwrap_err();
@@ -199,10 +228,10 @@ async fn a_failed_upgrade_is_undone_by_the_package_from_before_or_is_undone_alre
         assert!(error.message.contains("it failed"), "{error}");
 
         *place.jobs.verdict.lock().unwrap() = Some(Verdict::Replaced);
-        let undone = undo(&place.host, &Service(true), &keeping("u").0, &undoes(&kept, Effect::Done)).await.unwrap();
+        let undone = place.undo(&keeping("u").0, &undoes(&kept, Effect::Done)).await.unwrap();
         assert_eq!(undone.effect, if has_old { Effect::Done } else { Effect::None });
         assert_eq!(place.database(), if has_old { OLD } else { NEW });
-        let again = undo(&place.host, &Service(true), &keeping("v").0, &undoes(&kept, Effect::Done)).await.unwrap();
+        let again = place.undo(&keeping("v").0, &undoes(&kept, Effect::Done)).await.unwrap();
         assert_eq!(again, Done::already());
 
         // The database may say so already, but the program is not that of the package.
@@ -211,15 +240,72 @@ async fn a_failed_upgrade_is_undone_by_the_package_from_before_or_is_undone_alre
     }
 }
 
+/// A file of that name may lie there that nobody installed.
+#[cfg(target_arch = "x86_64")]
+#[tokio::test]
+async fn a_package_that_only_has_the_name_of_the_one_from_before_is_not_installed() {
+    let place = Place::new(Some(Verdict::Replaced), true);
+    let old = place.step(OLD).packages.remove(0);
+    let (context, kept) = keeping("r");
+    place.execute(&place.step(NEW), &context).await.unwrap();
+    let undone = place.undo(&keeping("u").0, &undoes(&kept, Effect::Done)).await.unwrap();
+    assert_eq!((undone.effect, place.database().as_str()), (Effect::Done, NEW), "the saved program is put back");
+
+    let place = Place::new(Some(Verdict::Replaced), true);
+    let other = place.step(OLD).packages.remove(0);
+    Origin::write(&origin(&place.host.settings), &old.package, &other.sha256, Path::new(RUNNING)).unwrap();
+    let (context, kept) = keeping("r");
+    place.execute(&place.step(NEW), &context).await.unwrap();
+    fs::write(
+        package_file::path(&place.host.settings, &InstallPackage { package: other.package, sha256: other.sha256 }),
+        "x",
+    )
+    .unwrap();
+    place.undo(&keeping("u").0, &undoes(&kept, Effect::Done)).await.unwrap();
+    assert_eq!(place.database(), NEW, "what is no longer the file that was installed is not installed");
+}
+
+/// The job has ended with the power, and its guard takes the exchange up while the agent boots.
+#[cfg(target_arch = "x86_64")]
+#[tokio::test]
+async fn an_agent_waits_for_the_guard_of_its_exchange() {
+    let place = Place::new(None, true);
+    let step = place.step(NEW);
+    let (context, kept) = keeping("r");
+    let cut = Service { due: Box::new(|| panic!("the power is gone")), ..place.service() };
+    let exchange = std::panic::AssertUnwindSafe(execute(&place.host, &cut, &step, &context));
+    assert!(futures_util::FutureExt::catch_unwind(exchange).await.is_err());
+    assert!(place.is_guarded());
+
+    let (mut next, _) = keeping("r");
+    next.identity = kept.0.lock().unwrap().clone();
+    let plan = {
+        let run = read_identity(next.identity.as_deref()).unwrap().run;
+        runs::dir(&place.host.settings, &run).join(PLAN)
+    };
+    let asked = std::sync::atomic::AtomicU32::new(0);
+    let database = place.jobs.database.clone();
+    let due = move || {
+        if asked.fetch_add(1, std::sync::atomic::Ordering::Relaxed) == 1 {
+            fs::write(&database, NEW).unwrap();
+            Verdict::Replaced.write(&plan).unwrap();
+        }
+        true
+    };
+    let booting = Service { due: Box::new(due), ..place.service() };
+    let done = execute(&place.host, &booting, &step, &next).await.unwrap();
+    assert_eq!(done.effect, Effect::Done);
+    assert!(!place.is_guarded());
+    assert_eq!(place.jobs.plans.lock().unwrap().len(), 1, "it began no exchange of its own");
+}
+
 #[cfg(target_arch = "x86_64")]
 #[tokio::test]
 async fn an_upgrade_without_the_package_from_before_is_undone_by_the_saved_program() {
     let place = Place::new(Some(Verdict::Replaced), true);
     let (context, kept) = keeping("r");
     place.execute(&place.step(NEW), &context).await.unwrap();
-    let undo = async |run| {
-        undo(&place.host, &Service(true), &keeping(run).0, &undoes(&kept, Effect::Done)).await.unwrap().effect
-    };
+    let undo = async |run| place.undo(&keeping(run).0, &undoes(&kept, Effect::Done)).await.unwrap().effect;
     assert_eq!(undo("u").await, Effect::Done);
     assert_eq!(undo("v").await, Effect::None);
     let plans = place.jobs.plans.lock().unwrap();
@@ -234,7 +320,7 @@ async fn what_changed_nothing_is_not_undone() {
     let (context, kept) = keeping("r");
     let error = place.execute(&place.step(NEW), &context).await.unwrap_err();
     assert_eq!((error.reason, error.effect), ("NOT_INSTALLED", Effect::None));
-    let undone = undo(&place.host, &Service(true), &keeping("u").0, &undoes(&kept, Effect::Unknown)).await.unwrap();
+    let undone = place.undo(&keeping("u").0, &undoes(&kept, Effect::Unknown)).await.unwrap();
     assert_eq!(undone, Done::already());
     assert_eq!(place.jobs.plans.lock().unwrap().len(), 1);
 }
@@ -243,10 +329,10 @@ async fn what_changed_nothing_is_not_undone() {
 async fn what_the_journal_has_forgotten_cannot_be_undone() {
     let place = Place::new(Some(Verdict::Replaced), true);
     let forgotten = [Undoes { identity: None, effect: Effect::Done }];
-    let error = undo(&place.host, &Service(true), &context("u"), &forgotten).await.unwrap_err();
+    let error = place.undo(&context("u"), &forgotten).await.unwrap_err();
     assert_eq!(error.reason, "NOT_KNOWN_ANY_MORE");
     let never = [Undoes { identity: None, effect: Effect::None }];
-    assert_eq!(undo(&place.host, &Service(true), &context("u"), &never).await.unwrap(), Done::already());
+    assert_eq!(place.undo(&context("u"), &never).await.unwrap(), Done::already());
 }
 
 #[tokio::test]
@@ -269,7 +355,8 @@ async fn an_agent_that_could_not_be_restarted_refuses_before_it_names_a_run() {
     for (service, outlives) in [(false, true), (true, false)] {
         let place = Place::new(Some(Verdict::Replaced), outlives);
         let (context, kept) = keeping("r");
-        let refused = execute(&place.host, &Service(service), &place.step(NEW), &context).await.unwrap_err();
+        let service = Service { known: service, ..place.service() };
+        let refused = execute(&place.host, &service, &place.step(NEW), &context).await.unwrap_err();
         assert_eq!((refused.reason, refused.effect), ("NOT_UNDER_A_SERVICE_MANAGER", Effect::None));
         assert!(kept.0.lock().unwrap().is_none() && place.host.settings.state_dir.join("runs").read_dir().is_err());
     }

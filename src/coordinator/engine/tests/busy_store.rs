@@ -13,7 +13,7 @@ use crate::{
         store::{
             Store, StoreError,
             hosts::{self, HostDetails, HostStatus},
-            tasks::{LogPosition, TaskId},
+            tasks::{self, LogPosition, TaskId},
         },
     },
     graph::{Direction, NodeIndex},
@@ -50,12 +50,15 @@ impl Rows {
         });
         let metrics = EngineMetrics::register(&prometheus::Registry::new()).unwrap();
         let (journal, _) = Journal::start(tasks, metrics, CancellationToken::new(), CancellationToken::new());
-        let log = AttemptLog::new(journal, TaskId(1), NodeIndex(0), 1, LogPosition::default());
+        let log = AttemptLog::new(journal, (TaskId(1), 1), NodeIndex(0), 1, LogPosition::default());
         let agents = Arc::new(AgentPool::new(&issue(directory, Role::Coordinator)).unwrap());
         let steps = SqlLocalSteps { store: store.clone(), agents, packages_dir: directory.into() };
         let mut transaction = store.begin().await.unwrap();
         let address = Ipv4Addr::LOCALHOST.into();
         hosts::insert(&mut transaction, address, 1, 1, &HostDetails::default()).await.unwrap();
+        let task = "INSERT INTO tasks VALUES (1, 't', 'RUNNING', 'EXECUTE', 'c', 'e', NULL, NULL, '{}', 1, 1, 't', 1, \
+                    NULL, NULL, 0, NULL)";
+        sqlx::query(task).execute(&mut *transaction).await.unwrap();
         transaction.commit().await.unwrap();
         Self { _lab: lab, store, steps, log }
     }
@@ -89,6 +92,18 @@ async fn a_step_waits_for_a_store_in_which_others_write_and_keeps_its_log() {
     let (outcome, ()) = tokio::join!(rows.make_available(), others);
     assert!(matches!(outcome, Outcome::Succeeded { .. }), "{outcome:?}");
     assert!(rows.kept().await.ends_with("host 127.0.0.1 is AVAILABLE\n"));
+}
+
+#[tokio::test]
+async fn a_step_of_a_task_that_another_coordinator_has_claimed_changes_no_row() {
+    let mut rows = Rows::new().await;
+    let mut other = rows.store.begin().await.unwrap();
+    tasks::claim(&mut other, TaskId(1), 2).await.unwrap();
+    other.commit().await.unwrap();
+    let outcome = rows.make_available().await;
+    assert!(matches!(outcome, Outcome::Abandoned), "{outcome:?}");
+    let mut reader = rows.store.readers().acquire().await.unwrap();
+    assert_eq!(hosts::get(&mut reader, 1).await.unwrap().unwrap().status, HostStatus::New);
 }
 
 #[tokio::test]

@@ -118,8 +118,13 @@ impl Lab {
     }
 
     async fn run(&self, attempt: AgentAttempt) -> Outcome {
-        let mut log =
-            AttemptLog::new(self.journal.clone(), TaskId(1), NodeIndex(0), attempt.key.attempt, LogPosition::default());
+        let mut log = AttemptLog::new(
+            self.journal.clone(),
+            (TaskId(1), 1),
+            NodeIndex(0),
+            attempt.key.attempt,
+            LogPosition::default(),
+        );
         tokio::time::timeout(Duration::from_secs(60), attempt.run(&mut log)).await.unwrap()
     }
 }

@@ -10,9 +10,9 @@ use crate::{
     coordinator::{
         engine::acknowledge,
         store::{
-            Store,
+            Store, agent_certificates,
             audit::{self, Change},
-            hosts, now_micros,
+            enrolment_tokens, hosts, now_micros,
             tasks::{self, Draft, LogPosition, TaskId},
         },
     },
@@ -136,4 +136,25 @@ async fn hosts_that_are_gone_hold_up_neither_others_nor_the_next_round() {
         assert_eq!(quiet, (1..20).collect::<Vec<_>>());
     }
     assert_eq!(tasks::unacknowledged(store.readers()).await.unwrap(), [task]);
+}
+
+#[tokio::test]
+async fn tokens_and_certificates_go_when_they_have_expired_long_ago() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = open(directory.path()).await;
+    let mut rows = store.begin().await.unwrap();
+    for statement in [
+        "INSERT INTO enrolment_tokens (id, token_hash, address, any_source, creator, status, created_at, expires_at) \
+         VALUES (1, 'a', '192.0.2.1', 0, 'c', 'USED', 1, 10), (2, 'b', '192.0.2.1', 0, 'c', 'OPEN', 1, 10), \
+         (3, 'c', '192.0.2.1', 0, 'c', 'USED', 1, 20)",
+        "INSERT INTO agent_certificates (serial, address, fingerprint, status, issued_at, not_before, not_after) VALUES \
+         ('1', '192.0.2.1', 'f', 'REPLACED', 1, 1, 10), ('2', '192.0.2.1', 'f', 'REVOKED', 1, 1, 10), \
+         ('3', '192.0.2.1', 'f', 'REPLACED', 1, 1, 20), ('4', '192.0.2.1', 'f', 'CURRENT', 1, 1, 10)",
+    ] {
+        sqlx::query(statement).execute(&mut *rows).await.unwrap();
+    }
+    assert_eq!(enrolment_tokens::expire(&mut rows, 15).await.unwrap(), 2);
+    assert_eq!(agent_certificates::expire(&mut rows, 15).await.unwrap(), 2, "one that agents are accepted with stays");
+    rows.commit().await.unwrap();
+    assert_eq!((count(&store, "enrolment_tokens").await, count(&store, "agent_certificates").await), (1, 2));
 }

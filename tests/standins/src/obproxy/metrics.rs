@@ -55,7 +55,7 @@ fn answer(mut stream: TcpStream, proxy: &Proxy) -> io::Result<()> {
 fn render(proxy: &Proxy) -> String {
     let mut text = exposer(proxy.scrapes.load(Ordering::Relaxed), proxy.scraped_bytes.load(Ordering::Relaxed));
     // M2, M4
-    if proxy.version.rules.families_at_once || proxy.faults.tenant_traffic {
+    if proxy.faults.tenant_traffic {
         text.push_str(&families(proxy));
     }
     text

@@ -41,7 +41,7 @@ pub(super) fn config(rest: &[Token], proxy: &Proxy) -> Answer {
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
     match (words.as_slice(), rest.last()) {
         ([], _) => rows(proxy, |_, _| true),
-        (["like", _], Some(Token::Quoted(name))) if rules.module_levels && name == "syslog_level" => levels(proxy),
+        (["like", _], Some(Token::Quoted(name))) if name == "syslog_level" => levels(proxy), // S6
         (["like", _], Some(Token::Quoted(pattern))) => rows(proxy, |_, item| like(pattern, item.name)), // S5
         (["diff"], _) if rules.show_diff => {
             rows(proxy, |config, item| config.get(item.name) != config.default_of(item)) // S7

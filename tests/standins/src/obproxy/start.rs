@@ -154,10 +154,9 @@ impl Listeners {
             },
         };
         // L3, L6
-        let ip = if rules.metrics_on_every_address { everywhere } else { bound };
         let metrics = match config.is_true("enable_prometheus") {
             false => None,
-            true => listen(ip, "prometheus_listen_port").ok().filter(|_| !faults.no_metrics).or_else(|| {
+            true => listen(everywhere, "prometheus_listen_port").ok().filter(|_| !faults.no_metrics).or_else(|| {
                 log.warning(&format!("fail to init prometheus(ret={INTERNAL})"));
                 None
             }),

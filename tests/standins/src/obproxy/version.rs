@@ -1,7 +1,7 @@
 //! Which obproxy is played, and all that depends on it.
 //!
 //! The ids in comments here and elsewhere in this module are those of `docs/facts/obproxy.md`. What was measured
-//! is 4.3; nothing was measured of the versions before 4.
+//! is 4.3; nothing was measured of the versions before 4, and where the facts are silent on them they behave like 4.3.
 
 use std::{env, fs, path::PathBuf};
 
@@ -18,16 +18,10 @@ pub(super) struct Rules {
     /// Defaults that differ from those of the table of items.
     pub(super) defaults: &'static [(&'static str, &'static str)],
     pub(super) rpc_port: bool,
-    /// The metrics port takes no notice of `local_bound_ip`.
-    pub(super) metrics_on_every_address: bool,
-    /// The `odp_*` families are there before a tenant has sent anything.
-    pub(super) families_at_once: bool,
     /// `SHOW PROXYCONFIG` has so many of its columns.
     pub(super) config_columns: usize,
     /// `SHOW PROXYCONFIG DIFF` and `ALL`.
     pub(super) show_diff: bool,
-    /// `LIKE 'syslog_level'` answers the levels of the log's modules.
-    pub(super) module_levels: bool,
     /// Code and text for an unknown item in ALTER.
     pub(super) unknown_item: (u16, &'static str),
     /// How the log calls what ends the program, and what does not.
@@ -44,11 +38,8 @@ static FROM_4: Rules = Rules {
     unknown_items: &[],
     defaults: &[],
     rpc_port: true,                                // L1
-    metrics_on_every_address: true,                // L3
-    families_at_once: false,                       // M2
     config_columns: 7,                             // S1
     show_diff: true,                               // S7
-    module_levels: true,                           // S6
     unknown_item: (5099, "System config unknown"), // S16
     error_level: "EDIAG",                          // X3
     warning_level: "WDIAG",                        // X3
@@ -62,16 +53,11 @@ static BEFORE_4: Rules = Rules {
     unknown_items: &["rpc_listen_port", "enable_obproxy_rpc_service"],   // V1
     defaults: &[("obproxy_sys_password", ""), ("syslog_level", "WARN")], // V5, V4
     rpc_port: false,                                                     // V1
-    // The facts are silent on the next three, and here the lenient side is taken: several hosts of a test share one
-    // machine, and they are told apart by address.
-    metrics_on_every_address: false,
-    families_at_once: true,
-    module_levels: false,
-    config_columns: 5,                               // V3
-    show_diff: false,                                // silent: not offered
-    unknown_item: (1193, "Unknown system variable"), // V6
-    error_level: "ERROR",                            // V4
-    warning_level: "WARN",                           // V4
+    config_columns: 5,                                                   // V3
+    show_diff: false,                                                    // silent: not offered
+    unknown_item: (1193, "Unknown system variable"),                     // V6
+    error_level: "ERROR",                                                // V4
+    warning_level: "WARN",                                               // V4
     log_levels: &["DEBUG", "TRACE", "INFO", "WARN", "ERROR"],
     more_logs: &[],
 };

@@ -14,7 +14,7 @@ fn only_the_sql_port_keeps_to_the_bound_address() {
         place.start(",local_bound_ip=127.0.0.1");
         place.login();
         assert!(!answers("127.0.0.2", place.sql_port), "L8");
-        assert_eq!(answers("127.0.0.2", place.metrics_port), version == NEW, "L3");
+        assert!(answers("127.0.0.2", place.metrics_port), "L3");
         assert_eq!(answers("127.0.0.2", place.rpc_port), version == NEW, "L1");
     }
 }

@@ -1,0 +1,14 @@
+//! What the documentation says of the code, compared with the code.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "a panic is how a test fails, and the repository is known to be there"
+)]
+
+mod arrows;
+mod metrics;
+mod pages;
+mod source;
+mod statuses;

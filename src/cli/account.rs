@@ -14,6 +14,7 @@ use super::{
     prompt,
     settings::{Settings, chosen, password_file, read_secret},
     table::{Column, column},
+    task::dry_run_query,
     version::INFO,
 };
 
@@ -85,7 +86,7 @@ pub(crate) fn contexts(output: &Output, command: &Command) -> Result<(), CliErro
 }
 
 pub(crate) async fn user(context: &Context<'_>, settings: &Settings, command: &User) -> Result<(), CliError> {
-    let User::Passwd { new_password_file } = command;
+    let User::Passwd { new_password_file, trial } = command;
     let (current, new) = match new_password_file {
         Some(file) => (settings.password.clone(), read_secret(file)?),
         None if prompt::is_possible() => ask_passwords(settings)?,
@@ -98,7 +99,12 @@ pub(crate) async fn user(context: &Context<'_>, settings: &Settings, command: &U
     };
     let body = json!({"currentPassword": current.expose_secret(), "newPassword": new.expose_secret()});
     let doing = format!("change the password of {}", settings.user);
-    context.client.post(&doing, "api/v2/profiles/me/changePassword", &[], Some(&body)).await?;
+    let query = dry_run_query(trial.dry_run);
+    context.client.post(&doing, "api/v2/profiles/me/changePassword", query, Some(&body)).await?;
+    if trial.dry_run {
+        context.dry_run_note(&doing);
+        return Ok(());
+    }
     context.output.note(&format!("Changed the password of {}.", settings.user));
     match (&settings.context, Contexts::load()?) {
         (Some(name), Some(contexts)) if contexts.change_password(name, &new)? => {

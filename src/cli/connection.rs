@@ -47,7 +47,7 @@ fn distrusted(url: &str, problem: &CertificateError) -> Explanation {
         ),
         CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => (
             "it is not valid for this host name or address".to_owned(),
-            "use an address of the coordinator's advertise_addresses in --url (OBLET_URL)",
+            "use a name or an address of the coordinator's advertise_addresses in --url (OBLET_URL)",
         ),
         CertificateError::Expired | CertificateError::ExpiredContext { .. } => (
             "it has expired".to_owned(),

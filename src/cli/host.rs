@@ -2,7 +2,7 @@ use serde_json::{Value, json};
 
 use super::{
     Context,
-    args::{AgentUpgrade, AgentsChange, Host as Command, HostAdd},
+    args::{AgentUpgrade, AgentsChange, Consent, Host as Command, HostAdd, Trial},
     enrolment,
     error::CliError,
     follow,
@@ -71,6 +71,12 @@ const PROCESSES: &[Column] = &[
     column("COMMAND", "/startCommand").free(),
 ];
 
+const EPOCHS: &[Column] = &[
+    column("Epoch of the agent", "/agentEpoch"),
+    column("Epoch of the coordinator", "/coordinatorEpoch"),
+    column("Epoch after its restart", "/nextEpoch"),
+];
+
 /// Where tables find what the API tells in two members.
 const SYSTEM: &str = "/system";
 
@@ -106,19 +112,25 @@ pub(crate) async fn run(context: &Context<'_>, command: &Command) -> Result<(), 
         }
         Command::StopAgent(change) => change_agents(context, change, "stop", &format!("{HOSTS}/batchStopAgents")).await,
         Command::UpgradeAgent(upgrade) => upgrade_agents(context, upgrade).await,
-        Command::ResetEpoch { host, consent, trial } => {
-            let doing = format!("reset the epoch of the agent of host {host}");
-            let id = resolve::id(context, &doing, &HOST, host).await?;
-            context.confirm(*consent, *trial, host, &doing)?;
-            let path = format!("{HOSTS}/{id}/agent/resetEpoch");
-            context.client.post(&doing, &path, dry_run_query(trial.dry_run), Some(&json!({}))).await?;
-            if trial.dry_run {
-                context.dry_run_note(&doing);
-            } else {
-                context.output.note(&format!("The agent of host {host} accepts the coordinator's epoch again."));
-            }
-            context.output.changed(&json!({"id": id}), id)
-        }
+        Command::ResetEpoch { host, consent, trial } => reset_epoch(context, host, *consent, *trial).await,
+    }
+}
+
+/// The agent forgets nothing: the coordinator's epochs go on above that of the agent.
+async fn reset_epoch(context: &Context<'_>, host: &str, consent: Consent, trial: Trial) -> Result<(), CliError> {
+    let doing = format!("raise the coordinator's epoch above that of the agent of host {host}");
+    let id = resolve::id(context, &doing, &HOST, host).await?;
+    context.confirm(consent, trial, host, &doing)?;
+    let path = format!("{HOSTS}/{id}/agent/resetEpoch");
+    let data = context.client.post(&doing, &path, dry_run_query(trial.dry_run), Some(&json!({}))).await?;
+    if trial.dry_run {
+        context.dry_run_note(&doing);
+    } else {
+        context.output.note("Restart the coordinator for this to take effect: systemctl restart oblet-coordinator");
+    }
+    match context.output.shape() {
+        Shape::Table | Shape::Data => context.output.entry(&data, EPOCHS, ""),
+        Shape::Name => context.output.names([id.to_string()]),
     }
 }
 
@@ -133,18 +145,10 @@ async fn show(context: &Context<'_>, host: &str) -> Result<(), CliError> {
     context.output.section(&data, "/services", SERVICES)
 }
 
-/// The API knows two states: an agent that does not answer is STOPPED for it, though it may hang or be cut off.
 async fn agent(context: &Context<'_>, host: &str) -> Result<(), CliError> {
     let doing = format!("show the agent of host {host}");
     let id = resolve::id(context, &doing, &HOST, host).await?;
-    let mut data = context.client.get(&doing, &format!("{HOSTS}/{id}/agent")).await?;
-    let is_silent = data.get("problem").is_some_and(Value::is_string);
-    if is_silent
-        && context.output.shape() == Shape::Table
-        && let Some(status) = data.get_mut("status")
-    {
-        *status = json!("UNREACHABLE");
-    }
+    let data = context.client.get(&doing, &format!("{HOSTS}/{id}/agent")).await?;
     context.output.entry(&data, AGENT, "/hostId")?;
     context.output.section(&data, "/processes", PROCESSES)
 }

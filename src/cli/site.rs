@@ -25,7 +25,7 @@ const COLUMNS: &[Column] =
 const IDC_COLUMNS: &[Column] = &[
     column("ID", "/id"),
     column("NAME", "/name"),
-    column("REGION", "/regionName"),
+    column("REGION", "/region/name"),
     column("DESCRIPTION", "/description").free(),
 ];
 
@@ -33,7 +33,7 @@ const FIELDS: &[Column] = &[column("Id", "/id"), column("Name", "/name"), column
 const IDC_FIELDS: &[Column] = &[
     column("Id", "/id"),
     column("Name", "/name"),
-    column("Region", "/regionName"),
+    column("Region", "/region/name"),
     column("Description", "/description"),
 ];
 
@@ -49,11 +49,9 @@ pub(crate) async fn run_idc(context: &Context<'_>, command: &Place<IdcAdd>) -> R
     match command {
         Place::List => list(context, &IDC, IDC_COLUMNS).await,
         Place::Add(IdcAdd { site, region }) => {
-            let mut body = Map::new();
-            if let Some(region) = region {
-                let doing = format!("add IDC {}", site.name);
-                body.insert("regionId".into(), json!(resolve::id(context, &doing, &REGION, region).await?));
-            }
+            let doing = format!("add IDC {}", site.name);
+            let region = resolve::id(context, &doing, &REGION, region).await?;
+            let body = Map::from_iter([("regionId".to_owned(), json!(region))]);
             add(context, &IDC, IDC_FIELDS, site, body).await
         }
         Place::Remove(removal) => remove(context, &IDC, removal).await,

@@ -160,7 +160,8 @@ async fn without_a_terminal_the_new_password_comes_from_a_file() {
     let path = file.path().to_str().unwrap();
     let nobody = fake.run(&["user", "passwd"]).await;
     let done = fake.run(&["user", "passwd", "--new-password-file", path]).await.replace(path, "FILE");
-    assert_snapshot!(format!("{nobody}\n\n{done}\n{}", fake.requests()));
+    let tried = fake.run(&["user", "passwd", "--new-password-file", path, "--dry-run"]).await.replace(path, "FILE");
+    assert_snapshot!(format!("{nobody}\n\n{done}\n\n{tried}\n{}", fake.requests()));
 }
 
 #[tokio::test]

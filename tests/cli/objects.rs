@@ -226,10 +226,20 @@ async fn the_agent_of_a_host_is_shown_with_its_process() {
 }
 
 #[tokio::test]
-async fn an_agent_that_does_not_answer_is_unreachable_and_not_stopped() {
-    let agent =
-        json!({"hostId": 2, "hostInnerIpAddress": "10.0.0.2", "status": "STOPPED", "problem": "no answer within 30 s"});
+async fn an_agent_that_does_not_answer_is_unreachable_and_no_failure_of_the_command() {
+    let agent = json!({"hostId": 2, "hostInnerIpAddress": "10.0.0.2", "status": "UNREACHABLE", "version": "0.1.0",
+        "problem": "no answer within 30 s", "processes": []});
     let fake = Fake::start().await.answers("GET /api/v2/compute/hosts/2/agent", agent);
     let told = fake.run(&["host", "agent", "2"]).await;
-    assert!(told.contains("Status:    UNREACHABLE") && !told.contains("STOPPED") && told.ends_with("exit 0"), "{told}");
+    assert!(
+        told.contains("Status:    UNREACHABLE\nProblem:   no answer within 30 s") && told.ends_with("exit 0"),
+        "{told}"
+    );
+}
+
+#[tokio::test]
+async fn an_epoch_is_raised_with_the_next_start_of_the_coordinator() {
+    let epochs = json!({"agentEpoch": 1_795_284_400, "coordinatorEpoch": 1_795_284_387, "nextEpoch": 1_795_284_401});
+    let fake = Fake::start().await.answers("POST /api/v2/compute/hosts/2/agent/resetEpoch", epochs);
+    assert_snapshot!(fake.run(&["host", "reset-epoch", "2", "--yes"]).await);
 }

@@ -12,7 +12,7 @@ const TYPES: &str = "/api/v2/compute/hostTypes";
 #[tokio::test]
 async fn places_and_types_are_listed_added_and_removed() {
     let region = json!({"id": 1, "name": "hangzhou", "description": "east"});
-    let idc = json!({"id": 2, "name": "hz1", "description": "", "regionId": 1, "regionName": "hangzhou"});
+    let idc = json!({"id": 2, "name": "hz1", "description": "", "region": region});
     let kind = json!({"id": 3, "name": "large", "description": ""});
     let fake = Fake::start()
         .await

@@ -44,10 +44,10 @@ pub(crate) enum Host {
     UpgradeAgent(AgentUpgrade),
     /// Stop agents; they can only be started again on their hosts
     StopAgent(AgentsChange),
-    /// Let a host's agent accept the coordinator again after its clock was ahead
+    /// Raise the coordinator's epoch above that of a host's agent, so that the agent accepts the coordinator again
     ///
-    /// Use this when the agent refuses the coordinator because it has seen a higher epoch, from a time when the
-    /// coordinator's clock was ahead. Make sure that no other coordinator manages the host.
+    /// Use this when the agent refuses the coordinator because it has seen a higher epoch, from a clock that was ahead.
+    /// It takes effect when the coordinator is restarted. Make sure first that no other coordinator manages the host.
     ResetEpoch {
         /// Id, address or alias of the host
         host: String,

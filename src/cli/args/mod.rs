@@ -211,7 +211,7 @@ pub(crate) enum Audit {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum User {
-    /// Change your password; there is no dry run
+    /// Change your password
     ///
     /// Asks for the current password, and twice for the new one. If the context of oblet login holds the password, it
     /// holds the new one afterwards.
@@ -219,6 +219,8 @@ pub(crate) enum User {
         /// File with the new password, "-" for standard input; required without a terminal
         #[arg(long, value_name = "FILE")]
         new_password_file: Option<PathBuf>,
+        #[command(flatten)]
+        trial: Trial,
     },
 }
 

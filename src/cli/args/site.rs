@@ -30,7 +30,7 @@ pub(crate) struct IdcAdd {
     pub(crate) site: SiteAdd,
     /// Id or name of its region
     #[arg(long, value_name = "REGION")]
-    pub(crate) region: Option<String>,
+    pub(crate) region: String,
 }
 
 #[derive(Debug, Args)]

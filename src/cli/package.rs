@@ -12,7 +12,7 @@ use super::{
     resolve::{self, PACKAGE},
     table::{Column, column},
 };
-use crate::{deb, steps::values::PackageRef};
+use crate::deb;
 
 pub(crate) const PACKAGES: &str = "api/v2/software-packages";
 /// Large enough that a system call is rare, small enough that the bar moves.
@@ -120,8 +120,7 @@ fn name_in_header(path: &Path) -> Option<String> {
     }
     let header = rpm::PackageMetadata::open(path).ok().filter(|header| !header.is_source_package())?;
     let (name, version) = (header.get_name().ok()?, header.get_version().ok()?);
-    let package = PackageRef::new(name, version, header.get_release().ok()?, header.get_arch().ok()?);
-    Some(package.ok()?.file_name())
+    Some(format!("{name}-{version}-{}.{}.rpm", header.get_release().ok()?, header.get_arch().ok()?))
 }
 
 fn progress_bar(context: &Context<'_>, name: &str, size_bytes: u64) -> ProgressBar {

@@ -24,7 +24,7 @@ pub(crate) const EXIT_CODES: &[(u8, &str)] = &[
     (3, "not found"),
     (4, "conflict or bad request"),
     (5, "not authorised"),
-    (6, "coordinator unreachable or not trusted"),
+    (6, "coordinator or agent unreachable, or certificate not trusted"),
     (7, "timed out"),
     (130, "interrupted"),
 ];
@@ -68,7 +68,8 @@ pub(crate) struct Global {
     /// File with the certificates to trust (PEM) [env: OBLET_CA] [default: the context's, else the system's]
     #[arg(long, value_name = "FILE", global = true)]
     pub(crate) ca: Option<PathBuf>,
-    /// Context to use, see oblet context [env: OBLET_CONTEXT] [default: the current one]
+    /// Context to use, in place of the environment's OBLET_URL, OBLET_USER, OBLET_PASSWORD and so on
+    /// [env: OBLET_CONTEXT, where those are not set] [default: the current one]
     #[arg(long, value_name = "NAME", global = true)]
     pub(crate) context: Option<String>,
     /// Seconds to wait for an answer from the coordinator

@@ -205,6 +205,7 @@ impl Output {
     pub(crate) fn error(&self, error: &CliError) {
         let label = if self.color_errors { "\u{1b}[1;31merror:\u{1b}[0m" } else { "error:" };
         let text = match (self.shape(), self.format) {
+            _ if matches!(error, CliError::OutputClosed) => return,
             (Shape::Data, Format::Yaml) => yaml::document(&error.data()),
             (Shape::Data, _) => format!("{}\n", error.data()),
             _ => error.reports().iter().map(|report| format!("{label} {}\n", report.trim_end())).collect(),

@@ -116,8 +116,10 @@ async fn settings_that_cannot_work() {
 #[tokio::test]
 async fn a_reader_that_has_seen_enough_is_no_failure() {
     let fake = Fake::start().await.answers("GET /api/v2/compute/hosts", page(json!([{"id": 1}])));
-    let (reader, writer) = io::pipe().unwrap();
-    drop(reader);
-    let output = fake.command(&["host", "list"]).stdout(writer).output().await.unwrap();
-    assert_eq!((output.status.code(), output.stderr), (Some(0), Vec::new()));
+    for format in ["table", "json"] {
+        let (reader, writer) = io::pipe().unwrap();
+        drop(reader);
+        let output = fake.command(&["host", "list", "-o", format]).stdout(writer).output().await.unwrap();
+        assert_eq!((output.status.code(), output.stderr), (Some(0), Vec::new()), "{format}");
+    }
 }

@@ -124,6 +124,35 @@ fn a_reload_renews_certificates_and_a_wrong_file_changes_nothing() {
     assert_eq!(started.child.wait().unwrap().code(), Some(0));
 }
 
+fn run(arguments: &[&str]) -> (Option<i32>, String, String) {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_oblet-coordinator"));
+    let output = command.env_clear().args(arguments).stdin(Stdio::null()).output().unwrap();
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    (output.status.code(), text(output.stdout), text(output.stderr))
+}
+
+#[test]
+fn a_right_configuration_is_said_to_be_right() {
+    let (code, said, complaints) = run(&["--check-config", "--log-filter", "warn"]);
+    assert_eq!((code, complaints.as_str()), (Some(0), ""));
+    assert!(said.contains("The configuration is valid. Checked: all settings, from no file"), "{said}");
+}
+
+#[test]
+fn a_certificate_for_an_agent_needs_the_address_of_its_host() {
+    let directory = tempfile::tempdir().unwrap();
+    let (state, out) = (directory.path().join("state"), directory.path().join("out"));
+    let certificate = |role: &str| {
+        let directories = ["--state-dir", state.to_str().unwrap(), "--out", out.to_str().unwrap()];
+        run(&[&["certificate", "--role", role, "--name", "db1"][..], &directories].concat())
+    };
+    let (code, _, complaint) = certificate("agent");
+    assert!(code == Some(64) && complaint.contains("add --address IP"), "{code:?} {complaint}");
+    assert!(!state.exists() && !out.exists());
+    // Who calls agents is recognised by name alone.
+    assert_eq!(certificate("coordinator").0, Some(0));
+}
+
 /// Clients of OCP know plain HTTP only; it has to be asked for, and a port alone is one of the loopback interface.
 #[test]
 fn the_api_is_served_without_tls_where_that_is_asked_for() {

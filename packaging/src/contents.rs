@@ -121,7 +121,9 @@ fn cli(program: Program, format: Format, build: &Build) -> anyhow::Result<Packag
     .map(|(shell, path)| file(path, manual::completion(shell, oblet::cli::command())))
     .collect();
     entries.extend(common("oblet", &program, format));
-    entries.extend(manual_pages(oblet::cli::command(), "1", build)?);
+    let appendix = manual::Appendix { environment: oblet::cli::environment(), exit_codes: oblet::cli::exit_codes() };
+    let pages = manual::pages_with(oblet::cli::command(), "1", &build.version, &appendix)?;
+    entries.extend(documented(pages, "1")?);
     Ok(Package {
         name: "oblet",
         summary: "Command line of oblet",
@@ -170,11 +172,15 @@ fn common(name: &str, program: &Program, format: Format) -> Vec<Entry> {
 }
 
 fn manual_pages(command: Command, section: &str, build: &Build) -> anyhow::Result<Vec<Entry>> {
+    documented(manual::pages(command, section, &build.version)?, section)
+}
+
+fn documented(pages: Vec<(String, Vec<u8>)>, section: &str) -> anyhow::Result<Vec<Entry>> {
     let page = |(name, text): (String, Vec<u8>)| -> anyhow::Result<Entry> {
         let path = format!("/usr/share/man/man{section}/{name}.gz");
         Ok(Entry { path, mode: 0o644, kind: Kind::Documentation(crate::gzip(&text)?) })
     };
-    manual::pages(command, section, &build.version)?.into_iter().map(page).collect()
+    pages.into_iter().map(page).collect()
 }
 
 fn directory(path: impl Into<String>, mode: u16) -> Entry {

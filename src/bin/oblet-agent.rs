@@ -12,7 +12,7 @@ use oblet::{
     service_manager::ServiceManager,
     telemetry::{self, LogFilter},
 };
-use std::{io::Write as _, process::ExitCode, sync::Arc};
+use std::{io::Write as _, path::Path, process::ExitCode, sync::Arc};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
@@ -38,7 +38,7 @@ fn main() -> ExitCode {
         Err(mistakes) => return complain(&mistakes, EXIT_CONFIG),
     };
     if flags.check_config {
-        return ExitCode::SUCCESS;
+        return tell_checked(flags.config.as_deref());
     }
     let filter = match telemetry::init("oblet-agent", &config.log_filter, config.log_format) {
         Ok(filter) => filter,
@@ -51,6 +51,17 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+fn tell_checked(file: Option<&Path>) -> ExitCode {
+    let file = file.map_or_else(|| "no file".to_owned(), |path| path.display().to_string());
+    // Nobody is left to be told if stdout is closed.
+    let _ = writeln!(
+        std::io::stdout(),
+        "The configuration is valid. Checked: all settings, from {file}, the environment and the flags, and that the \
+         certificates and the key can be read. Not checked: whether the ports are free and the directories writable."
+    );
+    ExitCode::SUCCESS
 }
 
 fn complain(problem: &dyn std::error::Error, code: u8) -> ExitCode {

@@ -1,6 +1,6 @@
 //! The coordinator: parse, configure, start, wait, exit code.
 
-use clap::Parser as _;
+use clap::{CommandFactory as _, Parser as _, error::ErrorKind};
 use oblet::{
     api::{
         live,
@@ -28,7 +28,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 fn main() -> ExitCode {
     let service = ServiceManager::take_from_environment();
-    let flags = match Flags::try_parse() {
+    let flags = match Flags::try_parse().and_then(with_address) {
         Ok(flags) => flags,
         Err(error) => {
             let _ = error.print();
@@ -40,7 +40,7 @@ fn main() -> ExitCode {
         Err(error) => return fail(&error, EXIT_CONFIG),
     };
     if flags.check_config {
-        return ExitCode::SUCCESS;
+        return tell_checked(flags.settings.config.as_deref());
     }
     let filter = match telemetry::init("oblet-coordinator", &config.log_filter, config.log_format) {
         Ok(filter) => filter,
@@ -56,6 +56,28 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => fail(&*error, 1),
     }
+}
+
+/// Coordinators connect to agents by their addresses, so they refuse a certificate that holds none.
+fn with_address(flags: Flags) -> Result<Flags, clap::Error> {
+    match &flags.command {
+        Some(Subcommand::Certificate { role: tls::Role::Agent, addresses, .. }) if addresses.is_empty() => {
+            let text = "certificate --role agent needs the address of the agent's host: add --address IP";
+            Err(Flags::command().error(ErrorKind::MissingRequiredArgument, text))
+        }
+        _ => Ok(flags),
+    }
+}
+
+fn tell_checked(file: Option<&Path>) -> ExitCode {
+    let file = file.map_or_else(|| "no file".to_owned(), |path| path.display().to_string());
+    // Nobody is left to be told if stdout is closed.
+    let _ = writeln!(
+        std::io::stdout(),
+        "The configuration is valid. Checked: all settings, from {file}, the environment and the flags. Not checked: \
+         whether the ports are free and the directories writable."
+    );
+    ExitCode::SUCCESS
 }
 
 fn fail(error: &dyn std::error::Error, code: u8) -> ExitCode {

@@ -1,6 +1,6 @@
 use reqwest::{
     Body, Method, RequestBuilder, Response, StatusCode,
-    header::{ACCEPT, CONTENT_TYPE},
+    header::{ACCEPT, CONTENT_TYPE, HeaderMap, RETRY_AFTER},
     multipart, redirect,
 };
 use secrecy::{ExposeSecret, SecretString};
@@ -77,8 +77,8 @@ impl Client {
             let certificates = reqwest::Certificate::from_pem_bundle(&pem).map_err(CliError::Client)?;
             if certificates.is_empty() {
                 return Err(CliError::Usage {
-                    message: format!("{} holds no certificate", path.display()),
-                    next: "name the coordinator's authority (PEM) with --ca or OBLET_CA".into(),
+                    message: format!("{} contains no certificate", path.display()),
+                    next: "name the certificate of the coordinator's authority (PEM) with --ca or OBLET_CA".into(),
                 });
             }
             builder = builder.tls_certs_only(certificates);
@@ -127,7 +127,7 @@ impl Client {
         let timed_out = || CliError::TimedOut { doing: doing.into(), seconds: self.timeout.as_secs() };
         let failed = |source| self.failed(doing, self.timeout, source);
         let response = answered.map_err(|_elapsed| timed_out())?.map_err(failed)?;
-        let status = response.status();
+        let (status, wait) = (response.status(), retry_after(response.headers()));
         let kind = response.headers().get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
         if status == StatusCode::NO_CONTENT {
             return Ok(None);
@@ -137,12 +137,23 @@ impl Client {
         }
         let answered = tokio::time::timeout(self.timeout, text(response)).await;
         let body = answered.map_err(|_elapsed| timed_out())?.map_err(failed)?;
-        read(doing, status, &body)?;
-        Err(unreadable(doing, "it is no stream of events"))
+        read(doing, status, wait, &body)?;
+        Err(unreadable(doing, "it is not an event stream"))
     }
 
-    pub(crate) async fn delete(&self, doing: &str, path: &str) -> Result<Value, CliError> {
-        self.send(doing, self.request(Method::DELETE, path), self.timeout).await
+    pub(crate) async fn delete(&self, doing: &str, path: &str, query: &[(&str, &str)]) -> Result<Value, CliError> {
+        self.send(doing, self.request(Method::DELETE, path).query(query), self.timeout).await
+    }
+
+    /// Whether the coordinator serves requests, having taken up its unfinished tasks.
+    pub(crate) async fn is_ready(&self, doing: &str) -> Result<bool, CliError> {
+        let failed = |source| self.failed(doing, self.timeout, source);
+        let response = self.request(Method::GET, "-/ready").timeout(self.timeout).send().await.map_err(failed)?;
+        Ok(response.status().is_success())
+    }
+
+    pub(crate) fn url(&self) -> &str {
+        self.url.as_str()
     }
 
     /// One page of a list, `size` entries long.
@@ -202,9 +213,9 @@ impl Client {
     async fn send(&self, doing: &str, request: RequestBuilder, timeout: Duration) -> Result<Value, CliError> {
         let failed = |source| self.failed(doing, timeout, source);
         let response = request.timeout(timeout).send().await.map_err(failed)?;
-        let status = response.status();
+        let (status, wait) = (response.status(), retry_after(response.headers()));
         let body = text(response).await.map_err(failed)?;
-        read(doing, status, &body)
+        read(doing, status, wait, &body)
     }
 
     fn failed(&self, doing: &str, timeout: Duration, source: reqwest::Error) -> CliError {
@@ -221,23 +232,32 @@ async fn text(response: Response) -> reqwest::Result<String> {
     Ok(String::from_utf8_lossy(&response.bytes().await?).into_owned())
 }
 
+/// In seconds, as the coordinator gives it; a date is not understood.
+fn retry_after(headers: &HeaderMap) -> Option<u64> {
+    headers.get(RETRY_AFTER)?.to_str().ok()?.parse().ok()
+}
+
 /// The data of an answer. Service discovery answers a bare array, everything else an [`Envelope`].
-fn read(doing: &str, status: StatusCode, body: &str) -> Result<Value, CliError> {
+fn read(doing: &str, status: StatusCode, retry_after: Option<u64>, body: &str) -> Result<Value, CliError> {
     if status.is_success() && body.trim_start().starts_with('[') {
         return serde_json::from_str(body).map_err(|error| unreadable(doing, &error.to_string()));
     }
     match serde_json::from_str::<Envelope>(body) {
         Ok(envelope) if status.is_success() && envelope.successful => Ok(envelope.data),
-        Ok(envelope) => Err(CliError::Refused { doing: doing.into(), refusal: Box::new(refusal(status, envelope)) }),
+        Ok(envelope) => {
+            let refusal = Refusal { retry_after_seconds: retry_after, ..refusal(status, envelope) };
+            Err(CliError::Refused { doing: doing.into(), refusal: Box::new(refusal) })
+        }
         Err(error) if status.is_success() => Err(unreadable(doing, &error.to_string())),
         Err(_) => {
             let refusal = Refusal {
                 status,
                 code: None,
-                message: format!("the answer is {status}, without a reason"),
+                message: format!("the answer is {status} and gives no reason"),
                 details: Vec::new(),
                 next_move: None,
                 trace_id: None,
+                retry_after_seconds: retry_after,
             };
             Err(CliError::Refused { doing: doing.into(), refusal: Box::new(refusal) })
         }
@@ -246,9 +266,10 @@ fn read(doing: &str, status: StatusCode, body: &str) -> Result<Value, CliError> 
 
 fn refusal(status: StatusCode, envelope: Envelope) -> Refusal {
     let Some(error) = envelope.error else {
-        let message = "the coordinator gives no reason".into();
+        let message = "the coordinator gave no reason".into();
         let trace_id = envelope.trace_id;
-        return Refusal { status, code: None, message, details: Vec::new(), next_move: None, trace_id };
+        let (details, next_move) = (Vec::new(), None);
+        return Refusal { status, code: None, message, details, next_move, trace_id, retry_after_seconds: None };
     };
     let details = error.sub_errors.into_iter().map(|sub| match sub.field {
         Some(field) => format!("{field}: {}", sub.message),
@@ -259,9 +280,10 @@ fn refusal(status: StatusCode, envelope: Envelope) -> Refusal {
         _ => error.message,
     };
     let (details, next_move) = (details.collect(), error.next_move);
-    Refusal { status, code: error.code, message, details, next_move, trace_id: envelope.trace_id }
+    let trace_id = envelope.trace_id;
+    Refusal { status, code: error.code, message, details, next_move, trace_id, retry_after_seconds: None }
 }
 
 pub(crate) fn unreadable(doing: &str, cause: &str) -> CliError {
-    CliError::Unreadable { doing: doing.into(), cause: format!("the answer is not what the API promises: {cause}") }
+    CliError::Unreadable { doing: doing.into(), cause: format!("the answer does not follow the API: {cause}") }
 }

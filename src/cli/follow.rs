@@ -7,7 +7,7 @@ use super::{
     args::Creation,
     error::CliError,
     once,
-    output::Format,
+    output::Shape,
     progress::View,
     task::TASKS,
     task_model::Task,
@@ -52,9 +52,9 @@ pub(crate) async fn follow_answer(
 /// Prints the ids of tasks that nobody waits for.
 pub(crate) fn print_ids(context: &Context<'_>, answer: &Value, ids: &[u64]) -> Result<(), CliError> {
     context.output.note(&format!("Follow with: {}", watch_command(ids)));
-    match context.output.format {
-        Format::Json => context.output.json(answer),
-        Format::Table | Format::Name => context.output.names(ids.iter().map(u64::to_string)),
+    match context.output.shape() {
+        Shape::Data => context.output.data(answer),
+        Shape::Table | Shape::Name => context.output.names(ids.iter().map(u64::to_string)),
     }
 }
 
@@ -68,7 +68,7 @@ pub(crate) async fn watch(context: &Context<'_>, ids: &[u64], bare: bool) -> Res
 
 /// The same, and answers how the tasks ended.
 pub(crate) async fn rest(context: &Context<'_>, ids: &[u64], bare: bool) -> Result<Vec<Task>, CliError> {
-    let way_back = format!("the work goes on; come back with: {}", watch_command(ids));
+    let way_back = format!("the task goes on; follow it again with: {}", watch_command(ids));
     let polled = tokio::select! {
         biased;
         ends = poll(context, ids) => ends,
@@ -76,7 +76,8 @@ pub(crate) async fn rest(context: &Context<'_>, ids: &[u64], bare: bool) -> Resu
     };
     let mut ends = polled.inspect_err(|error| {
         if error.is_temporary() {
-            context.output.note(&format!("As far as known, {way_back}"));
+            let command = watch_command(ids);
+            context.output.note(&format!("The task may still be running. Follow it again with: {command}"));
         }
     })?;
     let data = if bare { ends.pop().unwrap_or_default() } else { json!({"contents": ends}) };
@@ -100,7 +101,7 @@ async fn poll(context: &Context<'_>, ids: &[u64]) -> Result<Vec<Value>, CliError
             let data = match answer {
                 Err(error) if error.is_temporary() && last_answer.is_some_and(|at| at.elapsed() < PATIENCE) => {
                     if !away {
-                        view.remark("The coordinator does not answer; its tasks are safe, still trying.");
+                        view.remark("The coordinator does not answer; trying again. Its tasks survive a restart.");
                     }
                     away = true;
                     // The others would have to wait for the same silence.

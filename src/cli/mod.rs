@@ -3,8 +3,12 @@
 //! Data goes to stdout, everything said about it to stderr. A command that starts a task follows it to its end;
 //! interrupting it ends the following, never the task. The exit code tells the kind of failure: see `oblet --help`.
 
+mod account;
 mod args;
+mod audit;
 mod client;
+mod connection;
+mod contexts;
 mod enrolment;
 mod error;
 mod event_stream;
@@ -16,27 +20,35 @@ mod once;
 mod output;
 mod package;
 mod progress;
+mod prompt;
+mod resolve;
 mod settings;
+mod site;
 mod sse;
+mod status;
 mod subtask;
+mod support;
+mod table;
 mod target;
 mod task;
 mod task_model;
 mod task_tables;
+mod version;
+mod yaml;
 
-use clap::{CommandFactory, Parser};
-use std::{
-    io::{self, BufRead, IsTerminal},
-    process::ExitCode,
-};
+use clap::{CommandFactory, FromArgMatches as _};
+use serde_json::json;
+use std::{fmt::Display, process::ExitCode};
 
-use args::{Cli, Command};
+use args::{Cli, Command, Consent, Trial};
 use client::Client;
 use error::CliError;
-use output::{Format, Output};
+use output::{Output, usage_error};
+use resolve::Kind;
 use settings::Settings;
+use task::dry_run_query;
 
-/// What every command needs.
+/// What every command that asks the coordinator needs.
 struct Context<'a> {
     client: Client,
     output: &'a Output,
@@ -44,89 +56,148 @@ struct Context<'a> {
 
 /// The commands and options, for manual pages and completions.
 pub fn command() -> clap::Command {
-    Cli::command()
+    let codes: Vec<_> = args::EXIT_CODES.iter().map(|(code, meaning)| format!("  {code:<5}{meaning}")).collect();
+    let mut command = Cli::command().after_help(format!("Exit codes:\n{}", codes.join("\n")));
+    command.build();
+    with_plain_usage(command)
+}
+
+/// What the exit codes mean, for the manual page.
+pub fn exit_codes() -> &'static [(u8, &'static str)] {
+    args::EXIT_CODES
+}
+
+/// The variables that are read from the environment, for the manual page.
+pub fn environment() -> &'static [(&'static str, &'static str)] {
+    args::ENVIRONMENT
+}
+
+/// A usage error would otherwise show each option that was given as one that is required.
+fn with_plain_usage(mut command: clap::Command) -> clap::Command {
+    let usage = command.render_usage().to_string();
+    let names: Vec<_> = command.get_subcommands().map(|below| below.get_name().to_owned()).collect();
+    let command = names.into_iter().fold(command, |command, name| command.mut_subcommand(name, with_plain_usage));
+    command.override_usage(usage.trim_start_matches("Usage:").trim().to_owned())
 }
 
 /// Carries out the command line of this process.
 pub fn main() -> ExitCode {
-    let cli = match Cli::try_parse() {
+    let parsed = command().try_get_matches().and_then(|matches| Cli::from_arg_matches(&matches));
+    let cli = match parsed {
         Ok(cli) => cli,
         Err(error) => {
-            // Help into a closed pipe is no failure, and a usage error tells by its exit code.
-            let _ = error.print();
+            let args: Vec<_> = std::env::args_os().map(|arg| arg.to_string_lossy().into_owned()).collect();
+            usage_error(&error, &args);
             return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
         }
     };
     let output = Output::new(&cli.global);
     let Err(error) = run(&cli, &output) else { return ExitCode::SUCCESS };
-    match &error {
-        CliError::OutputClosed => {}
-        CliError::Tasks(tasks) => tasks.iter().for_each(|task| output.error(&task.failure_report())),
-        error => output.error(&error.report()),
-    }
+    output.error(&error);
     error.exit_code()
 }
 
 fn run(cli: &Cli, output: &Output) -> Result<(), CliError> {
-    if let Command::Completion { shell } = cli.command {
-        let mut script = Vec::new();
-        clap_complete::generate(shell, &mut command(), "oblet", &mut script);
-        return output.text(&String::from_utf8_lossy(&script));
-    }
-    let client = Client::new(Settings::new(&cli.global)?)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(CliError::Runtime)?;
-    runtime.block_on(Context { client, output }.carry_out(&cli.command))
+    match &cli.command {
+        Command::Completion { shell } => {
+            let mut script = Vec::new();
+            clap_complete::generate(*shell, &mut command(), "oblet", &mut script);
+            return output.text(&String::from_utf8_lossy(&script));
+        }
+        Command::Login { coordinator, name } => {
+            return runtime.block_on(account::login(&cli.global, output, coordinator, name.as_deref()));
+        }
+        Command::Logout => return account::logout(&cli.global, output),
+        Command::Context(command) => return account::contexts(output, command),
+        _ => {}
+    }
+    let prepared = Settings::new(&cli.global).and_then(|settings| Ok((Client::new(settings.clone())?, settings)));
+    match (prepared, &cli.command) {
+        (Ok((client, settings)), command) => runtime.block_on(Context { client, output }.carry_out(command, &settings)),
+        (Err(error), Command::Version) => runtime.block_on(version::run(output, Err(error))),
+        (Err(error), _) => Err(error),
+    }
 }
 
 impl Context<'_> {
-    async fn carry_out(&self, command: &Command) -> Result<(), CliError> {
+    async fn carry_out(&self, command: &Command, settings: &Settings) -> Result<(), CliError> {
         tokio::select! {
             // Following a task has its own answer to an interruption, and is asked first.
             biased;
-            result = self.dispatch(command) => result,
+            result = self.dispatch(command, settings) => result,
             Ok(()) = tokio::signal::ctrl_c() => Err(CliError::Interrupted {
-                next: "what was sent may have been carried out, see: oblet task list".into(),
+                next: "the coordinator may have carried out the request, see: oblet task list".into(),
             }),
         }
     }
 
-    async fn dispatch(&self, command: &Command) -> Result<(), CliError> {
+    async fn dispatch(&self, command: &Command, settings: &Settings) -> Result<(), CliError> {
         match command {
+            Command::Status => status::run(self).await,
             Command::Host(command) => host::run(self, command).await,
             Command::Package(command) => package::run(self, command).await,
             Command::Obproxy(command) => obproxy::run(self, command).await,
             Command::Task(command) => task::run(self, command).await,
             Command::Subtask(command) => subtask::run(self, command).await,
+            Command::Region(command) => site::run(self, &site::REGION, command).await,
+            Command::Idc(command) => site::run_idc(self, command).await,
+            Command::HostType(command) => site::run(self, &site::HOST_TYPE, command).await,
             Command::Target(command) => target::run(self, command).await,
-            Command::Completion { .. } => Ok(()),
+            Command::Audit(command) => audit::run(self, command).await,
+            Command::User(command) => account::user(self, settings, command).await,
+            Command::Version => version::run(self.output, Ok(self)).await,
+            Command::Support { file } => support::run(self, file).await,
+            // These ask no coordinator, or ask it before there is a context.
+            Command::Login { .. } | Command::Logout | Command::Context(_) | Command::Completion { .. } => Ok(()),
         }
     }
 
-    /// Has the operator repeat the id of what is about to be changed, unless `yes`. `doing` completes "cannot ...".
-    fn confirm(&self, yes: bool, id: impl std::fmt::Display, doing: &str) -> Result<(), CliError> {
-        if yes {
+    /// Has the operator repeat the name of what is about to be changed. Nothing has to be confirmed where nothing is
+    /// changed. `doing` completes "cannot ...".
+    fn confirm(&self, consent: Consent, trial: Trial, name: impl Display, doing: &str) -> Result<(), CliError> {
+        if consent.yes || trial.dry_run {
             return Ok(());
         }
-        let not_done = |why: &str| CliError::Usage {
-            message: format!("cannot {doing}: {why}"),
-            next: "repeat the command with --yes".into(),
-        };
-        if !io::stdin().is_terminal() {
-            return Err(not_done("nobody is there to confirm it"));
+        let not_done = |hint: String| Err(CliError::Unconfirmed { doing: doing.into(), hint });
+        if !prompt::is_possible() {
+            return not_done("no terminal to confirm on (use --yes)".into());
         }
-        self.output.note(&format!("Type {id} to {doing}:"));
-        let mut answer = String::new();
-        io::stdin().lock().read_line(&mut answer).map_err(CliError::Input)?;
-        if answer.trim() == id.to_string() { Ok(()) } else { Err(not_done("it was not confirmed")) }
+        let name = name.to_string();
+        let answer = prompt::line(&format!("Type {name} to {doing}: "))?;
+        if answer == name { Ok(()) } else { not_done(format!("not confirmed (type {name}, or use --yes)")) }
     }
 
-    /// Removing has no data to print beyond the id.
-    fn removed(&self, id: u64, what: &str) -> Result<(), CliError> {
-        self.output.note(&format!("Removed {what}."));
-        match self.output.format {
-            Format::Table => Ok(()),
-            Format::Json => self.output.json(&serde_json::json!({"id": id})),
-            Format::Name => self.output.names([id.to_string()]),
+    /// The same for several, of which the operator repeats the number.
+    fn confirm_many(&self, consent: Consent, dry_run: bool, names: &[String], doing: &str) -> Result<(), CliError> {
+        let trial = Trial { dry_run };
+        match names {
+            [name] => self.confirm(consent, trial, name, doing),
+            names => self.confirm(consent, trial, names.len(), &format!("{doing} ({} hosts)", names.len())),
         }
+    }
+
+    fn dry_run_note(&self, doing: &str) {
+        self.output.note(&format!("Nothing was changed; without --dry-run, this command would {doing}."));
+    }
+
+    /// Removes what has an id, once that is confirmed. `name` is what the operator calls it.
+    async fn remove(
+        &self,
+        doing: &str,
+        kind: &Kind,
+        id: u64,
+        name: &str,
+        consent: Consent,
+        trial: Trial,
+    ) -> Result<(), CliError> {
+        self.confirm(consent, trial, name, doing)?;
+        self.client.delete(doing, &format!("{}/{id}", kind.path), dry_run_query(trial.dry_run)).await?;
+        match (trial.dry_run, doing.split_once(' ')) {
+            (true, _) => self.dry_run_note(doing),
+            (false, Some(("revoke", what))) => self.output.note(&format!("Revoked {what}.")),
+            (false, what) => self.output.note(&format!("Removed {}.", what.map_or(doing, |(_, what)| what))),
+        }
+        self.output.changed(&json!({"id": id}), id)
     }
 }

@@ -27,12 +27,14 @@ pub(crate) async fn post(
         // What was never reached is more likely misnamed than away.
         let reached = tries > 1 || !error.is_refused_connection();
         if !reached || !error.is_unreachable() || tries == TRIES {
-            if reached && error.is_temporary() {
-                context.output.note(&format!("To send it again and make nothing twice, add: --idempotency-key {key}"));
-            }
-            return Err(error);
+            return Err(match reached && error.is_temporary() {
+                true => CliError::Unanswered { key, error: Box::new(error) },
+                false => error,
+            });
         }
-        context.output.remark("The connection broke before an answer came; sending the request again, with its key.");
+        context
+            .output
+            .remark("The connection broke before an answer came; sending the request again with the same key.");
         tokio::time::sleep(pause).await;
         pause *= 2;
         tries += 1;

@@ -8,32 +8,37 @@ use super::{
     Context,
     args::Package as Command,
     error::CliError,
-    output::{Column, Progress},
+    output::Progress,
+    resolve::{self, PACKAGE},
+    table::{Column, column},
 };
+use crate::deb;
 
-const PACKAGES: &str = "api/v2/software-packages";
+pub(crate) const PACKAGES: &str = "api/v2/software-packages";
 /// Large enough that a system call is rare, small enough that the bar moves.
 const CHUNK_BYTES: usize = 256 * 1024;
 
 const COLUMNS: &[Column] = &[
-    ("ID", "/id"),
-    ("FILE", "/fileName"),
-    ("TYPE", "/type"),
-    ("VERSION", "/version"),
-    ("BUILD", "/buildNumber"),
-    ("ARCH", "/architecture"),
-    ("BYTES", "/size"),
+    column("ID", "/id"),
+    column("FILE", "/fileName"),
+    column("TYPE", "/type"),
+    column("VERSION", "/version"),
+    column("BUILD", "/buildNumber"),
+    column("ARCH", "/architecture"),
+    column("BYTES", "/size"),
+    column("UPLOADED", "/createTime").wide(),
+    column("SHA-256", "/sha256").wide(),
 ];
 
 const FIELDS: &[Column] = &[
-    ("Package", "/id"),
-    ("File", "/fileName"),
-    ("Type", "/type"),
-    ("Version", "/version"),
-    ("Build", "/buildNumber"),
-    ("Architecture", "/architecture"),
-    ("Bytes", "/size"),
-    ("SHA-1", "/sha1"),
+    column("Package", "/id"),
+    column("File", "/fileName"),
+    column("Type", "/type"),
+    column("Version", "/version"),
+    column("Build", "/buildNumber"),
+    column("Architecture", "/architecture"),
+    column("Bytes", "/size"),
+    column("SHA-1", "/sha1"),
 ];
 
 pub(crate) async fn run(context: &Context<'_>, command: &Command) -> Result<(), CliError> {
@@ -46,39 +51,47 @@ pub(crate) async fn run(context: &Context<'_>, command: &Command) -> Result<(), 
             let data = context.client.list("list the packages", PACKAGES).await?;
             context.output.list(&data, COLUMNS, "/id")
         }
-        Command::Remove(removal) => {
-            let what = format!("package {}", removal.id);
-            let doing = format!("remove {what}");
-            context.confirm(removal.yes, removal.id, &doing)?;
-            context.client.delete(&doing, &format!("{PACKAGES}/{}", removal.id)).await?;
-            context.removed(removal.id, &what)
+        Command::Remove { package, consent, trial } => {
+            let doing = format!("remove package {package}");
+            let id = resolve::id(context, &doing, &PACKAGE, package).await?;
+            context.remove(&doing, &PACKAGE, id, package, *consent, *trial).await
         }
     }
 }
 
-/// Id of an uploaded package, by the name of its file.
-pub(crate) async fn find(context: &Context<'_>, path: &Path) -> Result<Value, CliError> {
+/// The id of a package that an operator names by its id or its file. A file is uploaded, unless `dry_run`.
+pub(crate) async fn take(context: &Context<'_>, doing: &str, path: &Path, dry_run: bool) -> Result<Value, CliError> {
+    if let Some(id) = path.to_str().and_then(|text| text.parse::<u64>().ok()) {
+        return Ok(id.into());
+    }
+    if !dry_run {
+        return Ok(upload(context, path).await?.get("id").cloned().unwrap_or_default());
+    }
     let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-    let list = context.client.list("list the packages", PACKAGES).await?;
-    let mut packages = list.get("contents").and_then(Value::as_array).into_iter().flatten();
-    let found = packages.find(|package| package.get("fileName").and_then(Value::as_str) == Some(name));
-    found.and_then(|package| package.get("id")).cloned().ok_or_else(|| CliError::Usage {
-        message: format!("{name} is not among the uploaded packages"),
-        next: format!("upload it first: oblet package upload {}", path.display()),
-    })
+    match resolve::id(context, doing, &PACKAGE, name).await {
+        Err(CliError::NotFound { .. }) => Err(CliError::Usage {
+            message: format!(
+                "cannot {doing}: a dry run uploads nothing, and {name} is not among the uploaded packages"
+            ),
+            next: format!("upload it first: oblet package upload {}", path.display()),
+        }),
+        found => found.map(Value::from),
+    }
 }
 
-/// Answers the package, also if the same file was uploaded before.
+/// Answers the package, also if the same file was uploaded before. The coordinator stores packages by their names, so a
+/// renamed file is refused before it is sent.
 pub(crate) async fn upload(context: &Context<'_>, path: &Path) -> Result<Value, CliError> {
     let unreadable = |source| CliError::File { path: path.into(), source };
     let file = tokio::fs::File::open(path).await.map_err(unreadable)?;
     let metadata = file.metadata().await.map_err(unreadable)?;
     let Some(name) = path.file_name().and_then(|name| name.to_str()).filter(|_| metadata.is_file()) else {
         return Err(CliError::Usage {
-            message: format!("{} is not a package", path.display()),
-            next: "name a file of rpm or dpkg".into(),
+            message: format!("{} is not a regular file", path.display()),
+            next: "name an rpm or deb file".into(),
         });
     };
+    refuse_renamed(path, name)?;
     let bar = progress_bar(context, name, metadata.len());
     let counted = bar.clone();
     let content =
@@ -88,6 +101,26 @@ pub(crate) async fn upload(context: &Context<'_>, path: &Path) -> Result<Value, 
     let answer = context.client.upload(&doing, PACKAGES, name.to_owned(), body, metadata.len()).await;
     bar.finish_and_clear();
     answer
+}
+
+fn refuse_renamed(path: &Path, name: &str) -> Result<(), CliError> {
+    match name_in_header(path) {
+        Some(own) if own != name => Err(CliError::Usage {
+            message: format!("cannot upload {name}: its name differs from its header, which says {own}"),
+            next: format!("rename the file to {own} and upload it again"),
+        }),
+        _ => Ok(()),
+    }
+}
+
+/// What the file has to be called. None if it cannot be read as a package, which the coordinator says better.
+fn name_in_header(path: &Path) -> Option<String> {
+    if path.extension().is_some_and(|extension| extension == "deb") {
+        return Some(deb::read(&mut std::fs::File::open(path).ok()?).ok()?.package.file_name());
+    }
+    let header = rpm::PackageMetadata::open(path).ok().filter(|header| !header.is_source_package())?;
+    let (name, version) = (header.get_name().ok()?, header.get_version().ok()?);
+    Some(format!("{name}-{version}-{}.{}.rpm", header.get_release().ok()?, header.get_arch().ok()?))
 }
 
 fn progress_bar(context: &Context<'_>, name: &str, size_bytes: u64) -> ProgressBar {

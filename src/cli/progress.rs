@@ -7,7 +7,8 @@ use std::{
 };
 
 use super::{
-    output::{Progress, printable},
+    output::Progress,
+    table::printable,
     task_model::{Subtask, Task},
 };
 use crate::graph::{SubtaskStatus, TaskStatus};
@@ -37,7 +38,7 @@ impl View {
     /// Returns whether something changed since the task was last shown.
     pub(crate) fn show(&mut self, task: &Task) -> bool {
         let mut changed = false;
-        let summary = format!("{} {}", task.id, state(&task.title(), task.status, task.operation.as_deref(), None));
+        let summary = format!("{} {}", task.id, task_state(task));
         if task.is_running() {
             changed |= self.say_once((task.id, None), summary.clone());
         }
@@ -84,7 +85,7 @@ impl View {
         true
     }
 
-    /// A step may try in vain again and again, each time waiting for the same.
+    /// A step may fail again and again, each time waiting for the same.
     fn tell_wait(&mut self, line: String) {
         if self.progress == Progress::Lines && !self.waits.contains(&line) {
             write_line(&line);
@@ -100,7 +101,7 @@ impl View {
         match task.status {
             TaskStatus::Running => bar.set_message(steps.join(", ")),
             TaskStatus::Failed => bar.abandon_with_message("FAILED"),
-            TaskStatus::Successful => bar.finish_with_message("SUCCESSFUL"),
+            TaskStatus::Successful => bar.finish_with_message(task.state()),
         }
     }
 }
@@ -121,6 +122,12 @@ fn is_waiting(subtask: &Subtask) -> bool {
 
 fn is_active(subtask: &Subtask) -> bool {
     matches!(subtask.status, SubtaskStatus::Running | SubtaskStatus::Canceling | SubtaskStatus::Failed)
+}
+
+/// Such as "Install obproxy on host 2: RUNNING (rollback)", at the end without the operation.
+fn task_state(task: &Task) -> String {
+    let operation = task.operation.as_deref().filter(|_| task.is_running() || task.has_failed());
+    state(&task.title(), task.state(), operation, None)
 }
 
 fn subtask_state(subtask: &Subtask) -> String {

@@ -1,59 +1,165 @@
+//! Where the coordinator is and who asks it. A flag takes precedence over the context that a flag names, that over the
+//! environment, that over the context of the environment or the current one, that over the default.
+
 use reqwest::Url;
 use secrecy::{ExposeSecret, SecretString};
 use std::{
     fs::File,
     io::{self, Read},
-    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     time::Duration,
 };
 
-use super::{args::Global, error::CliError};
+use super::{
+    args::Global,
+    contexts::{Contexts, Profile, refuse_shared},
+    error::CliError,
+    prompt,
+};
 
+const DEFAULT_URL: &str = "https://127.0.0.1:8443";
+const DEFAULT_USER: &str = "admin";
 /// Environment variable with the user's password.
 const PASSWORD: &str = "OBLET_PASSWORD";
 /// More than any password; keeps a mistaken path to a device from filling the memory.
 const MAX_SECRET_BYTES: u64 = 4096;
 
 /// Where the coordinator is and who asks it.
+#[derive(Clone)]
 pub(crate) struct Settings {
     pub(crate) url: Url,
     pub(crate) user: String,
     pub(crate) password: SecretString,
     pub(crate) ca: Option<PathBuf>,
     pub(crate) timeout: Duration,
+    /// The context that knows the password, if one does.
+    pub(crate) context: Option<String>,
+    /// The operator has just typed the password.
+    pub(crate) is_typed: bool,
 }
 
 impl Settings {
     pub(crate) fn new(global: &Global) -> Result<Self, CliError> {
+        let contexts = Contexts::load()?;
+        let chosen = chosen(global, contexts.as_ref())?;
+        let profile = chosen.map(|(_, profile)| profile);
+        // Where a flag names the context, the environment has no say in what the context holds.
+        let environment = |name: &str| if global.context.is_some() { None } else { variable(name) };
+        let given = |flag: Option<String>, name, of_context: Option<&String>| {
+            flag.or_else(|| environment(name)).or_else(|| of_context.cloned())
+        };
+        let url = given(global.url.clone(), "OBLET_URL", profile.map(|profile| &profile.url));
+        let user = given(global.user.clone(), "OBLET_USER", profile.map(|profile| &profile.user));
+        let url = coordinator_url(url.as_deref().unwrap_or(DEFAULT_URL))?;
+        let user = user.unwrap_or_else(|| DEFAULT_USER.into());
+        // The password of a context goes to its coordinator, as its user, and nowhere else.
+        let own = chosen
+            .filter(|(_, profile)| profile.user == user && coordinator_url(&profile.url).is_ok_and(|own| own == url));
+        let ca = global.ca.clone().or_else(|| environment("OBLET_CA").map(PathBuf::from));
+        let (password, is_typed) = match (given_password(global, &environment)?, own) {
+            (Some(password), _) => (password, false),
+            (None, Some((_, Profile { password_file: Some(path), .. }))) => (read_secret(path)?, false),
+            (None, _) => (ask_password(&user, &url)?, true),
+        };
         Ok(Self {
-            url: coordinator_url(&global.url)?,
-            user: global.user.clone(),
-            password: password(global.password_file.as_deref())?,
-            ca: global.ca.clone(),
+            password,
+            ca: ca.or_else(|| profile?.ca.clone()),
             timeout: global.timeout,
+            context: own.map(|(name, _)| name.to_owned()),
+            is_typed,
+            url,
+            user,
         })
     }
+
+    /// Those of a login: only flags and environment count, and the operator is asked for the rest.
+    pub(crate) fn of_login(global: &Global, url: &str) -> Result<Self, CliError> {
+        let url = coordinator_url(url)?;
+        let user = match global.user.clone().or_else(|| variable("OBLET_USER")) {
+            Some(user) => user,
+            None if prompt::is_possible() => {
+                let answer = prompt::line(&format!("User at {url} [{DEFAULT_USER}]: "))?;
+                if answer.is_empty() { DEFAULT_USER.into() } else { answer }
+            }
+            None => DEFAULT_USER.into(),
+        };
+        let password = match given_password(global, &variable)? {
+            Some(password) => password,
+            None => ask_password(&user, &url)?,
+        };
+        let ca = global.ca.clone().or_else(|| variable("OBLET_CA").map(PathBuf::from));
+        Ok(Self { url, user, password, ca, timeout: global.timeout, context: None, is_typed: false })
+    }
+}
+
+/// The context that the command is about, if there is one.
+pub(crate) fn chosen<'a>(
+    global: &Global,
+    contexts: Option<&'a Contexts>,
+) -> Result<Option<(&'a str, &'a Profile)>, CliError> {
+    let name = global.context.clone().or_else(|| variable("OBLET_CONTEXT"));
+    match (contexts, name) {
+        (Some(contexts), name) => contexts.choose(name.as_deref()),
+        (None, None) => Ok(None),
+        (None, Some(name)) => Err(CliError::Usage {
+            message: format!("there is no context {name}: neither XDG_CONFIG_HOME nor HOME is set"),
+            next: "set HOME or XDG_CONFIG_HOME".into(),
+        }),
+    }
+}
+
+/// A variable of the environment that is set and not empty.
+fn variable(name: &str) -> Option<String> {
+    std::env::var(name).ok().filter(|value| !value.is_empty())
+}
+
+/// The file with the password that a flag or the environment names.
+pub(crate) fn password_file(global: &Global) -> Option<PathBuf> {
+    global.password_file.clone().or_else(|| variable("OBLET_PASSWORD_FILE").map(PathBuf::from))
+}
+
+fn given_password(
+    global: &Global,
+    environment: &dyn Fn(&str) -> Option<String>,
+) -> Result<Option<SecretString>, CliError> {
+    let file = global.password_file.clone().or_else(|| environment("OBLET_PASSWORD_FILE").map(PathBuf::from));
+    match file {
+        Some(path) => read_secret(&path).map(Some),
+        None => Ok(environment(PASSWORD).map(Into::into)),
+    }
+}
+
+fn ask_password(user: &str, url: &Url) -> Result<SecretString, CliError> {
+    if !prompt::is_possible() {
+        return Err(CliError::Usage {
+            message: format!("no password for {user} at {url}, and no terminal to ask for it"),
+            next: format!(
+                "set {PASSWORD}, name a file with --password-file or OBLET_PASSWORD_FILE (\"-\" is standard input), or \
+                 log in once with: oblet login {url}"
+            ),
+        });
+    }
+    prompt::password(&format!("Password of {user} at {url}: "))
 }
 
 /// Every request carries the password, so plain HTTP must not leave the host.
 fn coordinator_url(text: &str) -> Result<Url, CliError> {
     let wrong = |reason: &str| CliError::Usage {
-        message: format!("{text:?} is not the address of a coordinator: {reason}"),
-        next: "give --url or OBLET_URL the form https://HOST:PORT".into(),
+        message: format!("{text:?} is not the URL of a coordinator: {reason}"),
+        next: "use the form https://HOST:PORT".into(),
     };
     let mut url = Url::parse(text).map_err(|error| wrong(&error.to_string()))?;
     if !url.username().is_empty() || url.password().is_some() {
         // The text is not repeated: it holds a password.
         return Err(CliError::Usage {
-            message: "the address of the coordinator must not carry a user or a password".into(),
+            message: "the URL of the coordinator must not contain a user or a password".into(),
             next: "use --user and OBLET_PASSWORD or --password-file".into(),
         });
     }
     match url.scheme() {
         "https" => {}
         "http" if is_loopback(&url) => {}
-        "http" => return Err(wrong("over plain HTTP anyone on the way could read the password")),
+        "http" => return Err(wrong("plain HTTP would send the password unencrypted over the network; use https")),
         _ => return Err(wrong("it is neither https nor http")),
     }
     if !url.path().ends_with('/') {
@@ -69,19 +175,8 @@ pub(crate) fn is_loopback(url: &Url) -> bool {
     host == "localhost" || address.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
 }
 
-fn password(file: Option<&Path>) -> Result<SecretString, CliError> {
-    if let Some(path) = file {
-        return read_secret(path);
-    }
-    match std::env::var(PASSWORD) {
-        Ok(password) if !password.is_empty() => Ok(password.into()),
-        _ => Err(CliError::Usage {
-            message: "there is no password for the coordinator".into(),
-            next: format!(
-                "set {PASSWORD}, or name a file with --password-file or OBLET_PASSWORD_FILE (\"-\" is standard input)"
-            ),
-        }),
-    }
+fn source_name(path: &Path) -> String {
+    if path == Path::new("-") { "standard input".into() } else { path.display().to_string() }
 }
 
 /// The first line of a file that only its owner and group may read; "-" is standard input.
@@ -92,20 +187,14 @@ pub(crate) fn read_secret(path: &Path) -> Result<SecretString, CliError> {
         io::stdin().take(MAX_SECRET_BYTES).read_to_string(&mut text).map_err(unreadable)?;
     } else {
         let file = File::open(path).map_err(unreadable)?;
-        let metadata = file.metadata().map_err(unreadable)?;
-        if metadata.is_file() && metadata.permissions().mode() & 0o004 != 0 {
-            return Err(CliError::Usage {
-                message: format!("everyone on this host can read the password in {}", path.display()),
-                next: format!("chmod 600 {}", path.display()),
-            });
-        }
+        refuse_shared(path, &file, "the password in")?;
         file.take(MAX_SECRET_BYTES).read_to_string(&mut text).map_err(unreadable)?;
     }
     let secret = SecretString::from(text.lines().next().unwrap_or_default());
     if secret.expose_secret().is_empty() {
         return Err(CliError::Usage {
-            message: format!("the first line of {} is empty", path.display()),
-            next: "put the password there".into(),
+            message: format!("the first line of {} is empty", source_name(path)),
+            next: "write the password to its first line".into(),
         });
     }
     Ok(secret)
@@ -114,6 +203,7 @@ pub(crate) fn read_secret(path: &Path) -> Result<SecretString, CliError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::os::unix::fs::PermissionsExt as _;
 
     #[test]
     fn plain_http_stays_on_the_host() {
@@ -128,7 +218,7 @@ mod tests {
     #[test]
     fn a_password_in_the_address_is_refused_and_not_repeated() {
         let error = coordinator_url("https://admin:hunter2@127.0.0.1").unwrap_err();
-        assert!(!error.report().contains("hunter2"));
+        assert!(!error.reports().concat().contains("hunter2"));
     }
 
     #[test]

@@ -4,8 +4,12 @@ use super::{
     Context,
     args::Target as Command,
     error::CliError,
-    output::{Format, entries, text},
+    output::{Shape, entries},
+    table::{Column, column, text},
 };
+
+/// The rows are built from groups of targets, so the columns only have headings.
+const COLUMNS: &[Column] = &[column("TARGET", ""), column("LABELS", "").free()];
 
 pub(crate) async fn run(context: &Context<'_>, command: &Command) -> Result<(), CliError> {
     match command {
@@ -23,12 +27,12 @@ async fn list(context: &Context<'_>) -> Result<(), CliError> {
             addresses.iter().map(|address| (text(Some(address)), labels(group)))
         })
         .collect();
-    match context.output.format {
-        Format::Json => context.output.json(&data),
-        Format::Name => context.output.names(rows.into_iter().map(|(address, _)| address)),
-        Format::Table => {
+    match context.output.shape() {
+        Shape::Data => context.output.data(&data),
+        Shape::Name => context.output.names(rows.into_iter().map(|(address, _)| address)),
+        Shape::Table => {
             let rows = rows.into_iter().map(|(address, labels)| vec![address, labels]);
-            context.output.table(&["TARGET", "LABELS"], rows)
+            context.output.table(COLUMNS, rows)
         }
     }
 }

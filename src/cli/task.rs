@@ -2,54 +2,63 @@ use serde_json::{Value, json};
 
 use super::{
     Context,
-    args::{SubtaskId, Task as Command, TaskChange},
+    args::{Consent, Run, SubtaskId, Task as Command, Trial},
     error::CliError,
-    follow,
-    output::{Column, Format, entries},
+    follow, log_follow,
+    output::{Shape, entries},
     subtask,
+    table::{Column, column},
     task_model::Task,
     task_tables::{print_task, print_task_state, print_tasks},
 };
 
 pub(crate) const TASKS: &str = "api/v2/tasks/instances";
-pub(crate) const DRY_RUN_NOTE: &str = "Nothing was changed; this is how it would stand right after.";
+pub(crate) const DRY_RUN_NOTE: &str = "Nothing was changed; this is the state that the change would lead to.";
 
-const OBJECTS: &[Column] = &[("OBJECT", "/object")];
+const OBJECTS: &[Column] = &[column("OBJECT", "/object")];
 
 pub(crate) async fn run(context: &Context<'_>, command: &Command) -> Result<(), CliError> {
     match command {
         Command::List { status, limit } => list(context, status, *limit).await,
         Command::Show { id } => show(context, *id).await,
         Command::Watch { ids } => follow::watch(context, ids, ids.len() == 1).await,
-        Command::Log { id, subtask: Some(subtask) } => {
-            subtask::print_log(context, SubtaskId { task: *id, subtask: *subtask }).await
+        Command::Log { id, subtask: Some(subtask), follow } => {
+            let of = SubtaskId { task: *id, subtask: *subtask };
+            if *follow { log_follow::follow(context, of).await } else { subtask::print_log(context, of).await }
         }
-        Command::Log { id, subtask: None } => logs(context, *id).await,
-        Command::Retry(decision) => change(context, decision, "retry").await,
-        Command::Rollback(decision) => change(context, decision, "rollback").await,
-        Command::Cancel(decision) => cancel(context, decision).await,
-        Command::Unlock { id, yes, dry_run } => unlock(context, *id, *yes, *dry_run).await,
+        Command::Log { id, subtask: None, follow: true } => log_follow::follow_task(context, *id).await,
+        Command::Log { id, subtask: None, follow: false } => logs(context, *id).await,
+        Command::Retry { id, run } => change(context, *id, run, "retry", "retry").await,
+        Command::Rollback(decision) => {
+            confirm(context, decision.id, decision.consent, &decision.run, "roll back")?;
+            change(context, decision.id, &decision.run, "rollback", "roll back").await
+        }
+        Command::Cancel(decision) => {
+            confirm(context, decision.id, decision.consent, &decision.run, "cancel")?;
+            cancel(context, decision.id, &decision.run).await
+        }
+        Command::Unlock { id, consent, trial } => unlock(context, *id, *consent, *trial).await,
     }
+}
+
+fn confirm(context: &Context<'_>, id: u64, consent: Consent, run: &Run, verb: &str) -> Result<(), CliError> {
+    context.confirm(consent, Trial { dry_run: run.dry_run }, id, &format!("{verb} task {id}"))
 }
 
 pub(crate) fn dry_run_query(dry_run: bool) -> &'static [(&'static str, &'static str)] {
     if dry_run { &[("dryRun", "true")] } else { &[] }
 }
 
-async fn change(context: &Context<'_>, decision: &TaskChange, verb: &str) -> Result<(), CliError> {
-    let doing = format!("{verb} task {}", decision.id);
-    let Some(answer) = decide(context, decision, &doing, verb).await? else { return Ok(()) };
-    follow::follow_answer(context, decision.run.detach, &doing, &answer).await
+/// `call` is the API's name for what an operator calls `verb`.
+async fn change(context: &Context<'_>, id: u64, run: &Run, call: &str, verb: &str) -> Result<(), CliError> {
+    let doing = format!("{verb} task {id}");
+    let Some(answer) = decide(context, id, run, &doing, call).await? else { return Ok(()) };
+    follow::follow_answer(context, run.detach, &doing, &answer).await
 }
 
 /// Sends a decision; a dry run is told at once and leaves nothing to follow.
-async fn decide(
-    context: &Context<'_>,
-    TaskChange { id, run }: &TaskChange,
-    doing: &str,
-    verb: &str,
-) -> Result<Option<Value>, CliError> {
-    let answer = context.client.post(doing, &format!("{TASKS}/{id}/{verb}"), dry_run_query(run.dry_run), None).await?;
+async fn decide(context: &Context<'_>, id: u64, run: &Run, doing: &str, call: &str) -> Result<Option<Value>, CliError> {
+    let answer = context.client.post(doing, &format!("{TASKS}/{id}/{call}"), dry_run_query(run.dry_run), None).await?;
     if !run.dry_run {
         return Ok(Some(answer));
     }
@@ -58,12 +67,11 @@ async fn decide(
     Ok(None)
 }
 
-/// A task that was canceled ends as FAILED, which is what was asked for.
-async fn cancel(context: &Context<'_>, decision: &TaskChange) -> Result<(), CliError> {
-    let id = decision.id;
+/// A canceled task ends as FAILED, which is what was asked for.
+async fn cancel(context: &Context<'_>, id: u64, run: &Run) -> Result<(), CliError> {
     let doing = format!("cancel task {id}");
-    let Some(answer) = decide(context, decision, &doing, "cancel").await? else { return Ok(()) };
-    if decision.run.detach {
+    let Some(answer) = decide(context, id, run, &doing, "cancel").await? else { return Ok(()) };
+    if run.detach {
         return follow::print_ids(context, &answer, &[id]);
     }
     let ends = follow::rest(context, &[id], true).await?;
@@ -71,19 +79,19 @@ async fn cancel(context: &Context<'_>, decision: &TaskChange) -> Result<(), CliE
         return Err(CliError::Tasks(ends));
     }
     context.output.note(&match ends.iter().any(Task::has_failed) {
-        true => format!("Canceled. Go on with: oblet task retry {id}; or undo it with: oblet task rollback {id}"),
-        false => format!("Task {id} was over before it could be canceled."),
+        true => format!("Canceled. To continue: oblet task retry {id}. To undo it: oblet task rollback {id}"),
+        false => format!("Task {id} finished before it could be canceled."),
     });
     Ok(())
 }
 
-async fn unlock(context: &Context<'_>, id: u64, yes: bool, dry_run: bool) -> Result<(), CliError> {
+async fn unlock(context: &Context<'_>, id: u64, consent: Consent, trial: Trial) -> Result<(), CliError> {
     let doing = format!("release what task {id} has reserved");
-    // Nothing has to be confirmed where nothing is changed.
-    context.confirm(yes || dry_run, id, &doing)?;
-    let data = context.client.post(&doing, &format!("{TASKS}/{id}/releaseLocks"), dry_run_query(dry_run), None).await?;
+    context.confirm(consent, trial, id, &doing)?;
+    let query = dry_run_query(trial.dry_run);
+    let data = context.client.post(&doing, &format!("{TASKS}/{id}/releaseLocks"), query, None).await?;
     context.output.list(&data, OBJECTS, "/object")?;
-    if dry_run {
+    if trial.dry_run {
         context.output.remark("Nothing was changed; this is what would be released.");
     }
     Ok(())
@@ -110,20 +118,20 @@ async fn logs(context: &Context<'_>, id: u64) -> Result<(), CliError> {
     let mut logs = Vec::new();
     for subtask in task.subtasks().iter().filter(|subtask| subtask.has_started()) {
         let data = subtask::log(context, SubtaskId { task: id, subtask: subtask.id }).await?;
-        match output.format {
-            Format::Json => logs.push(json!({"id": subtask.id, "name": subtask.name, "log": data.get("log")})),
-            Format::Table | Format::Name => {
-                output.log(&format!("==> {} ({}) <==\n{}", subtask.name, subtask.id, subtask::log_text(&data)))?;
+        match output.shape() {
+            Shape::Data => logs.push(json!({"id": subtask.id, "name": subtask.name, "log": data.get("log")})),
+            Shape::Table | Shape::Name => {
+                output.log(&format!("{}{}", subtask.log_heading(), subtask::log_text(&data)))?;
             }
         }
     }
-    match output.format {
-        Format::Json => output.json(&json!({"contents": logs})),
-        Format::Table | Format::Name => Ok(()),
+    match output.shape() {
+        Shape::Data => output.data(&json!({"contents": logs})),
+        Shape::Table | Shape::Name => Ok(()),
     }
 }
 
-async fn get(context: &Context<'_>, id: u64) -> Result<(Value, Task), CliError> {
+pub(crate) async fn get(context: &Context<'_>, id: u64) -> Result<(Value, Task), CliError> {
     let doing = format!("show task {id}");
     let data = context.client.get(&doing, &format!("{TASKS}/{id}")).await?;
     let task = Task::read(&doing, &data)?;

@@ -5,7 +5,7 @@ use std::collections::{HashMap, VecDeque};
 use super::{
     client::unreadable,
     error::{CliError, labelled},
-    output::text,
+    table::{local_time, text},
 };
 use crate::graph::{SubtaskStatus, TaskStatus};
 
@@ -122,6 +122,24 @@ impl Task {
         self.status == TaskStatus::Failed || self.problem.is_some()
     }
 
+    /// The status, unless it would pass off what was undone as done.
+    pub(crate) fn state(&self) -> &'static str {
+        match self.status {
+            TaskStatus::Successful if self.operation.as_deref() == Some("ROLLBACK") => "ROLLED BACK",
+            TaskStatus::Successful => "SUCCESSFUL",
+            TaskStatus::Running => "RUNNING",
+            TaskStatus::Failed => "FAILED",
+        }
+    }
+
+    /// How many of the subtasks are done, such as "3/12"; none of a task that was rolled back.
+    pub(crate) fn steps(&self) -> String {
+        match self.state() {
+            "ROLLED BACK" => text(None),
+            _ => format!("{}/{}", self.finished_subtasks(), self.subtasks().len()),
+        }
+    }
+
     pub(crate) fn finished_subtasks(&self) -> usize {
         self.subtasks().iter().filter(|subtask| subtask.status == SubtaskStatus::Successful).count()
     }
@@ -154,7 +172,7 @@ impl Task {
         let mut report = format!("task {} needs an operator: {}\n", self.id, self.title());
         report.push_str(&labelled("cause", problem));
         let next = format!(
-            "start the coordinator that wrote it, or take back by hand what it did, then: oblet task unlock {}",
+            "start the coordinator version that wrote it, or undo by hand what it did, then: oblet task unlock {}",
             self.id
         );
         report.push_str(&labelled("next", &next));
@@ -172,9 +190,20 @@ impl Subtask {
         let at_work = matches!(self.status, SubtaskStatus::Running | SubtaskStatus::Canceling);
         let Waiting { what, until } = self.waiting.as_ref().filter(|_| at_work)?;
         Some(match until {
-            Some(until) => format!("waits for {what} until {until}"),
+            Some(until) => format!("waits for {what} until {}", local_time(until)),
             None => format!("waits for {what}"),
         })
+    }
+
+    /// Above its log where there are several.
+    pub(crate) fn log_heading(&self) -> String {
+        format!("==> {} ({}) <==\n", self.name, self.id)
+    }
+
+    pub(crate) fn failure_report(&self, task: u64) -> String {
+        let mut report = String::new();
+        self.tell_failure(task, &mut report);
+        report
     }
 
     fn tell_failure(&self, task: u64, report: &mut String) {

@@ -17,13 +17,23 @@ async fn a_token_is_printed_as_the_line_to_run_on_its_host() {
     let both = json!({"contents": [made("10.0.0.1", "t0ken-1"), made("10.0.0.2", "t0ken-2")]});
     let fake = Fake::start().await.answers(tokens, json!({"contents": [made("10.0.0.1", "t0ken-1")]}));
     let fake = fake.answers(tokens, both);
-    let mut told = fake.run(&["host", "add", "--token", "10.0.0.1"]).await;
+    let mut told = fake.run(&["host", "add", "--token", "10.0.0.1", "--ttl", "1d"]).await;
     let more = ["--ttl", "30m", "--any-source", "--coordinator", "https://gateway:8443"];
     told += "\n\n";
     told += &fake.run(&[&["host", "add", "--token", "10.0.0.1", "10.0.0.2"][..], &more].concat()).await;
     told += "\n\n";
-    told += &fake.run(&["host", "add", "10.0.0.1", "--ttl", "2h"]).await;
+    told += &fake.run(&[&["host", "add", "--token", "10.0.0.1", "-o", "json"][..], &more].concat()).await;
     assert_snapshot!(format!("{told}\n{}", fake.requests()));
+}
+
+#[tokio::test]
+async fn a_dry_run_makes_no_token_and_prints_no_command() {
+    let made = json!({"innerIpAddress": "10.0.0.1", "coordinatorUrl": "https://10.0.0.250:8443", "expireTime": "T"});
+    let tokens = "POST /api/v2/compute/hosts/enrolmentTokens";
+    let fake = Fake::start().await.answers(tokens, json!({"contents": [made]}));
+    let told = fake.run(&["host", "add", "--token", "10.0.0.1", "--dry-run"]).await;
+    assert!(!told.contains("oblet-agent enroll") && told.contains("Nothing was changed"), "{told}");
+    assert!(fake.requests().starts_with("POST /api/v2/compute/hosts/enrolmentTokens?dryRun=true"));
 }
 
 #[tokio::test]
@@ -56,7 +66,7 @@ async fn tokens_and_certificates_are_listed() {
         .answers("GET /api/v2/compute/hosts/certificates", page(json!([certificate])))
         .answers("DELETE /api/v2/compute/hosts/enrolmentTokens/1", Value::Null);
     let mut told = fake.run(&["host", "token", "list"]).await;
-    for args in [&["host", "certificates"][..], &["host", "token", "revoke", "1"]] {
+    for args in [&["host", "certificates"][..], &["host", "token", "revoke", "1", "--yes"]] {
         told += &format!("\n\n{}", fake.run(args).await);
     }
     assert_snapshot!(format!("{told}\n{}", fake.requests()));

@@ -15,6 +15,14 @@ async fn what_does_not_exist() {
 }
 
 #[tokio::test]
+async fn what_an_older_coordinator_does_not_know() {
+    let error = json!({"code": 10998, "message": "COM10998: there is nothing under this path"});
+    let fake = Fake::start().await.refuses("GET /api/v2/compute/regions", 404, error);
+    let told = fake.run(&["region", "list"]).await;
+    assert!(told.contains("compare them with oblet version") && told.ends_with("exit 3"), "{told}");
+}
+
+#[tokio::test]
 async fn a_wrong_password() {
     let fake = Fake::start().await;
     let args = ["host", "list"];
@@ -46,6 +54,13 @@ async fn the_coordinators_own_advice_comes_first() {
         "nextMove": "wait until the task has come to rest"});
     let fake = Fake::start().await.refuses("POST /api/v2/tasks/instances/7/retry", 409, error);
     assert_snapshot!(fake.run(&["task", "retry", "7"]).await);
+}
+
+#[tokio::test]
+async fn too_many_requests_tell_how_long_to_wait() {
+    let error = json!({"code": 10003, "message": "IAM10003: too many logins wait to be checked"});
+    let fake = Fake::start().await.refuses(HOST, 429, error).with_header("Retry-After", "7");
+    assert_snapshot!(fake.run(&["host", "show", "2"]).await);
 }
 
 #[tokio::test]
@@ -90,7 +105,7 @@ async fn settings_that_cannot_work() {
         (&["host", "list", "--url", "http://ocp.example:8080"], PASSWORD),
         (&["host", "list", "--password-file", "/nonexistent/password"], ""),
         (&["task", "list", "--timeout", "0"], PASSWORD),
-        (&["obproxy", "add", "1", "--host", "x", "--version", "obproxy.rpm"], PASSWORD),
+        (&["host", "list", "--context", "prod"], ""),
     ] {
         let output = oblet(args).env("OBLET_PASSWORD", password).output().await.unwrap();
         told += &format!("{}\n\n", tell(args, &output));
@@ -101,8 +116,10 @@ async fn settings_that_cannot_work() {
 #[tokio::test]
 async fn a_reader_that_has_seen_enough_is_no_failure() {
     let fake = Fake::start().await.answers("GET /api/v2/compute/hosts", page(json!([{"id": 1}])));
-    let (reader, writer) = io::pipe().unwrap();
-    drop(reader);
-    let output = fake.command(&["host", "list"]).stdout(writer).output().await.unwrap();
-    assert_eq!((output.status.code(), output.stderr), (Some(0), Vec::new()));
+    for format in ["table", "json"] {
+        let (reader, writer) = io::pipe().unwrap();
+        drop(reader);
+        let output = fake.command(&["host", "list", "-o", format]).stdout(writer).output().await.unwrap();
+        assert_eq!((output.status.code(), output.stderr), (Some(0), Vec::new()), "{format}");
+    }
 }

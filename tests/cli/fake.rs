@@ -4,7 +4,7 @@ use axum::{
     Router,
     body::{Body, to_bytes},
     extract::{Request, State},
-    http::{HeaderMap, StatusCode, header},
+    http::{HeaderMap, HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
 use futures_util::{StreamExt as _, stream};
@@ -28,6 +28,8 @@ struct Script {
     answers: Mutex<HashMap<String, VecDeque<Answer>>>,
     requests: Mutex<Vec<String>>,
     headers: Mutex<Vec<HeaderMap>>,
+    /// Goes with every answer.
+    extra: Mutex<HeaderMap>,
 }
 
 #[derive(Clone)]
@@ -72,6 +74,11 @@ impl Fake {
 
     pub(crate) fn raw(self, request: &str, status: u16, body: String) -> Self {
         self.prepare(request, Answer::Whole(status, body))
+    }
+
+    pub(crate) fn with_header(self, name: &'static str, value: &'static str) -> Self {
+        self.script.extra.lock().unwrap().insert(name, HeaderValue::from_static(value));
+        self
     }
 
     /// Prepares a stream of events.
@@ -126,7 +133,14 @@ impl Fake {
 /// The CLI with an environment that knows no coordinator.
 pub(crate) fn oblet(args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_oblet"));
-    command.args(args).env_clear().stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    // A zone without a database of zones: half past five hours east.
+    command
+        .args(args)
+        .env_clear()
+        .env("TZ", "IST-5:30")
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
     command.kill_on_drop(true);
     command
 }
@@ -177,7 +191,10 @@ async fn answer(State(script): State<Arc<Script>>, request: Request) -> Response
         if queue.len() > 1 { queue.pop_front() } else { queue.front().cloned() }
     };
     match prepared {
-        Some(Answer::Whole(status, body)) => (StatusCode::from_u16(status).unwrap(), Body::from(body)).into_response(),
+        Some(Answer::Whole(status, body)) => {
+            let extra = script.extra.lock().unwrap().clone();
+            (StatusCode::from_u16(status).unwrap(), extra, Body::from(body)).into_response()
+        }
         Some(Answer::Events(events, end)) => {
             ([(header::CONTENT_TYPE, "text/event-stream")], stream(events, end)).into_response()
         }

@@ -17,8 +17,8 @@ fn host(id: u64, status: &str) -> Value {
         "status": status,
         "hostAgentVersion": "0.1.0",
         "hostAgentStatus": "AVAILABLE",
-        "operatingSystem": "Linux",
-        "operatingSystemRelease": "Anolis OS 8.9",
+        "operatingSystem": "Anolis OS",
+        "operatingSystemRelease": "8.9",
         "architecture": "x86_64",
         "createTime": "2021-09-03T15:05:01.106+08:00",
         "services": [{"name": "OBProxy001", "type": "OB_PROXY", "version": "1.9.1.1-1919579"}],
@@ -98,6 +98,19 @@ async fn a_package_is_sent_as_a_form() {
     let request = fake.requests();
     let disposition = r#"form-data; name="file"; filename="obproxy-ce-4.3.1.0-4.el8.x86_64.rpm""#;
     assert!(request.contains(disposition) && request.contains("\r\n\r\ncontent of the package\r\n"), "{request}");
+}
+
+#[tokio::test]
+async fn a_renamed_package_is_refused_with_both_names() {
+    let directory = tempfile::tempdir().unwrap();
+    let package =
+        rpm::PackageBuilder::new("obproxy-ce", "4.3.1.0", "Apache-2.0", "x86_64", "a proxy").release("4.el8").build();
+    let path = directory.path().join("proxy.rpm");
+    package.unwrap().write_file(&path).unwrap();
+    let fake = Fake::start().await;
+    let told = fake.run(&["package", "upload", path.to_str().unwrap()]).await;
+    assert_eq!(fake.requests(), "");
+    assert_snapshot!(told.replace(directory.path().to_str().unwrap(), "DIRECTORY"));
 }
 
 #[tokio::test]
@@ -210,4 +223,23 @@ async fn the_agent_of_a_host_is_shown_with_its_process() {
     });
     let fake = Fake::start().await.answers("GET /api/v2/compute/hosts/2/agent", agent);
     assert_snapshot!(fake.run(&["host", "agent", "2"]).await);
+}
+
+#[tokio::test]
+async fn an_agent_that_does_not_answer_is_unreachable_and_no_failure_of_the_command() {
+    let agent = json!({"hostId": 2, "hostInnerIpAddress": "10.0.0.2", "status": "UNREACHABLE", "version": "0.1.0",
+        "problem": "no answer within 30 s", "processes": []});
+    let fake = Fake::start().await.answers("GET /api/v2/compute/hosts/2/agent", agent);
+    let told = fake.run(&["host", "agent", "2"]).await;
+    assert!(
+        told.contains("Status:    UNREACHABLE\nProblem:   no answer within 30 s") && told.ends_with("exit 0"),
+        "{told}"
+    );
+}
+
+#[tokio::test]
+async fn an_epoch_is_raised_with_the_next_start_of_the_coordinator() {
+    let epochs = json!({"agentEpoch": 1_795_284_400, "coordinatorEpoch": 1_795_284_387, "nextEpoch": 1_795_284_401});
+    let fake = Fake::start().await.answers("POST /api/v2/compute/hosts/2/agent/resetEpoch", epochs);
+    assert_snapshot!(fake.run(&["host", "reset-epoch", "2", "--yes"]).await);
 }

@@ -44,7 +44,7 @@ async fn a_subtask_is_retried_skipped_or_canceled() {
     for command in [
         &["subtask", "retry", "33002", "34807"][..],
         &["subtask", "skip", "33002", "34807", "--yes"],
-        &["subtask", "cancel", "33002", "34807", "-o", "json"],
+        &["subtask", "cancel", "33002", "34807", "-o", "json", "-y"],
     ] {
         told += &format!("{}\n\n", fake.run(command).await);
     }
@@ -66,10 +66,25 @@ async fn a_dry_run_shows_the_subtask_and_needs_no_confirmation() {
 }
 
 #[tokio::test]
-async fn skipping_wants_to_be_confirmed() {
-    let fake = Fake::start().await.answers(&post("skip"), Value::Null);
-    let told = fake.run(&["subtask", "skip", "33002", "34807"]).await;
-    assert_eq!(fake.requests(), "");
+async fn subtasks_are_listed_and_shown() {
+    let first = json!({"id": 34799, "name": "Prepare", "status": "SUCCESSFUL", "operation": "EXECUTE", "runTime": 1,
+        "startTime": "2021-09-03T16:25:08.004+08:00", "finishTime": "2021-09-03T16:25:08.704+08:00"});
+    let mut second = subtask("FAILED", "EXECUTE");
+    second["upstreams"] = json!([34799]);
+    second["failure"] =
+        json!({"host": "10.0.0.2", "message": "no space left", "reason": "DISK_FULL", "nextMove": "free 80 MiB"});
+    let task = json!({"id": 33002, "name": "Install obproxy", "status": "FAILED", "subtasks": [second, first]});
+    let fake = Fake::start().await.answers("GET /api/v2/tasks/instances/33002", task);
+    let mut told = String::new();
+    for command in [
+        &["subtask", "list", "33002"][..],
+        &["subtask", "list", "33002", "-o", "name"],
+        &["subtask", "show", "33002", "34807"],
+        &["subtask", "show", "33002", "34799", "-o", "json"],
+        &["subtask", "show", "33002", "1"],
+    ] {
+        told += &format!("{}\n\n", fake.run(command).await);
+    }
     assert_snapshot!(told);
 }
 

@@ -21,7 +21,7 @@ const ADD: &str = "obproxy add 1 --host 2 --version obproxy-1.9.1.1-1919579.el7.
 const BATCH_ADD: &str = "POST /api/v2/obproxy/clusters/1/obproxies/batchAdd";
 
 /// A task whose steps are in the given states.
-fn task(id: u64, status: &str, steps: [&str; 4]) -> Value {
+pub(crate) fn task(id: u64, status: &str, steps: [&str; 4]) -> Value {
     let mut subtasks: Vec<_> = STEPS
         .iter()
         .enumerate()
@@ -59,7 +59,7 @@ fn fresh(id: u64) -> Value {
     task(id, "RUNNING", ["READY", "PENDING", "PENDING", "PENDING"])
 }
 
-fn installing(id: u64) -> Value {
+pub(crate) fn installing(id: u64) -> Value {
     task(id, "RUNNING", ["SUCCESSFUL", "RUNNING", "PENDING", "PENDING"])
 }
 
@@ -67,7 +67,7 @@ fn done(id: u64) -> Value {
     task(id, "SUCCESSFUL", ["SUCCESSFUL"; 4])
 }
 
-fn failed(id: u64) -> Value {
+pub(crate) fn failed(id: u64) -> Value {
     let mut task = task(id, "FAILED", ["SUCCESSFUL", "FAILED", "PENDING", "PENDING"]);
     let step = &mut task["subtasks"][2];
     step["runTime"] = json!(2);
@@ -85,11 +85,11 @@ fn failed(id: u64) -> Value {
     task
 }
 
-fn instance(id: u64) -> String {
+pub(crate) fn instance(id: u64) -> String {
     format!("GET /api/v2/tasks/instances/{id}")
 }
 
-fn words(text: &str) -> Vec<&str> {
+pub(crate) fn words(text: &str) -> Vec<&str> {
     text.split(' ').collect()
 }
 
@@ -105,11 +105,11 @@ async fn added_hosts_are_followed_to_their_end() {
 }
 
 #[tokio::test]
-async fn agents_are_restarted_at_once_and_stopped_once_that_is_confirmed() {
+async fn agents_are_restarted_and_stopped_once_that_is_confirmed() {
     let compute = "POST /api/v2/compute/hosts";
     let fake = Fake::start().await.answers(&format!("{compute}/batchRestartAgents"), fresh(33001));
     let fake = fake.answers(&format!("{compute}/batchStopAgents"), fresh(33002));
-    let restarted = fake.run(&words("host restart-agent 1 2 --detach")).await;
+    let restarted = fake.run(&words("host restart-agent 1 2 --detach --yes")).await;
     let unsure = fake.run(&words("host stop-agent 1 2 --detach")).await;
     let sure = fake.run(&words("host stop-agent 1 2 --detach --yes")).await;
     assert_snapshot!(format!("{restarted}\n\n{unsure}\n\n{sure}\n{}", fake.requests()));
@@ -134,7 +134,7 @@ async fn agents_are_upgraded_by_files_that_are_uploaded_before() {
     let run = async |rest: &str| fake.run(&[command.to_vec(), words(rest)].concat()).await;
     let absent = run("--all --dry-run").await;
     let tried = run("--all --dry-run").await;
-    let begun = run("2 1 --parallel 1 --detach").await;
+    let begun = run("2 1 --parallel 1 --detach --yes").await;
     let requests = fake.requests();
     // The boundary of an upload is another each time.
     let upgrades: Vec<_> = requests.lines().filter(|line| line.starts_with(upgrade)).collect();
@@ -229,34 +229,8 @@ async fn a_task_is_shown_in_the_order_of_its_steps() {
 async fn tasks_are_listed_newest_first() {
     let tasks = page(json!([installing(33003), done(33002)]));
     let fake = Fake::start().await.answers("GET /api/v2/tasks/instances", tasks);
-    let told = fake.run(&words("task list --status RUNNING --status SUCCESSFUL --limit 2")).await;
+    let told = fake.run(&words("task list --status running --status Successful --limit 2")).await;
     assert_snapshot!(format!("{told}\n{}", fake.requests()));
-}
-
-#[tokio::test]
-async fn logs_are_printed_as_they_are() {
-    let log = |id: u64| format!("{}/subtasks/{id}/log", instance(33002));
-    let fake = Fake::start()
-        .await
-        .answers(&instance(33002), failed(33002))
-        .answers(&log(34799), json!({"log": "############{EXECUTE}{2021-09-03T16:25:08}############\nready\n"}))
-        .answers(&log(34807), json!({"log": "############{EXECUTE}{2021-09-03T16:25:09}############\nno space"}));
-    let one = fake.run(&["task", "log", "33002", "34807"]).await;
-    let all = fake.run(&["task", "log", "33002"]).await;
-    assert_snapshot!(format!("{one}\n\n{all}"));
-}
-
-#[tokio::test]
-async fn a_log_does_not_steer_the_terminal() {
-    let log = format!("{}/subtasks/34807/log", instance(33002));
-    let fake = Fake::start()
-        .await
-        .answers(&log, json!({"log": "\u{1b}]0;owned\u{7}\u{1b}[2Jone\r\n\ttwo\u{9b}31m\n"}))
-        .answers(&log, json!({"log": "\u{1b}[2J"}));
-    let text = fake.run(&["task", "log", "33002", "34807"]).await;
-    assert!(text.contains("\u{fffd}]0;owned\u{fffd}\u{fffd}[2Jone\n\ttwo\u{fffd}31m\n"), "{text}");
-    let data = fake.run(&["subtask", "log", "33002", "34807", "--output", "json"]).await;
-    assert!(data.contains(r"\u001b[2J"), "as data it is whole, and harmless: {data}");
 }
 
 #[tokio::test]
@@ -275,7 +249,7 @@ async fn a_failed_task_can_be_rolled_back_or_retried() {
         .answers(&instance(33002), undone("RUNNING", ["RUNNING", "PENDING", "PENDING", "PENDING"]))
         .answers(&instance(33002), undone("SUCCESSFUL", ["PENDING"; 4]))
         .answers(&format!("{path}/retry"), fresh(33002));
-    let undo = fake.run(&words("task rollback 33002")).await;
+    let undo = fake.run(&words("task rollback 33002 --yes")).await;
     let retry = fake.run(&words("task retry 33002 --detach")).await;
     assert_snapshot!(format!("{undo}\n\n{retry}\n{}", fake.requests()));
 }
@@ -310,8 +284,8 @@ async fn a_canceled_task_is_followed_until_it_is_at_rest() {
         .answers("POST /api/v2/tasks/instances/33002/cancel", canceling.clone())
         .answers(&instance(33002), canceling)
         .answers(&instance(33002), canceled("FAILED", ["SUCCESSFUL", "FAILED", "PENDING", "PENDING"]));
-    let followed = fake.run(&words("task cancel 33002")).await;
-    let detached = fake.run(&words("task cancel 33002 --detach")).await;
+    let followed = fake.run(&words("task cancel 33002 --yes")).await;
+    let detached = fake.run(&words("task cancel 33002 --detach -y")).await;
     assert_snapshot!(format!("{followed}\n\n{detached}"));
 }
 
@@ -403,4 +377,18 @@ async fn a_reservation_is_told_with_its_holder_and_the_next_move() {
     });
     let fake = Fake::start().await.refuses(BATCH_ADD, 409, error);
     assert_snapshot!(fake.run(&words(ADD)).await);
+}
+
+#[tokio::test]
+async fn a_task_that_was_rolled_back_is_not_called_successful() {
+    let mut undone = task(33002, "SUCCESSFUL", ["PENDING"; 4]);
+    undone["operation"] = json!("ROLLBACK");
+    let fake = Fake::start()
+        .await
+        .answers("GET /api/v2/tasks/instances", page(json!([undone])))
+        .answers(&instance(33002), undone);
+    let list = fake.run(&words("task list")).await;
+    let shown = fake.run(&words("task show 33002")).await;
+    assert!(list.contains("ROLLED BACK") && !list.contains("0/4"), "{list}");
+    assert!(shown.contains("Status:      ROLLED BACK"), "{shown}");
 }

@@ -7,7 +7,7 @@ use oblet::tls::{CertificateAuthority, Role, install_crypto_provider};
 use serde_json::json;
 use std::net::{Ipv4Addr, TcpListener};
 
-use crate::fake::{PASSWORD, oblet, page, tell};
+use crate::fake::{Fake, PASSWORD, oblet, page, tell};
 
 #[tokio::test]
 async fn only_the_given_authority_is_trusted() {
@@ -37,4 +37,37 @@ async fn only_the_given_authority_is_trusted() {
         told += "\n\n";
     }
     assert_snapshot!(told);
+
+    let ca = ours.path().join("ca.pem");
+    let args = ["host", "list"];
+    let plain = url.replace("https", "http");
+    let output = oblet(&args).env("OBLET_URL", &plain).env("OBLET_PASSWORD", PASSWORD).output().await.unwrap();
+    let mut told = tell(&args, &output).replace(&plain, "http://COORDINATOR");
+    let named = url.replace("127.0.0.1", "localhost");
+    let output = oblet(&args)
+        .env("OBLET_URL", &named)
+        .env("OBLET_CA", &ca)
+        .env("OBLET_PASSWORD", PASSWORD)
+        .output()
+        .await
+        .unwrap();
+    told += &format!("\n\n{}", tell(&args, &output).replace(&named, "https://COORDINATOR"));
+    assert_snapshot!("other_ways_to_miss_it", told);
+}
+
+#[tokio::test]
+async fn a_port_that_speaks_no_tls_is_named_as_such() {
+    let fake = Fake::start().await;
+    let url = fake.url.replace("http", "https");
+    let args = ["host", "list"];
+    let ours = tempfile::tempdir().unwrap();
+    CertificateAuthority::load_or_create(ours.path()).unwrap();
+    let output = oblet(&args)
+        .env("OBLET_URL", &url)
+        .env("OBLET_CA", ours.path().join("ca.pem"))
+        .env("OBLET_PASSWORD", PASSWORD)
+        .output()
+        .await
+        .unwrap();
+    assert_snapshot!(tell(&args, &output).replace(&url, "https://COORDINATOR"));
 }

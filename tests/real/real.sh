@@ -209,7 +209,7 @@ fails_and_leaves_nothing() {
     echo "expected $wanted, but: $said"
     return 1
   }
-  oblet task rollback "$id" >/dev/null 2>&1 || {
+  oblet task rollback "$id" --yes >/dev/null 2>&1 || {
     echo "the rollback failed"
     oblet task show "$id"
     return 1

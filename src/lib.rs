@@ -22,4 +22,5 @@ pub mod service_manager;
 mod simulation;
 pub mod steps;
 pub mod telemetry;
+pub mod terminal;
 pub mod tls;

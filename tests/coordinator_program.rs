@@ -22,6 +22,14 @@ struct Started {
     log: BufReader<ChildStderr>,
 }
 
+impl Drop for Started {
+    fn drop(&mut self) {
+        // One that was told to stop has ended already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
 impl Started {
     fn new(config: &str) -> Self {
         let directory = tempfile::tempdir().unwrap();

@@ -21,6 +21,8 @@ use std::collections::HashMap;
 use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
+/// The id of a place that a dry run did not make.
+const PLANNED: i64 = 0;
 const LONGEST_NAME: usize = 64;
 const LONGEST_DESCRIPTION: usize = 1000;
 
@@ -37,21 +39,25 @@ pub(super) fn router() -> OpenApiRouter<ApiState> {
 /// A region, or a type of hosts.
 #[derive(Serialize, ToSchema)]
 struct PlaceView {
-    id: i64,
+    /// Absent where nothing was made, because it was a dry run.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    id: Option<i64>,
     name: String,
     description: String,
 }
 
 impl From<Place> for PlaceView {
     fn from(Place { id, name, description, .. }: Place) -> Self {
-        Self { id, name, description }
+        Self { id: (id != PLANNED).then_some(id), name, description }
     }
 }
 
 /// A data centre.
 #[derive(Serialize, ToSchema)]
 struct IdcView {
-    id: i64,
+    /// Absent where nothing was made, because it was a dry run.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    id: Option<i64>,
     name: String,
     description: String,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -139,7 +145,7 @@ async fn idc_view(state: &ApiState, idc: Place) -> Result<IdcView, ApiError> {
         Some(id) => Some(get(state, PlaceKind::Region, id).await?.into()),
         None => None,
     };
-    Ok(IdcView { id: idc.id, name: idc.name, description: idc.description, region })
+    Ok(IdcView { id: (idc.id != PLANNED).then_some(idc.id), name: idc.name, description: idc.description, region })
 }
 
 async fn create(
@@ -173,9 +179,9 @@ async fn create(
     requester.audit(&mut transaction, &action(kind, "create"), &format!("{word} {}", place.id), &name).await?;
     if dry_run {
         transaction.rollback().await.map_err(StoreError::from)?;
-    } else {
-        commit_and(transaction, async {}).await?;
+        return Ok(Place { id: PLANNED, ..place });
     }
+    commit_and(transaction, async {}).await?;
     Ok(place)
 }
 
@@ -191,9 +197,10 @@ async fn delete(
     let place = places::get(&mut transaction, kind, id).await?.ok_or_else(|| absent(kind, id))?;
     let uses = places::uses(&mut transaction, id).await?;
     if uses > 0 {
-        let users = if kind == PlaceKind::Region { "IDCs" } else { "hosts" };
-        let text = format_args!("the {word} {} is used by {uses} {users}", place.name);
-        return Err(ApiError::conflict(code, text).advise(format!("remove these {users} first")));
+        let user = if kind == PlaceKind::Region { "IDC" } else { "host" };
+        let plural = if uses == 1 { "" } else { "s" };
+        let text = format_args!("the {word} {} is used by {uses} {user}{plural}", place.name);
+        return Err(ApiError::conflict(code, text).advise(format!("remove every {user} that uses it first")));
     }
     places::delete(&mut transaction, id).await?;
     requester.audit(&mut transaction, &action(kind, "delete"), &format!("{word} {id}"), &place.name).await?;
@@ -273,7 +280,7 @@ async fn list_idcs(State(state): State<ApiState>, params: Params) -> Result<Repl
     let regions = places::find(&mut connection, regions).await?;
     let view = |idc: Place| {
         let region = idc.region_id.and_then(|id| regions.get(&id)).cloned().map(Into::into);
-        IdcView { id: idc.id, name: idc.name, description: idc.description, region }
+        IdcView { id: Some(idc.id), name: idc.name, description: idc.description, region }
     };
     Ok(Reply(paging.page(found.into_iter().map(view).collect(), total)))
 }

@@ -59,7 +59,7 @@ async fn change_password(
     }
     users::check_strength(&new).map_err(|weak| ApiError::invalid("newPassword", weak))?;
     if new.expose_secret() == current.expose_secret() {
-        return Err(ApiError::invalid("newPassword", "is the current one"));
+        return Err(ApiError::invalid("newPassword", "it is the same as the current password"));
     }
     let hash = crate::blocking::run(move || users::hash(&new)).await.map_err(|error| ApiError::internal(&error))??;
     let mut transaction = state.store().begin().await?;

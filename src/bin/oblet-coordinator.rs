@@ -13,18 +13,22 @@ use oblet::{
     },
     service_manager::ServiceManager,
     telemetry::{self, LogFilter},
-    tls,
+    terminal, tls,
 };
 use secrecy::SecretString;
 use std::{
     fs,
-    io::{BufRead as _, IsTerminal as _, Read as _, Write as _},
+    io::{self, BufRead as _, IsTerminal as _, Read as _, Write as _},
     net::IpAddr,
     path::Path,
     pin::pin,
     process::ExitCode,
 };
 use tokio::signal::unix::{SignalKind, signal};
+use zeroize::Zeroizing;
+
+/// Of a password on standard input, in bytes.
+const LONGEST_LINE: u64 = 1024;
 
 fn main() -> ExitCode {
     let service = ServiceManager::take_from_environment();
@@ -73,7 +77,7 @@ fn tell_checked(file: Option<&Path>) -> ExitCode {
     let file = file.map_or_else(|| "no file".to_owned(), |path| path.display().to_string());
     // Nobody is left to be told if stdout is closed.
     let _ = writeln!(
-        std::io::stdout(),
+        io::stdout(),
         "The configuration is valid. Checked: all settings, from {file}, the environment and the flags. Not checked: \
          whether the ports are free and the directories writable."
     );
@@ -81,7 +85,7 @@ fn tell_checked(file: Option<&Path>) -> ExitCode {
 }
 
 fn fail(error: &dyn std::error::Error, code: u8) -> ExitCode {
-    let _ = writeln!(std::io::stderr(), "oblet-coordinator: {}", telemetry::chain(error));
+    let _ = writeln!(io::stderr(), "oblet-coordinator: {}", telemetry::chain(error));
     code.into()
 }
 
@@ -100,14 +104,17 @@ fn issue(config: &Config, role: tls::Role, name: &str, addresses: &[IpAddr], out
 
 #[tokio::main(flavor = "current_thread")]
 async fn set_password(config: &Config, name: &str) -> anyhow::Result<()> {
-    if std::io::stdin().is_terminal() {
-        write!(std::io::stderr(), "Password of {name}, which is shown while you type it: ")?;
-    }
-    let mut line = zeroize::Zeroizing::new(String::new());
-    std::io::stdin().lock().take(1024).read_line(&mut line)?;
-    let password = SecretString::from(line.trim_end_matches(['\r', '\n']));
+    let password = if io::stdin().is_terminal() {
+        let typed = terminal::ask_hidden(&format!("New password of {name}: "))?;
+        typed.ok_or_else(|| anyhow::anyhow!("interrupted; nothing was changed"))?
+    } else {
+        let mut line = Zeroizing::new(String::new());
+        io::stdin().lock().take(LONGEST_LINE).read_line(&mut line)?;
+        line
+    };
+    let password = SecretString::from(password.trim_end_matches(['\r', '\n']));
     offline::set_password(&config.state_dir, name, &password).await?;
-    writeln!(std::io::stderr(), "the password of {name} is set")?;
+    writeln!(io::stderr(), "the password of {name} is set")?;
     Ok(())
 }
 

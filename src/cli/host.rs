@@ -28,7 +28,7 @@ const COLUMNS: &[Column] = &[
     column("IDC", "/idcName").wide(),
     column("REGION", "/regionName").wide(),
     column("TYPE", "/typeName").wide(),
-    column("KERNEL", "/kernelVersion").wide(),
+    column("KERNEL", "/operatingSystemRelease").wide(),
     column("CREATED", "/createTime").wide(),
     column("DESCRIPTION", "/description").wide().free(),
 ];
@@ -44,7 +44,7 @@ const FIELDS: &[Column] = &[
     column("Type", "/typeName"),
     column("Status", "/status"),
     column("System", SYSTEM),
-    column("Kernel", "/kernelVersion"),
+    column("Kernel", "/operatingSystemRelease"),
     column("Architecture", "/architecture"),
     column("Agent", "/hostAgentVersion"),
     column("Agent status", "/hostAgentStatus"),
@@ -153,15 +153,10 @@ async fn agent(context: &Context<'_>, host: &str) -> Result<(), CliError> {
     context.output.section(&data, "/processes", PROCESSES)
 }
 
-/// Such as "Debian 12". Without a name of the distribution, its release says what is known.
+/// Such as "Debian 12" for "Debian GNU/Linux 12 (bookworm)".
 fn name_system(host: &mut Value) {
-    let member = |name: &str| host.get(name).and_then(Value::as_str).unwrap_or_default();
-    let (name, release) = (member("operatingSystem"), member("operatingSystemRelease"));
-    let name = match name {
-        "Linux" if !release.is_empty() => "",
-        name => name.strip_suffix(" GNU/Linux").unwrap_or(name),
-    };
-    let system = format!("{name} {release}").trim().to_owned();
+    let system = host.get("operatingSystem").and_then(Value::as_str).unwrap_or_default();
+    let system = system.split(" (").next().unwrap_or_default().replace(" GNU/Linux", "");
     if let Some(host) = host.as_object_mut() {
         host.insert(SYSTEM.trim_start_matches('/').into(), json!(system));
     }
@@ -231,14 +226,13 @@ mod tests {
 
     #[test]
     fn a_system_has_the_name_that_people_use() {
-        for (name, release, expected) in [
-            ("Debian GNU/Linux", "12", "Debian 12"),
-            ("Anolis OS", "8.9", "Anolis OS 8.9"),
-            ("Linux", "Anolis OS 8.9", "Anolis OS 8.9"),
-            ("Linux", "", "Linux"),
-            ("", "", ""),
+        for (told, expected) in [
+            ("Debian GNU/Linux 12 (bookworm)", "Debian 12"),
+            ("Anolis OS 8.9", "Anolis OS 8.9"),
+            ("Linux", "Linux"),
+            ("", ""),
         ] {
-            let mut host = json!({"operatingSystem": name, "operatingSystemRelease": release});
+            let mut host = json!({"operatingSystem": told});
             name_system(&mut host);
             assert_eq!(host["system"], expected);
         }

@@ -299,9 +299,11 @@ async fn describe(
 ) -> Result<Result<Answer, Closed>, LocalError> {
     let refused = |error: CallError| LocalError::Refused { host: host.inner_ip, source: Box::new(error) };
     let agent = shared.agents.agent(AgentAddress::new(host.inner_ip, host.agent_port)).map_err(refused)?;
+    let left = i64::try_from(deadline.saturating_duration_since(Instant::now()).as_micros()).unwrap_or(i64::MAX);
+    let until = now_micros().saturating_add(left);
     let mut told = false;
     loop {
-        place.waits_for(format!("an answer of the agent of host {}", host.inner_ip));
+        place.waits_until(until, format!("an answer of the agent of host {}", host.inner_ip));
         let asked_at = now_micros();
         match agent.describe_host().await {
             Ok(facts) => return Ok(Ok(Answer { facts, asked_at, answered_at: now_micros() })),
@@ -313,7 +315,7 @@ async fn describe(
                     return Ok(Err(closed));
                 }
                 told = true;
-                place.waits_for(format!("the next try, because {error}"));
+                place.waits_until(until, format!("the next try, because {error}"));
                 tokio::time::sleep(RETRY_DELAY).await;
             }
             Err(CallError::Distrusted { source, .. }) => {

@@ -9,8 +9,9 @@ use crate::{
         store::{
             Store, StoreError, agent_certificates, audit,
             clusters::{self, SealedSecrets},
-            enrolment_tokens, hosts, now_micros, packages, requests, task_logs,
-            tasks::{self, AppendError, LoadError, LoadedTask, LogPosition, TaskId},
+            enrolment_tokens, hosts, now_micros, packages, requests,
+            task_logs::{self, LogPart},
+            tasks::{self, Append, AppendError, LoadError, LoadedTask, LogPosition, TaskId},
         },
     },
     graph::NodeIndex,
@@ -57,10 +58,7 @@ impl TaskStore for SqlTaskStore {
     fn commit<'a>(&'a self, group: &'a [Write]) -> BoxFuture<'a, Result<Vec<Written>, Unwritten>> {
         Box::pin(async move {
             let mut transaction = self.store.begin_patiently().await.map_err(Unwritten::Undone)?;
-            let mut results = Vec::with_capacity(group.len());
-            for request in group {
-                results.push(write(&mut transaction, request).await.map_err(Unwritten::Undone)?);
-            }
+            let results = write_all(&mut transaction, group).await.map_err(Unwritten::Undone)?;
             match transaction.commit().await.map_err(StoreError::from) {
                 Ok(()) => Ok(results),
                 Err(full @ StoreError::DiskFull(_)) => Err(Unwritten::Undone(full)),
@@ -134,25 +132,45 @@ impl TaskStore for SqlTaskStore {
     }
 }
 
-async fn write(connection: &mut AnyConnection, write: &Write) -> Result<Written, StoreError> {
-    let written = match write {
-        Write::Claim { task, epoch } => tasks::claim(connection, *task, *epoch).await,
-        Write::Append(events) => tasks::append(connection, events).await,
-        Write::Log(LogText { task, node, attempt, position, text }) => {
-            tasks::append_log(connection, (*task, *node, *attempt), *position, text).await.map_err(AppendError::from)
-        }
-        Write::Problem { task, epoch, problem, status } => {
-            tasks::set_problem(connection, *task, *epoch, problem.as_deref(), *status).await
-        }
-        Write::Rows { task, epoch, change } => match tasks::is_claimed(connection, *task, *epoch).await? {
-            true => change.carry_out(connection).await.map_err(AppendError::from),
-            false => Err(AppendError::Fenced(*task)),
-        },
-        Write::Acknowledged { task, next_sequence } => tasks::set_acknowledged(connection, *task, *next_sequence).await,
-    };
-    match written {
-        Err(AppendError::Store(error)) => Err(error),
-        // What was refused has changed nothing, so its neighbours can be committed.
-        written => Ok(written),
+/// Answers what came of each. Nothing in a group depends on its neighbours: whoever has written waits for the commit
+/// before the next write to the same task.
+async fn write_all(connection: &mut AnyConnection, group: &[Write]) -> Result<Vec<Written>, StoreError> {
+    let (mut places, mut appends, mut logs) = (Vec::new(), Vec::<&Append>::new(), Vec::new());
+    let mut results = Vec::with_capacity(group.len());
+    for (place, request) in group.iter().enumerate() {
+        let written = match request {
+            Write::Append(append) => {
+                places.push(place);
+                appends.push(append);
+                Ok(())
+            }
+            Write::Log(LogText { task, node, attempt, position, text }) => {
+                logs.push(LogPart { task: *task, node: *node, attempt: *attempt, position: *position, text });
+                Ok(())
+            }
+            Write::Claim { task, epoch } => tasks::claim(connection, *task, *epoch).await,
+            Write::Problem { task, epoch, problem, status } => {
+                tasks::set_problem(connection, *task, *epoch, problem.as_deref(), *status).await
+            }
+            Write::Rows { task, epoch, change } => match tasks::is_claimed(connection, *task, *epoch).await? {
+                true => change.carry_out(connection).await.map_err(AppendError::from),
+                false => Err(AppendError::Fenced(*task)),
+            },
+            Write::Acknowledged { task, next_sequence } => {
+                tasks::set_acknowledged(connection, *task, *next_sequence).await
+            }
+        };
+        results.push(match written {
+            Err(AppendError::Store(error)) => return Err(error),
+            // What was refused has changed nothing, so its neighbours can be committed.
+            written => written,
+        });
     }
+    for (place, appended) in places.into_iter().zip(tasks::append_all(connection, &appends).await?) {
+        if let Some(result) = results.get_mut(place) {
+            *result = appended;
+        }
+    }
+    tasks::append_logs(connection, &logs).await?;
+    Ok(results)
 }

@@ -7,7 +7,7 @@
 //!  4. An operator may release the locks of a task that does not run. Whatever makes it run again takes them first.
 
 use super::{
-    StoreError, allocate,
+    StoreError, allocate, push_ids,
     tasks::{Cause, TaskId, parse},
 };
 use crate::{
@@ -85,6 +85,18 @@ pub async fn release(connection: &mut AnyConnection, task: TaskId) -> Result<Vec
         sqlx::query("DELETE FROM object_locks WHERE task_id = ?").bind(task.0).execute(connection).await?;
     }
     Ok(locks)
+}
+
+/// Releases whatever any of these tasks holds.
+pub async fn release_all(connection: &mut AnyConnection, tasks: &[TaskId]) -> Result<(), StoreError> {
+    release_query(tasks).build().execute(connection).await?;
+    Ok(())
+}
+
+pub(super) fn release_query(tasks: &[TaskId]) -> QueryBuilder<Any> {
+    let mut query = QueryBuilder::<Any>::new("DELETE FROM object_locks WHERE task_id");
+    push_ids(&mut query, tasks.iter().map(|task| task.0));
+    query
 }
 
 /// Who would refuse this lock to a task that holds nothing.

@@ -7,9 +7,13 @@ pub use read::{LogCursor, log, read_from, removed, seek};
 pub use retention::expire;
 pub(super) use retention::remove_all;
 
-use super::{StoreError, count_log_bytes, tasks::TaskId};
+use super::{
+    StoreError, count_log_bytes,
+    tasks::{TaskId, append_all::pieces},
+};
 use crate::graph::NodeIndex;
-use sqlx::{AnyConnection, AnyPool, Row as _};
+use sqlx::{Any, AnyConnection, AnyPool, QueryBuilder, Row as _};
+use std::borrow::Cow;
 
 /// Longest log that is kept of one attempt.
 const MAX_LOG_BYTES: i64 = 1 << 20;
@@ -63,6 +67,17 @@ impl LogPosition {
     }
 }
 
+/// Text for the log of one attempt.
+#[derive(Debug, Clone, Copy)]
+pub struct LogPart<'a> {
+    pub task: TaskId,
+    pub node: NodeIndex,
+    pub attempt: u32,
+    /// Where the log stands before it.
+    pub position: LogPosition,
+    pub text: &'a str,
+}
+
 /// Adds text to the log of an attempt; past the limit it is dropped, with a mark.
 pub async fn append_log(
     connection: &mut AnyConnection,
@@ -70,22 +85,34 @@ pub async fn append_log(
     position: LogPosition,
     text: &str,
 ) -> Result<(), StoreError> {
-    let after = position.after(text);
-    if after == position {
-        return Ok(());
+    append_logs(connection, &[LogPart { task, node, attempt, position, text }]).await
+}
+
+/// The same for many attempts, in a few statements.
+pub async fn append_logs(connection: &mut AnyConnection, parts: &[LogPart<'_>]) -> Result<(), StoreError> {
+    let mut rows = Vec::with_capacity(parts.len());
+    for part in parts {
+        let after = part.position.after(part.text);
+        if after != part.position {
+            let is_cut = after.stored_bytes == MAX_LOG_BYTES;
+            rows.push((part, if is_cut { part.position.cut(part.text).into() } else { Cow::Borrowed(part.text) }));
+        }
     }
-    let cut = (after.stored_bytes == MAX_LOG_BYTES).then(|| position.cut(text));
-    let kept = cut.as_deref().unwrap_or(text);
-    sqlx::query(
-        "INSERT INTO subtask_logs (task_id, node, attempt, part, text, agent_offset) VALUES (?, ?, ?, ?, ?, ?)",
-    )
-    .bind(task.0)
-    .bind(i64::from(node.0))
-    .bind(i64::from(attempt))
-    .bind(position.next_part)
-    .bind(kept)
-    .bind(position.agent_offset)
-    .execute(&mut *connection)
-    .await?;
-    count_log_bytes(connection, i64::try_from(kept.len()).unwrap_or(i64::MAX)).await
+    for piece in pieces(&rows) {
+        let mut query =
+            QueryBuilder::<Any>::new("INSERT INTO subtask_logs (task_id, node, attempt, part, text, agent_offset) ");
+        query.push_values(piece, |mut row, (part, kept)| {
+            row.push_bind(part.task.0)
+                .push_bind(i64::from(part.node.0))
+                .push_bind(i64::from(part.attempt))
+                .push_bind(part.position.next_part)
+                .push_bind(kept.to_string())
+                .push_bind(part.position.agent_offset);
+        });
+        query.build().execute(&mut *connection).await?;
+    }
+    match rows.iter().map(|(_, kept)| kept.len()).sum::<usize>() {
+        0 => Ok(()),
+        bytes => count_log_bytes(connection, i64::try_from(bytes).unwrap_or(i64::MAX)).await,
+    }
 }

@@ -1,10 +1,12 @@
 //! Tasks: the journal of events, and the rows that the API lists, written in the same transaction.
 
 mod append;
+pub(super) mod append_all;
 mod retention;
 
-pub use super::task_logs::{LogPosition, append_log, log, log_position};
+pub use super::task_logs::{LogPosition, append_log, append_logs, log, log_position};
 pub use append::{Append, Clock, Draft, SubtaskChange, append};
+pub use append_all::append_all;
 pub use retention::{NEWEST_KEPT, expire};
 
 #[cfg(test)]

@@ -3,7 +3,7 @@ use crate::coordinator::store::{StoreError, locks};
 use crate::graph::{
     Event, Failure, IllegalTransition, NodeIndex, Operation, SubtaskState, SubtaskStatus, TaskState, TaskStatus,
 };
-use sqlx::{Any, AnyConnection, QueryBuilder, Row as _};
+use sqlx::{Any, AnyConnection, QueryBuilder, Row as _, query_builder::Separated};
 use std::collections::HashMap;
 
 /// Events of one task that become true together, with the rows that follow from them.
@@ -95,6 +95,11 @@ impl Draft {
 }
 
 impl Append {
+    /// When the task came to rest, if it did.
+    pub(super) fn finished_at(&self) -> Option<i64> {
+        (self.status != TaskStatus::Running).then_some(self.at)
+    }
+
     /// Sequence number of the first event that comes after these.
     pub fn next_sequence(&self) -> i64 {
         self.sequence.saturating_add(i64::try_from(self.events.len()).unwrap_or(i64::MAX))
@@ -104,14 +109,13 @@ impl Append {
 /// Writes events and the rows that follow from them, on condition that the epoch is still the task's own.
 pub async fn append(connection: &mut AnyConnection, append: &Append) -> Result<(), AppendError> {
     let task = append.task;
-    let finished_at = (append.status != TaskStatus::Running).then_some(append.at);
     let claimed = sqlx::query(
         "UPDATE tasks SET status = ?, operation = ?, finished_at = ?, next_sequence = ?, acknowledged = 0 \
          WHERE id = ? AND epoch = ? AND next_sequence = ?",
     )
     .bind(append.status.as_str())
     .bind(append.operation.as_str())
-    .bind(finished_at)
+    .bind(append.finished_at())
     .bind(append.next_sequence())
     .bind(task.0)
     .bind(append.epoch)
@@ -139,22 +143,32 @@ async fn write_events(connection: &mut AnyConnection, append: &Append) -> Result
     for (sequence, event) in (append.sequence..).zip(&append.events) {
         rows.push((sequence, event, encode(event)?));
     }
-    let mut query = QueryBuilder::<Any>::new(
-        "INSERT INTO task_events (task_id, sequence, node, attempt, kind, payload, epoch, created_at) ",
-    );
-    query.push_values(rows, |mut row, (sequence, event, payload)| {
-        let run = event.run();
-        row.push_bind(append.task.0)
-            .push_bind(sequence)
-            .push_bind(run.map(|(node, _)| i64::from(node.0)))
-            .push_bind(run.map(|(_, attempt)| i64::from(attempt)))
-            .push_bind(event.kind())
-            .push_bind(payload)
-            .push_bind(append.epoch)
-            .push_bind(append.at);
-    });
+    let mut query = QueryBuilder::<Any>::new(INSERT_EVENTS);
+    query.push_values(rows, |row, (sequence, event, payload)| event_row(row, append, sequence, event, payload));
     query.build().execute(connection).await?;
     Ok(())
+}
+
+pub(super) const INSERT_EVENTS: &str =
+    "INSERT INTO task_events (task_id, sequence, node, attempt, kind, payload, epoch, created_at) ";
+
+/// The columns of [`INSERT_EVENTS`].
+pub(super) fn event_row(
+    mut row: Separated<'_, Any, &'static str>,
+    append: &Append,
+    sequence: i64,
+    event: &Event,
+    payload: String,
+) {
+    let run = event.run();
+    row.push_bind(append.task.0)
+        .push_bind(sequence)
+        .push_bind(run.map(|(node, _)| i64::from(node.0)))
+        .push_bind(run.map(|(_, attempt)| i64::from(attempt)))
+        .push_bind(event.kind())
+        .push_bind(payload)
+        .push_bind(append.epoch)
+        .push_bind(append.at);
 }
 
 async fn is_written(connection: &mut AnyConnection, append: &Append) -> Result<bool, StoreError> {
@@ -173,7 +187,11 @@ async fn is_written(connection: &mut AnyConnection, append: &Append) -> Result<b
     Ok(written == wanted)
 }
 
-async fn project(connection: &mut AnyConnection, append: &Append, subtask: &SubtaskChange) -> Result<(), StoreError> {
+pub(super) async fn project(
+    connection: &mut AnyConnection,
+    append: &Append,
+    subtask: &SubtaskChange,
+) -> Result<(), StoreError> {
     let Clock { started, ended } = subtask.clock;
     sqlx::query(
         "UPDATE subtasks SET started_at = COALESCE(?, started_at), \

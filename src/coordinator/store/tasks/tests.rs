@@ -1,9 +1,10 @@
 use super::*;
 use crate::{
     graph::{Direction, Effect},
-    operations::{Context, PlannedNode},
+    operations::{Context, ObjectKind, ObjectLock, PlannedNode},
     steps::{CoordinatorStep, Step},
 };
+use sqlx::AssertSqlSafe;
 use std::time::Duration;
 use uuid::Uuid;
 
@@ -144,4 +145,104 @@ async fn a_restored_store_takes_an_epoch_above_those_that_agents_have_seen() {
     });
     assert!(epoch.await.unwrap() > seen);
     store.close().await;
+}
+
+/// Text of all rows of a table, without what differs from run to run.
+async fn dump(store: &Store, table: &str, columns: &str, order: &str) -> Vec<String> {
+    let query = AssertSqlSafe(format!("SELECT json_array({columns}) FROM {table} ORDER BY {order}"));
+    sqlx::query_scalar(query).fetch_all(store.readers()).await.unwrap()
+}
+
+async fn everything(store: &Store) -> Vec<Vec<String>> {
+    vec![
+        dump(store, "tasks", "id, status, operation, finished_at, next_sequence, acknowledged, epoch", "id").await,
+        dump(store, "subtasks", "task_id, node, status, operation, run_time, started_at, finished_at, failure", "id")
+            .await,
+        dump(
+            store,
+            "task_events",
+            "task_id, sequence, node, attempt, kind, payload, epoch, created_at",
+            "task_id, sequence",
+        )
+        .await,
+        dump(store, "object_locks", "object_kind, object_id, task_id", "task_id").await,
+    ]
+}
+
+/// What a task's driver would append next, of whatever kind, by a number.
+fn next(kind: i64, task: TaskId, state: &mut TaskState, sequence: i64) -> Append {
+    let (node, attempt) = (NodeIndex(0), 1);
+    let mut draft = Draft::new(state);
+    if sequence == 1 {
+        draft.apply(state, Event::Dispatched { node, attempt, direction: Direction::Execute }).unwrap();
+    } else if kind % 3 == 0 {
+        let failure = Failure {
+            reason: "PORT_IN_USE".into(),
+            message: format!("of {task}"),
+            causes: Vec::new(),
+            next_move: String::new(),
+            exit_code: None,
+            signal: None,
+            log_tail: Vec::new(),
+            effect: Effect::None,
+        };
+        draft.apply(state, Event::Failed { node, attempt, failure }).unwrap();
+    } else {
+        draft.apply(state, Event::Succeeded { node, attempt, effect: Effect::Done, output: Vec::new() }).unwrap();
+    }
+    let epoch = if kind % 5 == 4 { 2 } else { 1 };
+    draft.finish((task, epoch, sequence), state, 1000 + kind)
+}
+
+/// A group of appends leaves what they leave one by one: good ones, refused ones, and ones that were written before.
+#[tokio::test]
+async fn many_appends_leave_what_single_ones_leave() {
+    for count in [1, 2, 7, 100] {
+        let directory = tempfile::tempdir().unwrap();
+        let plan = plan();
+        let mut stores = Vec::new();
+        for name in ["single.db", "together.db"] {
+            let store = Store::open(&directory.path().join(name)).await.unwrap();
+            let mut transaction = store.begin().await.unwrap();
+            let origin = Origin { creator: "admin", executor: "here", trace_id: "t", epoch: 1 };
+            for number in 0..count {
+                let lock = ObjectLock::exclusive(ObjectKind::Host, number);
+                let plan = TaskPlan { locks: vec![lock], ..plan.clone() };
+                let state = TaskState::new(plan.graph().unwrap());
+                create(&mut transaction, &plan, &state, &origin).await.unwrap();
+            }
+            transaction.commit().await.unwrap();
+            stores.push(store);
+        }
+        let mut states: Vec<TaskState> = (0..count).map(|_| TaskState::new(plan.graph().unwrap())).collect();
+        for sequence in [1, 2] {
+            let mut appends: Vec<Append> = (0_i64..)
+                .zip(&mut states)
+                .map(|(number, state)| next(number, TaskId(number + 1), state, sequence))
+                .collect();
+            // One whose answer got lost.
+            appends.extend(appends.first().cloned());
+            let mut singly = Vec::new();
+            let mut transaction = stores[0].begin().await.unwrap();
+            for one in &appends {
+                singly.push(format!("{:?}", append(&mut transaction, one).await));
+            }
+            transaction.commit().await.unwrap();
+            let mut transaction = stores[1].begin().await.unwrap();
+            let together = append_all(&mut transaction, &appends.iter().collect::<Vec<_>>()).await.unwrap();
+            transaction.commit().await.unwrap();
+            assert_eq!(together.iter().map(|result| format!("{result:?}")).collect::<Vec<_>>(), singly);
+            assert_eq!(everything(&stores[1]).await, everything(&stores[0]).await, "{count} at sequence {sequence}");
+        }
+    }
+}
+
+#[test]
+fn pieces_are_powers_of_two_and_nothing_is_left_out() {
+    for count in 0..300_usize {
+        let all: Vec<usize> = (0..count).collect();
+        let lengths: Vec<usize> = append_all::pieces(&all).map(<[usize]>::len).collect();
+        assert!(lengths.iter().all(|length| length.is_power_of_two() && *length <= 64), "{lengths:?}");
+        assert_eq!(append_all::pieces(&all).flatten().copied().collect::<Vec<_>>(), all);
+    }
 }

@@ -1,0 +1,223 @@
+//! Appends of many tasks in a few statements. Every statement goes from one thread to another and back, which costs more
+//! than what most of them do; so a commit that serves a hundred tasks must not need hundreds.
+//!
+//!  1. A statement is about at most [`LARGEST`] rows, and about a power of two of them: there are few texts, and the
+//!     store keeps them prepared.
+//!  2. Appends whose tasks are not where they expect them, and whatever carries a failure, take the way of single ones.
+
+use super::{
+    AppendError,
+    append::{Append, Clock, SubtaskChange, append, event_row, project},
+};
+use crate::coordinator::store::{StoreError, locks, push_ids};
+use crate::graph::{Operation, SubtaskStatus, TaskStatus};
+use sqlx::{Any, AnyConnection, QueryBuilder, Row as _};
+use std::collections::{HashMap, HashSet};
+
+/// Rows of a statement.
+const LARGEST: usize = 64;
+
+/// Cuts into pieces whose lengths are powers of two, at most [`LARGEST`].
+pub(in crate::coordinator::store) fn pieces<T>(mut rest: &[T]) -> impl Iterator<Item = &[T]> {
+    std::iter::from_fn(move || {
+        let length = LARGEST.min(1_usize.checked_shl(rest.len().checked_ilog2()?)?);
+        let (piece, others) = rest.split_at_checked(length)?;
+        rest = others;
+        Some(piece)
+    })
+}
+
+/// Does what [`append`] does for each of them, in any order between tasks; answers what came of each. A store error is
+/// one of all of them.
+pub async fn append_all(
+    connection: &mut AnyConnection,
+    appends: &[&Append],
+) -> Result<Vec<Result<(), AppendError>>, StoreError> {
+    let mut results: Vec<Result<(), AppendError>> = appends.iter().map(|_| Ok(())).collect();
+    let together = if appends.len() > 1 { at_their_places(connection, appends).await? } else { HashSet::new() };
+    let batch: Vec<&Append> =
+        appends.iter().enumerate().filter(|(index, _)| together.contains(index)).map(|(_, append)| *append).collect();
+    for piece in pieces(&batch) {
+        update_tasks(connection, piece).await?;
+    }
+    write_events(connection, &batch).await?;
+    update_subtasks(connection, &batch).await?;
+    let ended: Vec<_> = batch.iter().filter(|append| append.status == TaskStatus::Successful).map(|a| a.task).collect();
+    for piece in pieces(&ended) {
+        locks::release_all(connection, piece).await?;
+    }
+    let alone = appends.iter().zip(&mut results).enumerate().filter(|(index, _)| !together.contains(index));
+    for (_, (one, result)) in alone {
+        *result = match append(connection, one).await {
+            Err(AppendError::Store(error)) => return Err(error),
+            result => result,
+        };
+    }
+    Ok(results)
+}
+
+/// Which of them begin where the journal of their task ends, under the epoch that holds it. Of two for one task neither
+/// counts: the second can only follow the first.
+async fn at_their_places(connection: &mut AnyConnection, appends: &[&Append]) -> Result<HashSet<usize>, StoreError> {
+    let mut by_task: HashMap<i64, Option<usize>> = HashMap::new();
+    for (index, append) in appends.iter().enumerate() {
+        by_task.entry(append.task.0).and_modify(|first| *first = None).or_insert(Some(index));
+    }
+    let ids: Vec<i64> = by_task.keys().copied().collect();
+    let mut found = HashSet::new();
+    for piece in pieces(&ids) {
+        for row in places_query(piece).build().fetch_all(&mut *connection).await? {
+            let (id, place): (i64, (i64, i64)) = (row.try_get(0)?, (row.try_get(1)?, row.try_get(2)?));
+            let index = by_task.get(&id).copied().flatten();
+            let fits = |append: &&Append| place == (append.epoch, append.sequence);
+            found.extend(index.filter(|index| appends.get(*index).is_some_and(fits)));
+        }
+    }
+    Ok(found)
+}
+
+pub(in crate::coordinator::store) fn places_query(ids: &[i64]) -> QueryBuilder<Any> {
+    let mut query = QueryBuilder::<Any>::new("SELECT id, epoch, next_sequence FROM tasks WHERE id");
+    push_ids(&mut query, ids.iter().copied());
+    query
+}
+
+/// `column = CASE key WHEN ? THEN ? ... END`
+fn push_case<'a, T>(
+    query: &mut QueryBuilder<Any>,
+    column: &str,
+    rows: &'a [T],
+    mut bind: impl FnMut(&mut QueryBuilder<Any>, &'a T),
+) {
+    query.push(column).push(" = CASE ");
+    for row in rows {
+        query.push(" WHEN ");
+        bind(query, row);
+    }
+    query.push(" END");
+}
+
+async fn update_tasks(connection: &mut AnyConnection, appends: &[&Append]) -> Result<(), StoreError> {
+    tasks_query(appends).build().execute(connection).await?;
+    Ok(())
+}
+
+pub(in crate::coordinator::store) fn tasks_query(appends: &[&Append]) -> QueryBuilder<Any> {
+    let mut query = QueryBuilder::<Any>::new("UPDATE tasks SET acknowledged = 0, ");
+    push_case(&mut query, "status", appends, |query, append| {
+        push_when(query, append).push_bind(append.status.as_str());
+    });
+    push_case(query.push(", "), "operation", appends, |query, append| {
+        push_when(query, append).push_bind(append.operation.as_str());
+    });
+    push_case(query.push(", "), "finished_at", appends, |query, append| {
+        push_when(query, append).push_bind(append.finished_at());
+    });
+    push_case(query.push(", "), "next_sequence", appends, |query, append| {
+        push_when(query, append).push_bind(append.next_sequence());
+    });
+    query.push(" WHERE id");
+    push_ids(&mut query, appends.iter().map(|append| append.task.0));
+    query
+}
+
+fn push_when<'q>(query: &'q mut QueryBuilder<Any>, append: &Append) -> &'q mut QueryBuilder<Any> {
+    query.push("id = ").push_bind(append.task.0).push(" THEN ")
+}
+
+async fn write_events(connection: &mut AnyConnection, appends: &[&Append]) -> Result<(), StoreError> {
+    let mut rows = Vec::with_capacity(2 * appends.len());
+    for append in appends {
+        for (sequence, event) in (append.sequence..).zip(&append.events) {
+            rows.push((*append, sequence, event, super::encode(event)?));
+        }
+    }
+    for piece in pieces(&rows) {
+        let mut query = QueryBuilder::<Any>::new(super::append::INSERT_EVENTS);
+        query.push_values(piece, |row, (append, sequence, event, payload)| {
+            event_row(row, append, *sequence, event, payload.clone());
+        });
+        query.build().execute(&mut *connection).await?;
+    }
+    Ok(())
+}
+
+/// What rows of subtasks that are written together have in common.
+type Kind = (SubtaskStatus, Operation, u32, bool, bool);
+
+/// A subtask by its task and its node, and when the events moved it.
+pub(in crate::coordinator::store) struct Moved {
+    task: i64,
+    node: i64,
+    at: i64,
+}
+
+async fn update_subtasks(connection: &mut AnyConnection, appends: &[&Append]) -> Result<(), StoreError> {
+    let mut kinds: HashMap<Kind, Vec<Moved>> = HashMap::new();
+    for append in appends {
+        for change in &append.subtasks {
+            if change.failure.is_some() {
+                project(connection, append, change).await?;
+                continue;
+            }
+            let SubtaskChange { node, status, operation, attempt, clock: Clock { started, ended }, .. } = change;
+            let moved = Moved { task: append.task.0, node: i64::from(node.0), at: append.at };
+            kinds.entry((*status, *operation, *attempt, *started, *ended)).or_default().push(moved);
+        }
+    }
+    for (kind, moved) in &kinds {
+        for piece in pieces(moved) {
+            subtasks_query(*kind, piece).build().execute(&mut *connection).await?;
+        }
+    }
+    Ok(())
+}
+
+pub(in crate::coordinator::store) fn subtasks_query(
+    (status, operation, attempt, started, ended): Kind,
+    moved: &[Moved],
+) -> QueryBuilder<Any> {
+    let mut query = QueryBuilder::<Any>::new("UPDATE subtasks SET status = ");
+    query.push_bind(status.as_str()).push(", operation = ").push_bind(operation.as_str());
+    query.push(", run_time = ").push_bind(i64::from(attempt)).push(", failure = NULL");
+    let push_times = |query: &mut QueryBuilder<Any>, column: &str| {
+        push_case(query.push(", "), column, moved, |query, subtask| {
+            query.push("task_id = ").push_bind(subtask.task).push(" THEN ").push_bind(subtask.at);
+        });
+    };
+    if started {
+        push_times(&mut query, "started_at");
+    }
+    if ended {
+        push_times(&mut query, "finished_at");
+    } else if started {
+        query.push(", finished_at = NULL");
+    }
+    query.push(" WHERE ");
+    for (index, subtask) in moved.iter().enumerate() {
+        query.push(if index == 0 { "(task_id = " } else { " OR (task_id = " }).push_bind(subtask.task);
+        query.push(" AND node = ").push_bind(subtask.node).push(")");
+    }
+    query
+}
+
+#[cfg(test)]
+pub(in crate::coordinator::store) fn some_queries() -> Vec<QueryBuilder<Any>> {
+    use crate::coordinator::store::tasks::TaskId;
+    let append = |task| Append {
+        task: TaskId(task),
+        epoch: 1,
+        sequence: 1,
+        events: Vec::new(),
+        at: 1,
+        status: TaskStatus::Running,
+        operation: Operation::Execute,
+        subtasks: Vec::new(),
+    };
+    let appends = [append(1), append(2)];
+    let moved = [Moved { task: 1, node: 0, at: 1 }, Moved { task: 2, node: 0, at: 1 }];
+    let kind = |started, ended| (SubtaskStatus::Running, Operation::Execute, 1, started, ended);
+    let mut queries = vec![places_query(&[1, 2]), tasks_query(&appends.iter().collect::<Vec<_>>())];
+    queries.extend([(false, false), (true, false), (false, true)].map(|(s, e)| subtasks_query(kind(s, e), &moved)));
+    queries
+}

@@ -27,6 +27,15 @@ struct Seen {
     hashes: BTreeSet<String>,
 }
 
+/// The hash on a command line. One that ends in the midst of it was read while its process ended: the kernel hands a line
+/// out in pieces.
+fn hash_on(line: &str) -> Option<String> {
+    const DIGITS: usize = 40;
+    let (_, rest) = line.split_once("obproxy_sys_password=")?;
+    let hash: String = rest.chars().take_while(char::is_ascii_hexdigit).take(DIGITS).collect();
+    (hash.len() == DIGITS).then_some(hash)
+}
+
 /// Looks until told to stop.
 fn watch(secrets: &[String], port: &str, over: &AtomicBool) -> Seen {
     let mut seen = Seen::default();
@@ -41,9 +50,7 @@ fn watch(secrets: &[String], port: &str, over: &AtomicBool) -> Seen {
                     seen.secrets.insert(format!("{secret} in {}", entry.path().join(name).display()));
                 }
                 if name == "cmdline" && text.split('\0').any(|argument| argument == port) {
-                    let hash =
-                        text.split_once("obproxy_sys_password=").map(|(_, rest)| rest.chars().take(40).collect());
-                    seen.hashes.extend(hash);
+                    seen.hashes.extend(hash_on(&text));
                 }
             }
         }

@@ -4,17 +4,21 @@
 
 use nix::{sys::signal, unistd::Pid};
 use oblet::{
-    coordinator::agents::{AgentAddress, AgentPool},
+    coordinator::agents::{AgentAddress, AgentPool, CallError},
+    rpc::v1::DescribeHostResponse,
     tls::{CertificateAuthority, Role, install_crypto_provider},
 };
 use std::{
     io::{BufRead as _, BufReader, Read as _, Write as _},
-    net::{Ipv4Addr, TcpStream},
+    net::{Ipv4Addr, SocketAddr, TcpStream},
     os::unix::{fs::MetadataExt as _, net::UnixDatagram},
     path::Path,
     process::{Child, ChildStderr, Command, Output, Stdio},
     time::Duration,
 };
+
+#[path = "support/flood.rs"]
+mod flood;
 
 struct Lab {
     directory: tempfile::TempDir,
@@ -71,12 +75,20 @@ impl Lab {
 
     /// Asks the agent as a coordinator of `authority` does.
     fn is_let_in(&self, authority: &CertificateAuthority, started: &Started) -> bool {
+        self.described(authority, started).is_ok()
+    }
+
+    fn described(
+        &self,
+        authority: &CertificateAuthority,
+        started: &Started,
+    ) -> Result<DescribeHostResponse, CallError> {
         install_crypto_provider();
         let caller = authority.issue(Role::Coordinator, "coordinator", &[]).unwrap().identity(authority);
         let address = AgentAddress(started.address.parse().unwrap());
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let call = async { AgentPool::new(&caller).unwrap().agent(address).unwrap().describe_host().await };
-        runtime.block_on(call).is_ok()
+        runtime.block_on(call)
     }
 }
 
@@ -316,4 +328,26 @@ fn root_the_journal_gets_entries_with_fields_when_it_reads_stderr() {
 #[expect(clippy::print_stderr, reason = "a test that is skipped says so")]
 fn skip(why: &str) {
     eprintln!("SKIPPED: {why}");
+}
+
+#[test]
+fn twenty_thousand_sockets_cost_an_agent_neither_its_calls_nor_its_memory() {
+    let lab = Lab::new();
+    let authority = CertificateAuthority::load_or_create(lab.path()).unwrap();
+    let started = lab.start();
+    let metrics_port = lab.described(&authority, &started).unwrap().metrics_port;
+    let metrics = SocketAddr::from((Ipv4Addr::LOCALHOST, u16::try_from(metrics_port).unwrap()));
+    let before = flood::resident_mib(started.child.id());
+    for address in [metrics, started.address.parse().unwrap()] {
+        let strangers = flood::flood(address);
+        let mut scrape = TcpStream::connect(metrics).unwrap();
+        scrape.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+        scrape.write_all(b"GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").unwrap();
+        let mut answer = String::new();
+        scrape.read_to_string(&mut answer).unwrap();
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+        lab.described(&authority, &started).unwrap();
+        let grown = flood::resident_mib(started.child.id()).saturating_sub(before);
+        assert!(grown < 32, "{} connections at {address} cost {grown} MiB", strangers.len());
+    }
 }

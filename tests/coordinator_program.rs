@@ -15,6 +15,9 @@ use std::{
     time::Duration,
 };
 
+#[path = "support/flood.rs"]
+mod flood;
+
 struct Started {
     directory: tempfile::TempDir,
     manager: UnixDatagram,
@@ -192,4 +195,24 @@ fn a_listener_without_tls_that_cannot_be_is_refused() {
         assert_eq!(checked.status.code(), Some(78), "{config}: {text}");
         assert!(text.contains(told), "{text}");
     }
+}
+
+/// The watchdog is fed only while the HTTPS server lets in its own program.
+#[test]
+fn twenty_thousand_sockets_cost_a_coordinator_neither_its_watchdog_nor_its_memory() {
+    let mut started = Started::new("");
+    let line = started.log_until("serving");
+    let address = line.split_once("address=").unwrap().1.split_whitespace().next().unwrap().parse().unwrap();
+    started.news("READY=1");
+    let before = flood::resident_mib(started.child.id());
+    let strangers = flood::flood(address);
+    // What was said while they came.
+    started.manager.set_nonblocking(true).unwrap();
+    while started.manager.recv(&mut [0; 4096]).is_ok() {}
+    started.manager.set_nonblocking(false).unwrap();
+    for _ in 0..3 {
+        started.news("WATCHDOG=1");
+    }
+    let grown = flood::resident_mib(started.child.id()).saturating_sub(before);
+    assert!(grown < 128, "{} connections cost {grown} MiB", strangers.len());
 }

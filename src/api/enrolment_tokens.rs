@@ -1,6 +1,7 @@
 //! `/api/v2/compute/hosts/enrolmentTokens`: leave for hosts to ask for their first certificate. Not part of OCP.
 
 use super::{
+    commit::commit_unless,
     envelope::{Contents, Envelope, ErrorEnvelope, NoData, Page, Reply, ocp_time},
     error::{ApiError, code},
     extract::{JsonBody, Params, PathOf},
@@ -177,7 +178,7 @@ async fn revoke(
     State(state): State<ApiState>,
     requester: Requester,
     PathOf(id): PathOf<i64>,
-    DryRun(dry_run): DryRun,
+    dry_run: DryRun,
 ) -> Result<NoData, ApiError> {
     let mut transaction = state.store().begin().await?;
     let token = tokens::get(&mut transaction, id).await?;
@@ -191,10 +192,6 @@ async fn revoke(
     }
     let (object, detail) = (format!("enrolment token {id}"), format!("for {}", token.address));
     requester.audit(&mut transaction, "enrolmentToken.revoke", &object, &detail).await?;
-    if dry_run {
-        transaction.rollback().await.map_err(StoreError::from)?;
-    } else {
-        transaction.commit().await.map_err(StoreError::from)?;
-    }
+    commit_unless(dry_run, transaction).await?;
     Ok(NoData)
 }

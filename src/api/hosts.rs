@@ -1,6 +1,7 @@
 //! `/api/v2/compute/hosts`: which hosts there are, and letting go of them. How they come is in `host_creation.rs`.
 
 use super::{
+    commit::commit_unless,
     envelope::{Envelope, ErrorEnvelope, NoData, Page, Reply, ocp_time},
     error::{ApiError, code},
     extract::{JsonBody, Params, PathOf},
@@ -265,12 +266,7 @@ async fn batch_delete(
     delete_all(&state, &requester, dry_run, &body.host_id_list).await
 }
 
-async fn delete_all(
-    state: &ApiState,
-    requester: &Requester,
-    DryRun(dry_run): DryRun,
-    ids: &[i64],
-) -> Result<NoData, ApiError> {
+async fn delete_all(state: &ApiState, requester: &Requester, dry_run: DryRun, ids: &[i64]) -> Result<NoData, ApiError> {
     let mut transaction = state.store().begin().await?;
     for id in ids {
         if let Some(proxy) = clusters::proxies_on_host(&mut transaction, *id).await?.first() {
@@ -289,10 +285,6 @@ async fn delete_all(
         hosts::delete(&mut transaction, *id).await?;
         requester.audit(&mut transaction, "host.delete", &lock.to_string(), &host.inner_ip.to_string()).await?;
     }
-    if dry_run {
-        transaction.rollback().await.map_err(StoreError::from)?;
-        return Ok(NoData);
-    }
-    transaction.commit().await.map_err(StoreError::from)?;
+    commit_unless(dry_run, transaction).await?;
     Ok(NoData)
 }

@@ -1,7 +1,7 @@
 //! `/api/v2/compute/regions`, `/idcs` and `/hostTypes`: where hosts stand, and what they are.
 
 use super::{
-    commit::commit_and,
+    commit::commit_unless,
     envelope::{Envelope, ErrorEnvelope, NoData, Page, Reply},
     error::{ApiError, code},
     extract::{JsonBody, Params, PathOf},
@@ -21,8 +21,6 @@ use std::collections::HashMap;
 use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-/// The id of a place that a dry run did not make.
-const PLANNED: i64 = 0;
 const LONGEST_NAME: usize = 64;
 const LONGEST_DESCRIPTION: usize = 1000;
 
@@ -48,7 +46,14 @@ struct PlaceView {
 
 impl From<Place> for PlaceView {
     fn from(Place { id, name, description, .. }: Place) -> Self {
-        Self { id: (id != PLANNED).then_some(id), name, description }
+        Self { id: Some(id), name, description }
+    }
+}
+
+impl PlaceView {
+    /// As it would stand, if the request only tries it.
+    fn made(DryRun(dry_run): DryRun, place: Place) -> Self {
+        Self { id: (!dry_run).then_some(place.id), ..place.into() }
     }
 }
 
@@ -145,13 +150,13 @@ async fn idc_view(state: &ApiState, idc: Place) -> Result<IdcView, ApiError> {
         Some(id) => Some(get(state, PlaceKind::Region, id).await?.into()),
         None => None,
     };
-    Ok(IdcView { id: (idc.id != PLANNED).then_some(idc.id), name: idc.name, description: idc.description, region })
+    Ok(IdcView { id: Some(idc.id), name: idc.name, description: idc.description, region })
 }
 
 async fn create(
     state: &ApiState,
     requester: &Requester,
-    DryRun(dry_run): DryRun,
+    dry_run: DryRun,
     kind: PlaceKind,
     new: NewPlace,
     region_id: Option<i64>,
@@ -177,18 +182,14 @@ async fn create(
         ApiError::conflict(code::NAME_TAKEN, format_args!("a {word} with the name {name} exists already")).about("name")
     })?;
     requester.audit(&mut transaction, &action(kind, "create"), &format!("{word} {}", place.id), &name).await?;
-    if dry_run {
-        transaction.rollback().await.map_err(StoreError::from)?;
-        return Ok(Place { id: PLANNED, ..place });
-    }
-    commit_and(transaction, async {}).await?;
+    commit_unless(dry_run, transaction).await?;
     Ok(place)
 }
 
 async fn delete(
     state: &ApiState,
     requester: &Requester,
-    DryRun(dry_run): DryRun,
+    dry_run: DryRun,
     kind: PlaceKind,
     id: i64,
 ) -> Result<NoData, ApiError> {
@@ -204,11 +205,7 @@ async fn delete(
     }
     places::delete(&mut transaction, id).await?;
     requester.audit(&mut transaction, &action(kind, "delete"), &format!("{word} {id}"), &place.name).await?;
-    if dry_run {
-        transaction.rollback().await.map_err(StoreError::from)?;
-    } else {
-        commit_and(transaction, async {}).await?;
-    }
+    commit_unless(dry_run, transaction).await?;
     Ok(NoData)
 }
 
@@ -243,7 +240,8 @@ async fn create_region(
     dry_run: DryRun,
     JsonBody(body): JsonBody<NewPlace>,
 ) -> Result<Reply<PlaceView>, ApiError> {
-    Ok(Reply(create(&state, &requester, dry_run, PlaceKind::Region, body, None).await?.into()))
+    let region = create(&state, &requester, dry_run, PlaceKind::Region, body, None).await?;
+    Ok(Reply(PlaceView::made(dry_run, region)))
 }
 
 /// Removes a region that is not used.
@@ -310,7 +308,8 @@ async fn create_idc(
     let NewIdc { name, description, region_id } = body;
     let new = NewPlace { name, description };
     let idc = create(&state, &requester, dry_run, PlaceKind::Idc, new, Some(region_id)).await?;
-    Ok(Reply(idc_view(&state, idc).await?))
+    let id = PlaceView::made(dry_run, idc.clone()).id;
+    Ok(Reply(IdcView { id, ..idc_view(&state, idc).await? }))
 }
 
 /// Removes an IDC that is not used.
@@ -363,7 +362,8 @@ async fn create_host_type(
     dry_run: DryRun,
     JsonBody(body): JsonBody<NewPlace>,
 ) -> Result<Reply<PlaceView>, ApiError> {
-    Ok(Reply(create(&state, &requester, dry_run, PlaceKind::HostType, body, None).await?.into()))
+    let host_type = create(&state, &requester, dry_run, PlaceKind::HostType, body, None).await?;
+    Ok(Reply(PlaceView::made(dry_run, host_type)))
 }
 
 /// Removes a host type that is not used.

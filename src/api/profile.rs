@@ -2,7 +2,7 @@
 
 use super::{
     auth,
-    commit::commit_and,
+    commit::commit_unless,
     envelope::{ErrorEnvelope, NoData},
     error::ApiError,
     extract::{JsonBody, Password},
@@ -10,7 +10,7 @@ use super::{
     requester::Requester,
     state::ApiState,
 };
-use crate::coordinator::store::{StoreError, users};
+use crate::coordinator::store::users;
 use axum::{
     extract::State,
     http::{HeaderMap, StatusCode},
@@ -47,7 +47,7 @@ struct PasswordChange {
 async fn change_password(
     State(state): State<ApiState>,
     requester: Requester,
-    DryRun(dry_run): DryRun,
+    dry_run: DryRun,
     headers: HeaderMap,
     JsonBody(body): JsonBody<PasswordChange>,
 ) -> Result<NoData, ApiError> {
@@ -65,10 +65,6 @@ async fn change_password(
     let mut transaction = state.store().begin().await?;
     users::set_password_hash(&mut transaction, &requester.name, &hash).await?;
     requester.audit(&mut transaction, "user.password", &format!("user {}", requester.name), "").await?;
-    if dry_run {
-        transaction.rollback().await.map_err(StoreError::from)?;
-    } else {
-        commit_and(transaction, async {}).await?;
-    }
+    commit_unless(dry_run, transaction).await?;
     Ok(NoData)
 }

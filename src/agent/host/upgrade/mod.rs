@@ -33,6 +33,7 @@ use crate::{
         AgentPackage, InstallPackage, UpgradeAgent,
         values::{PackageRef, Sha256},
     },
+    telemetry::chain,
 };
 use guard::Guard;
 use origin::Origin;
@@ -112,15 +113,15 @@ async fn installed(host: &Host) -> Result<Installed, StepError> {
             "install oblet-agent on the host by its package, then retry the subtask",
         )
     })?;
-    let file = origin(&host.settings);
-    let origin = {
-        let package = package.clone();
-        blocking(move || {
-            Origin::read(&file, &package, Path::new(RUNNING)).map_err(failed("reading where the program comes from"))
-        })
-        .await?
-    };
-    let sha256 = origin.map(|origin| origin.sha256);
+    let (file, named) = (origin(&host.settings), package.clone());
+    let origin = blocking(move || {
+        Ok(Origin::read(&file, &named, Path::new(RUNNING)).unwrap_or_else(|error| {
+            // It only makes the way back nicer: without it the saved program comes back.
+            tracing::warn!(file = %file.display(), error = chain(&error), "where the program comes from is not known");
+            None
+        }))
+    });
+    let sha256 = origin.await?.map(|origin| origin.sha256);
     Ok(Installed { genuine: is_whole && is_current && !mark(&host.settings).exists(), program, package, sha256 })
 }
 
@@ -257,7 +258,9 @@ async fn replace(
         let plan = plan.clone();
         blocking(move || prepare(&plan, saved).map_err(failed("saving the agent's program"))).await
     };
-    prepared?;
+    if let Err(error) = prepared {
+        return Err(unguarded(&plan.guard, error));
+    }
     let plan_file = run_dir.join(PLAN);
     let launch = Launch {
         kind: Kind::Job,
@@ -272,9 +275,7 @@ async fn replace(
     let steady = steady(context);
     let started = runs::start(&*host.supervisor, &run_dir, &launch, GRACE, &steady, "the start of the exchange").await;
     if let Err(error) = started {
-        // Nobody waits for an exchange that begins at the next boot.
-        let removed = plan.guard.remove().map_err(failed("removing the guard of the exchange"));
-        return Err(removed.err().unwrap_or(error).leaving(Effect::Unknown));
+        return Err(unguarded(&plan.guard, error).leaving(Effect::Unknown));
     }
     context.confirm_identity().await?;
     let lost = || {
@@ -282,6 +283,17 @@ async fn replace(
             .leaving(Effect::Unknown)
     };
     settle(host, manager, &run, context).await?.ok_or_else(lost)
+}
+
+/// Nobody waits for an exchange that did not begin and begins at the next boot.
+fn unguarded(guard: &Guard, error: StepError) -> StepError {
+    match guard.remove() {
+        Ok(()) => error,
+        Err(left) => {
+            let message = format!("{}; and {} is still enabled, because of {left}", error.message, guard::UNIT);
+            StepError { message, ..error }
+        }
+    }
 }
 
 /// What has begun ends within limits of its own.

@@ -33,7 +33,6 @@ pub async fn append_all(
     connection: &mut AnyConnection,
     appends: &[&Append],
 ) -> Result<Vec<Result<(), AppendError>>, StoreError> {
-    let mut results: Vec<Result<(), AppendError>> = appends.iter().map(|_| Ok(())).collect();
     let together = if appends.len() > 1 { at_their_places(connection, appends).await? } else { HashSet::new() };
     let batch: Vec<&Append> =
         appends.iter().enumerate().filter(|(index, _)| together.contains(index)).map(|(_, append)| *append).collect();
@@ -46,12 +45,15 @@ pub async fn append_all(
     for piece in pieces(&ended) {
         locks::release_all(connection, piece).await?;
     }
-    let alone = appends.iter().zip(&mut results).enumerate().filter(|(index, _)| !together.contains(index));
-    for (_, (one, result)) in alone {
-        *result = match append(connection, one).await {
-            Err(AppendError::Store(error)) => return Err(error),
-            result => result,
-        };
+    let mut results = Vec::with_capacity(appends.len());
+    for (index, one) in appends.iter().enumerate() {
+        results.push(match together.contains(&index) {
+            true => Ok(()),
+            false => match append(connection, one).await {
+                Err(AppendError::Store(error)) => return Err(error),
+                result => result,
+            },
+        });
     }
     Ok(results)
 }

@@ -1,46 +1,31 @@
-//! What a step really does on a host. One file per concern; the shim and the supervisor keep processes beyond the agent.
+//! What a step really does on a host. One room per subject; `process` keeps processes beyond the agent.
 
 mod beneath;
-mod check_host;
-mod choice;
-mod commands;
-mod direct;
+mod checks;
 mod durable;
-pub mod exposition;
-mod install_package;
+mod itself;
 mod managed;
 pub mod metrics;
 mod obproxy;
-mod own_process;
-mod own_service;
-mod package_file;
-mod preflight;
+mod package;
 mod process;
-mod processes;
-mod registration;
-mod rpm_database;
-mod runs;
-mod scrape;
-mod secluded;
 pub mod settings;
-pub mod shim;
-mod shimmed;
 mod sockets;
-mod supervisor;
-mod systemd;
 #[cfg(test)]
 mod testing;
-pub mod unit_helper;
-mod upgrade;
 
-pub use choice::SupervisorChoice;
-pub use direct::DirectSupervisor;
-pub use process::ProcessId;
-pub(super) use process::boot_id;
+pub use itself::upgrade::replace_self;
+pub(super) use process::identity::boot_id;
+pub use process::{
+    choice::SupervisorChoice,
+    direct::DirectSupervisor,
+    identity::ProcessId,
+    shim,
+    supervisor::{Kind, Launch, RunOutcome, RunState, ServiceName, Supervisor},
+    systemd::SystemdSupervisor,
+    unit_helper,
+};
 pub use settings::HostSettings;
-pub use supervisor::{Kind, Launch, RunOutcome, RunState, ServiceName, Supervisor};
-pub use systemd::SystemdSupervisor;
-pub use upgrade::replace_self;
 
 use super::{
     HostView,
@@ -50,9 +35,13 @@ use crate::{
     rpc::v1::{AgentProcess, ManagedInstance},
     steps::{AgentStep, Instance, InstanceKind},
 };
+use checks::{commands, host, instance, processes};
+use itself::{service, upgrade};
 use managed::{List, Managed};
+use metrics::{registration, scrape::Scraper};
 use obproxy::record::Record;
-use scrape::Scraper;
+use package::install;
+use process::{runs, supervisor};
 use std::{collections::HashSet, fs::DirBuilder, os::unix::fs::DirBuilderExt as _, sync::Arc};
 
 /// Why the host cannot be used at all.
@@ -131,7 +120,7 @@ impl HostView for Host {
     }
 
     fn agent_process(&self) -> Option<AgentProcess> {
-        own_process::describe(&self.settings.state_dir).ok()
+        itself::process::describe(&self.settings.state_dir).ok()
     }
 }
 
@@ -170,16 +159,16 @@ impl Carrier for Host {
                 }
                 AgentStep::CheckInstance(step) => {
                     let (settings, step, context) = (self.settings.clone(), step.clone(), context.clone());
-                    blocking(move || preflight::check(&settings, &step, &context)).await
+                    blocking(move || instance::check(&settings, &step, &context)).await
                 }
                 AgentStep::CheckHost(step) => {
                     let (settings, step, context) = (self.settings.clone(), step.clone(), context.clone());
-                    blocking(move || check_host::check(&settings, &step, &context)).await
+                    blocking(move || host::check(&settings, &step, &context)).await
                 }
-                AgentStep::RestartAgent(_) => own_service::restart(&own_service::Systemd, context).await,
-                AgentStep::StopAgent(_) => own_service::stop(Arc::new(own_service::Systemd), context).await,
-                AgentStep::UpgradeAgent(step) => upgrade::execute(self, &own_service::Systemd, step, context).await,
-                AgentStep::InstallPackage(step) => install_package::execute(self, step, context).await,
+                AgentStep::RestartAgent(_) => service::restart(&service::Systemd, context).await,
+                AgentStep::StopAgent(_) => service::stop(Arc::new(service::Systemd), context).await,
+                AgentStep::UpgradeAgent(step) => upgrade::execute(self, &service::Systemd, step, context).await,
+                AgentStep::InstallPackage(step) => install::execute(self, step, context).await,
                 AgentStep::StartObproxy(step) => obproxy::start::execute(self, step, context).await,
                 AgentStep::SyncObproxyParameters(step) => obproxy::config::sync(self, step, context).await,
                 AgentStep::SetObproxyPasswords(step) => obproxy::config::set_passwords(self, step, context).await,
@@ -197,8 +186,8 @@ impl Carrier for Host {
     ) -> BoxFuture<'a, Result<Done, StepError>> {
         Box::pin(async move {
             match step {
-                AgentStep::UpgradeAgent(_) => upgrade::undo(self, &own_service::Systemd, context, undoes).await,
-                AgentStep::InstallPackage(step) => install_package::undo(self, step, context, undoes).await,
+                AgentStep::UpgradeAgent(_) => upgrade::undo(self, &service::Systemd, context, undoes).await,
+                AgentStep::InstallPackage(step) => install::undo(self, step, context, undoes).await,
                 AgentStep::StartObproxy(step) => obproxy::start::undo(self, step, context, undoes).await,
                 AgentStep::RefreshConfig(step) => {
                     registration::undo(&self.managed, List::Instances, &step.instance, context, undoes)

@@ -51,10 +51,10 @@ pub(super) fn stranger_at(there: SocketAddr, here: SocketAddr, owners: &[i32]) -
         return Ok(None);
     }
     let holder = all_pids()?.into_iter().find(|pid| sockets_of(*pid).contains(&socket));
-    Ok(Some(
-        holder
-            .map_or_else(|| "an unknown process".into(), |pid| format!("pid {pid} of {}", super::processes::user(pid))),
-    ))
+    Ok(Some(holder.map_or_else(
+        || "an unknown process".into(),
+        |pid| format!("pid {pid} of {}", super::checks::processes::user(pid)),
+    )))
 }
 
 fn all_pids() -> io::Result<Vec<i32>> {
@@ -80,7 +80,7 @@ pub(super) fn held_ports(address: IpAddr, ports: &[u16]) -> Vec<String> {
     let held = |port: &u16| {
         let error = try_listen(address, *port).err()?;
         Some(match listener_pid(address, *port) {
-            Some(pid) => format!("port {port} is held by pid {pid} of {}", super::processes::user(pid)),
+            Some(pid) => format!("port {port} is held by pid {pid} of {}", super::checks::processes::user(pid)),
             None => format!("port {port} cannot be listened on at {address}: {error}"),
         })
     };

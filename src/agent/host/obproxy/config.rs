@@ -1,13 +1,16 @@
 //! Configuration items and passwords of a running obproxy.
 
 use super::{
-    super::{Host, runs},
+    super::Host,
     first_start::{item_failed, secret},
     record::Record,
     sql::{ItemError, ProxySql, SqlError, proxy_hash, same_value},
 };
 use crate::{
-    agent::step::{Done, StepContext, StepError},
+    agent::{
+        host::process::runs,
+        step::{Done, StepContext, StepError},
+    },
     graph::Effect,
     steps::{OBPROXY_SYS_PASSWORD, OBSERVER_SYS_PASSWORD, SetObproxyPasswords, SyncObproxyParameters, values::Port},
 };

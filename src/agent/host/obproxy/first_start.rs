@@ -11,19 +11,20 @@
 //!     statements it holds.
 
 use super::{
-    super::{
-        Host,
-        beneath::Directory,
-        runs,
-        secluded::Door,
-        supervisor::{RunState, failed},
-    },
+    super::{Host, beneath::Directory},
     launch::{Launcher, items},
     log::LogOfStart,
     sql::{Configuration, ItemError, ProxySql, SqlError, same_value},
 };
 use crate::{
-    agent::step::{StepContext, StepError},
+    agent::{
+        host::process::{
+            runs,
+            secluded::Door,
+            supervisor::{RunState, failed},
+        },
+        step::{StepContext, StepError},
+    },
     graph::Effect,
     steps::{OBPROXY_SYS_PASSWORD, OBSERVER_SYS_PASSWORD, StartObproxy},
 };
@@ -104,7 +105,7 @@ fn one_time_password() -> io::Result<Zeroizing<String>> {
     let mut random = Zeroizing::new([0_u8; 24]);
     let filled = ring::rand::SystemRandom::new().fill(random.as_mut());
     filled.map_err(|_| io::Error::other("the kernel gave no random bytes"))?;
-    Ok(Zeroizing::new(super::super::package_file::hex(random.as_ref())))
+    Ok(Zeroizing::new(crate::agent::host::package::file::hex(random.as_ref())))
 }
 
 async fn first_login(

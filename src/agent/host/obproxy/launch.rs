@@ -1,16 +1,17 @@
 //! The command lines, environment and directory of an obproxy.
 
 use super::{
-    super::{
-        beneath::Directory,
-        install_package,
-        settings::HostSettings,
-        supervisor::{Kind, Launch, ServiceName},
-    },
+    super::{beneath::Directory, settings::HostSettings},
     sql::proxy_hash,
 };
 use crate::{
-    agent::step::StepError,
+    agent::{
+        host::{
+            package::install,
+            process::supervisor::{Kind, Launch, ServiceName},
+        },
+        step::StepError,
+    },
     steps::{
         InstanceKind, OBPROXY_SYS_PASSWORD, StartObproxy, WorkMode,
         values::{Parameter, Port},
@@ -135,7 +136,7 @@ impl Launcher<'_> {
     fn launch(&self, kind: Kind, arguments: Vec<String>, log: PathBuf) -> Launch {
         let directory = self.settings.instance_dir(self.step.sql_port);
         let text = |path: &Path| path.to_string_lossy().into_owned();
-        let library = install_package::home(&self.program).unwrap_or(Path::new("/")).join("lib");
+        let library = install::home(&self.program).unwrap_or(Path::new("/")).join("lib");
         let search = std::env::join_paths(&self.settings.search_path).unwrap_or_default();
         let environment = vec![
             ("PATH".into(), search.to_string_lossy().into_owned()),

@@ -8,13 +8,7 @@ use super::{
         Host,
         beneath::Directory,
         blocking, durable,
-        install_package::find_program,
-        preflight::available_bytes,
-        processes::user,
-        rpm_database::RpmDatabase,
-        runs,
         sockets::{held_ports, listener_pid},
-        supervisor::{RunOutcome, RunState, failed},
     },
     config::{login, login_failed},
     first_start::{self, GRACE, Passwords, not_in_force},
@@ -24,7 +18,17 @@ use super::{
     sql::{SqlError, same_value},
 };
 use crate::{
-    agent::step::{Done, StepContext, StepError, Undoes},
+    agent::{
+        host::{
+            checks::{instance::available_bytes, processes::user},
+            package::{install::find_program, rpm_database::RpmDatabase},
+            process::{
+                runs,
+                supervisor::{RunOutcome, RunState, failed},
+            },
+        },
+        step::{Done, StepContext, StepError, Undoes},
+    },
     graph::Effect,
     steps::{ObproxyVersion, StartObproxy, values::Port},
 };

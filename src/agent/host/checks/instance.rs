@@ -1,0 +1,121 @@
+//! Whether a new instance fits on the host; every problem is told at once.
+
+use crate::{
+    agent::{
+        host::{settings::HostSettings, sockets::held_ports},
+        step::{Done, StepContext, StepError},
+    },
+    steps::CheckInstance,
+};
+use std::{io, net::Ipv4Addr, path::Path};
+
+/// Kept free besides what is installed: logs and the rpm database grow.
+pub(super) const DISK_MARGIN_BYTES: u64 = 64 << 20;
+
+/// Bytes that a process may still write below `path`, which need not exist yet.
+pub(in crate::agent::host) fn available_bytes(path: &Path) -> io::Result<u64> {
+    let existing = path.ancestors().find(|path| path.exists()).unwrap_or(Path::new("/"));
+    let space = nix::sys::statvfs::statvfs(existing)?;
+    Ok(space.blocks_available().saturating_mul(space.fragment_size()))
+}
+
+pub(super) fn machine() -> io::Result<String> {
+    Ok(nix::sys::utsname::uname()?.machine().to_string_lossy().into_owned())
+}
+
+/// What is wrong with the architecture of a package, if anything.
+pub(in crate::agent::host) fn architecture_problem(architecture: &str) -> Option<String> {
+    match machine() {
+        Ok(machine) if architecture == "noarch" || architecture == machine => None,
+        Ok(machine) => Some(format!("the package is for {architecture}, the host is {machine}")),
+        Err(error) => Some(format!("the architecture of the host is unknown: {error}")),
+    }
+}
+
+/// What is wrong with the room on the disk, if anything.
+pub(in crate::agent::host) fn disk_problem(root_dir: &Path, needed_bytes: u64) -> Option<String> {
+    let needed = needed_bytes.saturating_add(DISK_MARGIN_BYTES);
+    match available_bytes(root_dir) {
+        Ok(available) if available >= needed => None,
+        Ok(available) => {
+            Some(format!("{} has {} MiB free, {} MiB are needed", root_dir.display(), available >> 20, needed >> 20))
+        }
+        Err(error) => Some(format!("the free space of {} is unknown: {error}", root_dir.display())),
+    }
+}
+
+/// Why nothing can run as the user, if anything.
+pub(super) fn user_problem(name: &str) -> Option<String> {
+    match nix::unistd::User::from_name(name) {
+        Ok(Some(_)) => None,
+        Ok(None) => Some(format!("user {name} does not exist")),
+        Err(error) => Some(format!("user {name} cannot be looked up: {error}")),
+    }
+}
+
+pub(in crate::agent::host) fn check(
+    settings: &HostSettings,
+    step: &CheckInstance,
+    context: &StepContext,
+) -> Result<Done, StepError> {
+    let numbers: Vec<u16> = step.ports.iter().map(|port| port.get()).collect();
+    let (own, everywhere) = numbers.split_at(numbers.len().min(1));
+    let mut problems = held_ports(settings.listen(), own);
+    // Of obproxy only the port of the metrics is known to do so (L3); that for RPC is taken to do it as well.
+    problems.extend(held_ports(Ipv4Addr::UNSPECIFIED.into(), everywhere));
+    problems.extend(user_problem(&settings.run_user));
+    problems.extend(architecture_problem(&step.architecture));
+    problems.extend(disk_problem(&settings.root_dir, step.disk_bytes));
+    if problems.is_empty() {
+        context.log.line("ports, run user, architecture and disk space fit");
+        return Ok(Done::already());
+    }
+    problems.iter().for_each(|problem| context.log.line(problem));
+    Err(StepError::new(
+        "HOST_UNFIT",
+        problems.join("; "),
+        "free the ports, create the user, make room or choose another host or package, as the message says; then retry",
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        agent::host::testing::{context, settings},
+        steps::values::Port,
+    };
+
+    #[test]
+    fn all_problems_are_told_at_once() {
+        let root = tempfile::tempdir().unwrap();
+        let mut settings = settings(root.path());
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let mut step = CheckInstance {
+            ports: vec![i64::from(port).try_into().unwrap()],
+            architecture: "vax".into(),
+            disk_bytes: u64::MAX,
+        };
+        settings.run_user = "nobody-has-this-name".into();
+        let error = check(&settings, &step, &context("c")).unwrap_err();
+        for part in [&format!("port {port} is held by pid"), "nobody-has-this-name", "is for vax", "MiB are needed"] {
+            assert!(error.message.contains(part), "{part}: {}", error.message);
+        }
+        // A program that listens everywhere is kept out by whoever listens anywhere.
+        let elsewhere = std::net::TcpListener::bind("127.0.0.9:0").unwrap();
+        let taken: Port = i64::from(elsewhere.local_addr().unwrap().port()).try_into().unwrap();
+        let sql_port = std::mem::replace(&mut step.ports, vec![taken]);
+        let error = check(&settings, &step, &context("c")).unwrap_err();
+        assert!(!error.message.contains(&format!("port {taken} is held")), "{}", error.message);
+        step.ports.insert(0, sql_port[0]);
+        let error = check(&settings, &step, &context("c")).unwrap_err();
+        assert!(error.message.contains(&format!("port {taken} is held by pid")), "{}", error.message);
+        step.ports = sql_port;
+        drop(listener);
+        settings.run_user = crate::agent::host::testing::settings(root.path()).run_user;
+        step.architecture = "noarch".into();
+        step.disk_bytes = 0;
+        assert_eq!(check(&settings, &step, &context("c")).unwrap(), Done::already());
+    }
+}

@@ -1,0 +1,228 @@
+//! Installs exactly one package and erases it again. How it survives a crash: the identity is on disk before rpm runs,
+//! the supervisor keeps rpm running, and the rpm database says what was reached.
+
+use super::{
+    file,
+    rpm_database::{RPM_GRACE, RpmDatabase},
+};
+use crate::{
+    agent::{
+        host::{
+            Host,
+            process::{
+                runs,
+                supervisor::{RunOutcome, RunState, failed},
+            },
+        },
+        step::{Done, StepContext, StepError, Undoes},
+    },
+    graph::Effect,
+    steps::InstallPackage,
+};
+use serde::{Deserialize, Serialize};
+use std::path::{Path, PathBuf};
+
+const TAIL_LINES: usize = 20;
+
+#[derive(Serialize, Deserialize)]
+struct Identity {
+    run: String,
+    /// The package was there before this attempt.
+    was_installed: bool,
+}
+
+fn read_identity(text: Option<&str>) -> Option<Identity> {
+    serde_json::from_str(text?).ok()
+}
+
+async fn choose(host: &Host, context: &StepContext, was_installed: bool) -> Result<String, StepError> {
+    let run = runs::fresh(&host.settings, &context.run_id);
+    let identity = Identity { run: run.clone(), was_installed };
+    let text = serde_json::to_string(&identity).map_err(std::io::Error::from).map_err(failed("naming the run"))?;
+    context.choose_identity(text).await?;
+    Ok(run)
+}
+
+/// The program of a package: a file in a directory `bin`, the database's own program first.
+pub(in crate::agent::host) fn find_program(files: &[PathBuf], names: &[&str]) -> Option<PathBuf> {
+    let in_bin = |path: &&PathBuf| path.parent().is_some_and(|dir| dir.ends_with("bin"));
+    let named =
+        |name: &&str| files.iter().filter(in_bin).find(|path| path.file_name().is_some_and(|file| file == *name));
+    names.iter().find_map(named).cloned()
+}
+
+/// Parent of the `bin` that holds the program.
+pub(in crate::agent::host) fn home(program: &Path) -> Option<&Path> {
+    program.parent()?.parent()
+}
+
+fn with_home(files: &[PathBuf], done: Done) -> Done {
+    let first = files.iter().find(|path| path.parent().is_some_and(|dir| dir.ends_with("bin"))).cloned();
+    let program = find_program(files, &["obproxy", "observer"]).or(first);
+    match program.as_deref().and_then(home) {
+        Some(home) => done.with("home", home.display()),
+        None => done,
+    }
+}
+
+pub(in crate::agent::host) async fn execute(
+    host: &Host,
+    step: &InstallPackage,
+    context: &StepContext,
+) -> Result<Done, StepError> {
+    let database = RpmDatabase::open(&host.settings).await?;
+    let mut ours = false;
+    if let Some(earlier) = read_identity(context.identity.as_deref()) {
+        let run_dir = runs::dir(&host.settings, &earlier.run);
+        let state = host.find(&earlier.run).await?;
+        if state.lives() {
+            context.log.line("rpm still runs, waiting for it");
+            if let Err(error) = runs::wait(&*host.supervisor, &run_dir, RPM_GRACE, context, "rpm").await {
+                return Err(error.leaving(left(host, &database, &earlier.run, step).await));
+            }
+        }
+        ours = !earlier.was_installed && has_begun(&state);
+    }
+    let others = runs::ask(context, "the installation", database.installed(step.package.name())).await?;
+    if others.contains(&step.package) {
+        context.log.line(&format!("{} is installed", step.package));
+        let files = runs::ask(context, "the installation", database.files(&step.package)).await?;
+        return Ok(with_home(&files, if ours { Done::made() } else { Done::already() }));
+    }
+    if !others.is_empty() {
+        let names: Vec<String> = others.iter().map(ToString::to_string).collect();
+        return Err(StepError::new(
+            "OTHER_VERSION",
+            format!("{} cannot be installed: {} is installed", step.package, names.join(", ")),
+            "choose the installed version, or upgrade or erase it first, then retry the subtask",
+        ));
+    }
+    let checked = {
+        let (settings, step, cancel) = (host.settings.clone(), step.clone(), context.cancel.clone());
+        crate::agent::host::blocking(move || file::check(&settings, &step, &cancel)).await?
+    };
+    if context.cancel.is_cancelled() {
+        return Err(StepError::canceled("the installation"));
+    }
+    let run = choose(host, context, false).await?;
+    let arguments = database.install_arguments(&checked);
+    let outcome = database.transact(&*host.supervisor, &run, arguments, context).await;
+    // rpm ends with 0 only after its database has the package, so there is no need to ask it again.
+    if let Ok(RunOutcome::ExitCode(0)) = outcome {
+        return Ok(with_home(&checked.files, Done::made()));
+    }
+    let left = left(host, &database, &run, step).await;
+    let outcome = outcome.map_err(|error| error.leaving(left))?;
+    Err(rpm_failed(&format!("the installation of {}", step.package), &outcome, context, &run, host).leaving(left))
+}
+
+/// What a run of rpm has left. One that may still be in mid-transaction has not said the last word.
+async fn left(host: &Host, database: &RpmDatabase<'_>, run: &str, step: &InstallPackage) -> Effect {
+    if !matches!(host.find(run).await, Ok(RunState::Ended(_) | RunState::Nothing)) {
+        return Effect::Unknown;
+    }
+    match database.has(&step.package).await {
+        Ok(true) => Effect::Done,
+        // rpm may have left files of an interrupted transaction.
+        Ok(false) => Effect::None,
+        Err(_) => Effect::Unknown,
+    }
+}
+
+/// A run that was named and never began has installed nothing: what is there is somebody else's.
+fn has_begun(state: &RunState) -> bool {
+    match state {
+        RunState::Running(_) | RunState::Between | RunState::Ended(_) => true,
+        RunState::Nothing => false,
+    }
+}
+
+fn rpm_failed(what: &str, outcome: &RunOutcome, context: &StepContext, run: &str, host: &Host) -> StepError {
+    let mut tail = context.log.tail(TAIL_LINES);
+    if context.log.path().is_none() {
+        let own = std::fs::read_to_string(runs::dir(&host.settings, run).join("log")).unwrap_or_default();
+        tail = own.lines().map(String::from).collect();
+    }
+    let said = tail.iter().rev().find(|line| !line.trim().is_empty()).cloned().unwrap_or_default();
+    outcome.mark(StepError::new(
+        "RPM_FAILED",
+        format!("{what} failed with {outcome}: {said}"),
+        "read the lines of rpm in the log, remove their cause on the host, then retry the subtask",
+    ))
+}
+
+pub(in crate::agent::host) async fn undo(
+    host: &Host,
+    step: &InstallPackage,
+    context: &StepContext,
+    undoes: &[Undoes],
+) -> Result<Done, StepError> {
+    let own = read_identity(context.identity.as_deref());
+    if let Some(own) = &own {
+        settle(host, own, context).await?;
+    }
+    let (mut identities, mut ours) = (Vec::new(), false);
+    for undo in undoes {
+        let mut may_be_ours = false;
+        if let Some(identity) = read_identity(undo.identity.as_deref()) {
+            may_be_ours = settle(host, &identity, context).await? && !identity.was_installed;
+            identities.push(identity);
+        }
+        ours |= match undo.effect {
+            Effect::Done => true,
+            Effect::Unknown => may_be_ours,
+            Effect::None => false,
+        };
+    }
+    if !ours {
+        context.log.line("this operation installed nothing");
+        return Ok(Done::already());
+    }
+    let database = RpmDatabase::open(&host.settings).await?;
+    if !runs::ask(context, "the removal", database.has(&step.package)).await? {
+        context.log.line(&format!("{} is not installed", step.package));
+        forget(host, &identities);
+        return Ok(if own.is_some() { Done::made() } else { Done::already() });
+    }
+    // Reservations may have been released by hand, and somebody else may run from what this operation has installed.
+    let files = runs::ask(context, "the removal", database.files(&step.package)).await?;
+    if let Some(program) = find_program(&files, &["obproxy", "observer"]) {
+        let executes =
+            crate::agent::host::blocking(move || Ok(crate::agent::host::checks::processes::executing(&program)))
+                .await?;
+        if let Some(pid) = executes {
+            context.log.line(&format!("{} stays: pid {pid} runs from it", step.package));
+            return Ok(Done::already());
+        }
+    }
+    let run = choose(host, context, true).await?;
+    let arguments = database.erase_arguments(&step.package);
+    let outcome = database
+        .transact(&*host.supervisor, &run, arguments, context)
+        .await
+        .map_err(|error| error.leaving(Effect::Unknown))?;
+    if database.has(&step.package).await? {
+        return Err(rpm_failed(&format!("the removal of {}", step.package), &outcome, context, &run, host));
+    }
+    forget(host, &identities);
+    Ok(Done::made())
+}
+
+/// Waits for the end of a run; answers whether it ever began.
+async fn settle(host: &Host, identity: &Identity, context: &StepContext) -> Result<bool, StepError> {
+    let state = host.find(&identity.run).await?;
+    if state.lives() {
+        let run_dir = runs::dir(&host.settings, &identity.run);
+        runs::wait(&*host.supervisor, &run_dir, RPM_GRACE, context, "rpm").await?;
+    }
+    Ok(has_begun(&state))
+}
+
+/// What is left of ended runs is small and harmless; a failure to remove it must not fail the undo.
+fn forget(host: &Host, identities: &[Identity]) {
+    for identity in identities {
+        if let Err(error) = runs::forget(&host.settings, &identity.run) {
+            tracing::warn!(run = identity.run, %error, "the files of a run could not be removed");
+        }
+    }
+}

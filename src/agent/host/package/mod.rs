@@ -1,0 +1,5 @@
+//! Packages: what is installed, and how one comes and goes.
+
+pub(super) mod file;
+pub(super) mod install;
+pub(super) mod rpm_database;

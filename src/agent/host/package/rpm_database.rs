@@ -1,0 +1,216 @@
+//! The real rpm of the machine: queries directly, transactions through the supervisor.
+
+use super::file::CheckedPackage;
+use crate::{
+    agent::{
+        host::{
+            checks::commands::find_command,
+            process::{
+                runs,
+                supervisor::{Kind, Launch, RunOutcome, Supervisor},
+            },
+            settings::HostSettings,
+        },
+        step::{StepContext, StepError},
+    },
+    steps::values::PackageRef,
+};
+use std::{
+    fs::Permissions,
+    io,
+    os::unix::fs::PermissionsExt as _,
+    path::{Path, PathBuf},
+    process::{Output, Stdio},
+    time::Duration,
+};
+
+const QUERY_DEADLINE: Duration = Duration::from_secs(60);
+/// rpm ends cleanly between two files; it must have the time to get there.
+pub(super) const RPM_GRACE: Duration = Duration::from_secs(60);
+
+pub(in crate::agent::host) struct RpmDatabase<'a> {
+    settings: &'a HostSettings,
+    rpm: PathBuf,
+}
+
+fn broken(message: impl Into<String>) -> StepError {
+    StepError::new(
+        "RPM_DATABASE",
+        message,
+        "run `rpm -qa` on the host; repair the database with `rpm --rebuilddb` if it fails, then retry the subtask",
+    )
+}
+
+impl<'a> RpmDatabase<'a> {
+    /// Creates the database of a nested host if there is none.
+    pub(in crate::agent::host) async fn open(settings: &'a HostSettings) -> Result<Self, StepError> {
+        let rpm = find_command(&settings.search_path, "rpm").ok_or_else(|| {
+            StepError::new("COMMAND_MISSING", "no command:{rpm}", "install rpm on this host, then retry the subtask")
+        })?;
+        let database = Self { settings, rpm };
+        if settings.is_nested() && !database.has_files() {
+            database.initialise().await?;
+        }
+        Ok(database)
+    }
+
+    /// Beside its place, and moved there once it is whole: rpm may be ended in the middle, and half a database would be
+    /// taken for one.
+    async fn initialise(&self) -> Result<(), StepError> {
+        let dir = self.dir();
+        let failed = |error: io::Error| broken(format!("{} could not be made", dir.display())).because(error);
+        let parent = dir.parent().unwrap_or(Path::new("/"));
+        std::fs::create_dir_all(parent).map_err(failed)?;
+        let fresh = tempfile::Builder::new().prefix(".rpm-").tempdir_in(parent).map_err(failed)?;
+        std::fs::set_permissions(fresh.path(), Permissions::from_mode(0o755)).map_err(failed)?;
+        self.run_at(&["--dbpath".into(), fresh.path().to_string_lossy().into_owned()], &["--initdb"]).await?;
+        match std::fs::rename(fresh.path(), &dir) {
+            Ok(()) => {
+                let _moved = fresh.keep();
+                Ok(())
+            }
+            // Another step was first.
+            Err(_) if self.has_files() => Ok(()),
+            Err(error) => Err(failed(error)),
+        }
+    }
+
+    fn dir(&self) -> PathBuf {
+        self.settings.below_root(Path::new("/var/lib/rpm"))
+    }
+
+    fn has_files(&self) -> bool {
+        let packages = |name: &str| self.dir().join(name).exists();
+        packages("rpmdb.sqlite") || packages("Packages") || packages("Packages.db")
+    }
+
+    fn place(&self) -> Vec<String> {
+        if self.settings.is_nested() {
+            vec!["--dbpath".into(), self.dir().to_string_lossy().into_owned()]
+        } else {
+            Vec::new()
+        }
+    }
+
+    fn environment(&self) -> Vec<(String, String)> {
+        let path = std::env::join_paths(&self.settings.search_path).unwrap_or_default();
+        vec![
+            ("PATH".into(), path.to_string_lossy().into_owned()),
+            ("LC_ALL".into(), "C".into()),
+            ("HOME".into(), self.settings.state_dir.to_string_lossy().into_owned()),
+        ]
+    }
+
+    async fn run(&self, arguments: &[&str]) -> Result<Output, StepError> {
+        self.run_at(&self.place(), arguments).await
+    }
+
+    async fn run_at(&self, place: &[String], arguments: &[&str]) -> Result<Output, StepError> {
+        let child = tokio::process::Command::new(&self.rpm)
+            .args(place)
+            .args(arguments)
+            .env_clear()
+            .envs(self.environment())
+            .current_dir("/")
+            .stdin(Stdio::null())
+            .kill_on_drop(true)
+            .output();
+        let output = tokio::time::timeout(QUERY_DEADLINE, child)
+            .await
+            .map_err(|_| broken("rpm did not answer within a minute"))?
+            .map_err(|error| broken("rpm could not be started").because(error))?;
+        if output.status.success() {
+            return Ok(output);
+        }
+        let said: String = String::from_utf8_lossy(&output.stderr).trim().chars().take(500).collect();
+        Err(broken(format!("rpm {} failed: {said}", arguments.first().copied().unwrap_or_default())))
+    }
+
+    /// Every installed package of this name.
+    pub(super) async fn installed(&self, name: &str) -> Result<Vec<PackageRef>, StepError> {
+        // -qa answers an absent name with nothing and success, so that absence and failure are not confused.
+        let output = self.run(&["-qa", "--qf", "%{NAME}-%{VERSION}-%{RELEASE}.%{ARCH}\\n", name]).await?;
+        let text = String::from_utf8_lossy(&output.stdout);
+        let packages = text.lines().filter_map(|line| line.parse::<PackageRef>().ok());
+        Ok(packages.filter(|package| package.name() == name).collect())
+    }
+
+    pub(in crate::agent::host) async fn has(&self, package: &PackageRef) -> Result<bool, StepError> {
+        Ok(self.installed(package.name()).await?.contains(package))
+    }
+
+    /// Files of an installed package, seen from outside of `root_dir`.
+    pub(in crate::agent::host) async fn files(&self, package: &PackageRef) -> Result<Vec<PathBuf>, StepError> {
+        let output = self.run(&["-ql", &package.to_string()]).await?;
+        let text = String::from_utf8_lossy(&output.stdout);
+        let root = &self.settings.root_dir;
+        let outside = |path: &str| {
+            let path = Path::new(path);
+            if path.starts_with(root) { path.to_owned() } else { self.settings.below_root(path) }
+        };
+        Ok(text.lines().filter(|line| line.starts_with('/')).map(outside).collect())
+    }
+
+    /// Arguments that install a checked file. Never `-U`: it would erase what the package calls obsolete, and no undo
+    /// could bring that back.
+    pub(super) fn install_arguments(&self, package: &CheckedPackage) -> Vec<String> {
+        let mut arguments = self.transaction("-iv");
+        if self.settings.is_nested() {
+            for top in &package.top_levels {
+                let inside = format!("/{top}");
+                let outside = self.settings.below_root(Path::new(&inside));
+                arguments.push("--badreloc".into());
+                arguments.extend(["--relocate".into(), format!("{inside}={}", outside.display())]);
+            }
+        }
+        arguments.push(package.path.to_string_lossy().into_owned());
+        arguments
+    }
+
+    pub(super) fn erase_arguments(&self, package: &PackageRef) -> Vec<String> {
+        let mut arguments = self.transaction("-ev");
+        arguments.push(package.to_string());
+        arguments
+    }
+
+    fn transaction(&self, verb: &str) -> Vec<String> {
+        let mut arguments = self.place();
+        arguments.push(verb.into());
+        if self.settings.is_nested() {
+            if !self.settings.rpm_scriptlets {
+                arguments.push("--noscripts".into());
+            }
+            if !self.settings.rpm_dependencies {
+                arguments.push("--nodeps".into());
+            }
+        }
+        arguments
+    }
+
+    /// Runs a transaction to its end, across a restart of the agent if need be.
+    pub(super) async fn transact(
+        &self,
+        supervisor: &dyn Supervisor,
+        run: &str,
+        arguments: Vec<String>,
+        context: &StepContext,
+    ) -> Result<RunOutcome, StepError> {
+        let run_dir = runs::dir(self.settings, run);
+        let log = context.log.path().unwrap_or_else(|| run_dir.join("log"));
+        let command = format!("rpm {}", arguments.join(" "));
+        context.log.line(&command);
+        let launch = Launch {
+            kind: Kind::Job,
+            description: format!("oblet: {command}"),
+            program: self.rpm.clone(),
+            arguments,
+            environment: self.environment(),
+            directory: "/".into(),
+            user: None,
+            log,
+        };
+        runs::start(supervisor, &run_dir, &launch, RPM_GRACE, context, "the start of rpm").await?;
+        context.confirm_identity().await?;
+        runs::wait(supervisor, &run_dir, RPM_GRACE, context, "rpm").await
+    }
+}

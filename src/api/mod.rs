@@ -1,55 +1,19 @@
-//! The REST API, in the wire format of OCP v2. One file per resource; what is on the wire is defined here only.
+//! The REST API, in the wire format of OCP v2. One room per subject; what is on the wire is defined here only.
 
-mod audit;
-mod auth;
-mod commit;
-mod config_service;
-mod cross_site;
-mod enroll;
-mod enrolment_tokens;
-mod envelope;
-mod error;
-mod extract;
+mod agent;
 mod frame;
-mod guard;
-mod host_agent;
-mod host_agent_commands;
-mod host_agent_upgrade;
-mod host_creation;
-mod host_epoch;
-mod host_trust;
-mod hosts;
-mod install;
-mod linger;
-pub mod live;
-mod log_stream;
+mod host;
 mod obproxy;
-mod obproxy_view;
-mod once;
-mod own_certificates;
-mod packages;
-mod places;
-mod profile;
-mod query;
-mod refusals;
-mod requester;
-mod scrape_token;
+mod package;
 pub mod serve;
-mod state;
-mod streams;
 mod system;
-mod targets;
-mod task_commands;
-mod task_locks;
-mod task_stream;
-mod task_view;
-mod tasks;
-mod upload;
+mod task;
+mod user;
 
-pub use config_service::config_service_router;
-pub use scrape_token::ScrapeToken;
-pub use state::{ApiSettings, ApiState, BoxFuture, Silence, TaskEngine};
-pub use upload::clean_uploads;
+pub use frame::state::{ApiSettings, ApiState, BoxFuture, Silence, TaskEngine};
+pub use obproxy::config_service::config_service_router;
+pub use package::upload::clean_uploads;
+pub use system::scrape_token::ScrapeToken;
 
 use axum::{
     Router,
@@ -57,7 +21,11 @@ use axum::{
     http::StatusCode,
     middleware::{from_fn, from_fn_with_state},
 };
-use error::{ApiError, code};
+use frame::{
+    auth, cross_site,
+    error::{ApiError, code},
+    linger, query, refusals,
+};
 use utoipa::openapi::{
     ComponentsBuilder, InfoBuilder, LicenseBuilder, OpenApi, OpenApiBuilder,
     security::{HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme},
@@ -83,7 +51,7 @@ pub fn router(state: ApiState) -> Router {
         })
         .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
         .layer(from_fn(cross_site::refuse))
-        .layer(from_fn_with_state(state.clone(), frame::frame))
+        .layer(from_fn_with_state(state.clone(), frame::around::frame))
         .layer(from_fn(linger::linger))
         .with_state(state)
 }
@@ -96,32 +64,19 @@ pub fn openapi() -> OpenApi {
 
 /// What needs no user.
 fn public_router() -> OpenApiRouter<ApiState> {
-    let mut router = system::public_router().merge(enroll::router());
+    let mut router = system::public_router().merge(agent::public_router());
     refusals::describe(router.get_openapi_mut(), refusals::Access::Anybody);
     router
 }
 
 fn guarded_router() -> OpenApiRouter<ApiState> {
     let mut router = OpenApiRouter::with_openapi(base())
-        .merge(hosts::router())
-        .merge(host_creation::router())
-        .merge(host_agent::router())
-        .merge(enrolment_tokens::router())
-        .merge(host_trust::router())
-        .merge(host_agent_commands::router())
-        .merge(host_agent_upgrade::router())
-        .merge(host_epoch::router())
-        .merge(packages::router())
-        .merge(places::router())
-        .merge(profile::router())
+        .merge(host::router())
+        .merge(agent::router())
+        .merge(package::router())
         .merge(obproxy::router())
-        .merge(tasks::router())
-        .merge(task_commands::router())
-        .merge(task_locks::router())
-        .merge(task_stream::router())
-        .merge(log_stream::router())
-        .merge(audit::router())
-        .merge(targets::router())
+        .merge(task::router())
+        .merge(user::router())
         .merge(system::router());
     refusals::describe(router.get_openapi_mut(), refusals::Access::Users);
     router

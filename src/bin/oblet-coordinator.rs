@@ -2,10 +2,7 @@
 
 use clap::{CommandFactory as _, Parser as _, error::ErrorKind};
 use oblet::{
-    api::{
-        live,
-        serve::{self, Coordinator},
-    },
+    api::serve::{self, Coordinator, live},
     config::{EXIT_CONFIG, EXIT_USAGE},
     coordinator::{
         config::{Config, Flags, SettingFlags, Subcommand, UserCommand},

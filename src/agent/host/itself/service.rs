@@ -38,14 +38,14 @@ pub(in crate::agent::host) trait ServiceManager: Send + Sync {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Order {
+pub(in crate::agent::host) enum Order {
     Restart,
     Stop,
 }
 
 /// Why the service manager does not do what the agent asks for.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum ManagerError {
+pub(in crate::agent::host) enum ManagerError {
     #[error("this process is not the main process of a service, but part of {0}")]
     NotMain(String),
     #[error("systemd does not answer over D-Bus")]

@@ -1,0 +1,133 @@
+//! `/api/v2/tasks/instances/{id}/subtasks/{subtaskId}/log/events`: the log of a subtask as it is written.
+
+use super::absent_subtask;
+use crate::{
+    api::frame::{
+        envelope::ErrorEnvelope,
+        error::ApiError,
+        extract::PathOf,
+        state::ApiState,
+        streams::{self, Found, Source},
+    },
+    coordinator::store::{
+        Store, StoreError, task_events,
+        task_logs::{self, LogCursor},
+        tasks::TaskId,
+    },
+    graph::{NodeIndex, SubtaskStatus, TaskStatus},
+};
+use axum::{
+    extract::State,
+    http::HeaderMap,
+    response::{Response, sse::Event},
+};
+use serde::Serialize;
+use sqlx::AnyConnection;
+use utoipa::ToSchema;
+use utoipa_axum::{router::OpenApiRouter, routes};
+
+pub(in crate::api) fn router() -> OpenApiRouter<ApiState> {
+    OpenApiRouter::new().routes(routes!(events))
+}
+
+/// Bytes of an event, about.
+const CHUNK_BYTES: usize = 64 << 10;
+
+/// Follows the log of all runs of a subtask: events `log`, each with the number of bytes up to its end as its id, from
+/// the beginning or after `Last-Event-ID`, then `end` once the subtask is at rest.
+#[utoipa::path(
+    get, path = "/api/v2/tasks/instances/{id}/subtasks/{subtaskId}/log/events", tag = "tasks", operation_id = "followSubtaskLog",
+    params(
+        ("id" = i64, Path), ("subtaskId" = i64, Path),
+        ("Last-Event-ID" = Option<i64>, Header, description = "The id of the last event that was seen."),
+    ),
+    responses(
+        (status = 200, description = "A stream of server-sent events.", body = LogStream, content_type = "text/event-stream"),
+        (status = 204, description = "The subtask is at rest, and the client has seen all."),
+        (status = 400, description = "The header is no id of an event.", body = ErrorEnvelope),
+        (status = 404, description = "There is no such thing.", body = ErrorEnvelope),
+        (status = 503, description = "Too many streams are open.", body = ErrorEnvelope),
+    ),
+)]
+async fn events(
+    State(state): State<ApiState>,
+    PathOf((id, subtask_id)): PathOf<(i64, i64)>,
+    headers: HeaderMap,
+) -> Result<Response, ApiError> {
+    let last = streams::last_event_id(&headers)?;
+    let task = TaskId(id);
+    let mut connection = state.store().readers().acquire().await.map_err(StoreError::from)?;
+    let subtask = task_events::subtask_status(&mut connection, task, subtask_id).await?;
+    let (node, _) = subtask.ok_or_else(|| absent_subtask(id, subtask_id))?;
+    let cursor = task_logs::seek(&mut connection, task, node, last.unwrap_or(0)).await?;
+    let removed = if last.is_none() { task_logs::removed(&mut connection, task).await? } else { None };
+    drop(connection);
+    streams::serve(&state, LogSource { task, subtask_id, node, cursor, removed }, last.is_some()).await
+}
+
+struct LogSource {
+    task: TaskId,
+    subtask_id: i64,
+    node: NodeIndex,
+    cursor: LogCursor,
+    /// What stands in place of what retention has removed, until it is told.
+    removed: Option<String>,
+}
+
+/// The data of an event, as JSON: of each event `log`, and of the last one, `end`.
+#[derive(ToSchema)]
+#[serde(untagged)]
+#[expect(dead_code, reason = "only describes the stream")]
+enum LogStream {
+    Log(LogText),
+    End(End),
+}
+
+#[derive(Serialize, ToSchema)]
+struct LogText {
+    text: String,
+}
+
+#[derive(Serialize, ToSchema)]
+struct End {
+    #[schema(value_type = String)]
+    status: SubtaskStatus,
+}
+
+impl Source for LogSource {
+    async fn look(&mut self, store: &Store) -> Result<Found, StoreError> {
+        if let Some(text) = self.removed.take() {
+            return Ok(Found::Events(vec![self.told("log", &LogText { text })]));
+        }
+        // One snapshot: a subtask that is at rest in it has no log that is not in it.
+        let mut snapshot = store.readers().begin().await?;
+        let (text, cursor) =
+            task_logs::read_from(&mut snapshot, (self.task, self.node), self.cursor, CHUNK_BYTES).await?;
+        let rest = if text.is_empty() { self.rest(&mut snapshot).await? } else { None };
+        snapshot.commit().await?;
+        if !text.is_empty() {
+            self.cursor = cursor;
+            return Ok(Found::Events(vec![self.told("log", &LogText { text })]));
+        }
+        Ok(rest.map_or(Found::Nothing, |status| Found::End(vec![self.told("end", &End { status })])))
+    }
+}
+
+impl LogSource {
+    fn told(&self, name: &str, data: &impl Serialize) -> Event {
+        streams::event(name, self.cursor.offset(), data)
+    }
+
+    /// The status of the subtask, if nothing more is written before somebody decides something.
+    async fn rest(&self, connection: &mut AnyConnection) -> Result<Option<SubtaskStatus>, StoreError> {
+        let task = task_events::status(connection, self.task).await?;
+        let subtask = task_events::subtask_status(connection, self.task, self.subtask_id).await?;
+        let Some((_, status)) = subtask else { return Ok(Some(SubtaskStatus::Failed)) };
+        let ended = match status {
+            SubtaskStatus::Failed | SubtaskStatus::Successful => true,
+            SubtaskStatus::Pending | SubtaskStatus::Ready => task != Some(TaskStatus::Running),
+            SubtaskStatus::Running | SubtaskStatus::Canceling => false,
+        };
+        Ok(ended.then_some(status))
+    }
+}

@@ -1,0 +1,141 @@
+//! `/api/v2/tasks/instances/{id}/events`: the journal of a task as it is written.
+
+use super::absent;
+use crate::{
+    api::frame::{
+        envelope::{ErrorEnvelope, ocp_time},
+        error::ApiError,
+        extract::PathOf,
+        state::ApiState,
+        streams::{self, Found, Source},
+    },
+    coordinator::store::{
+        Store, StoreError,
+        task_events::{self, JournalEvent},
+        tasks::TaskId,
+    },
+    graph::{NodeIndex, TaskStatus},
+};
+use axum::{
+    extract::State,
+    http::HeaderMap,
+    response::{Response, sse::Event},
+};
+use serde::Serialize;
+use std::collections::HashMap;
+use utoipa::ToSchema;
+use utoipa_axum::{router::OpenApiRouter, routes};
+
+pub(in crate::api) fn router() -> OpenApiRouter<ApiState> {
+    OpenApiRouter::new().routes(routes!(events))
+}
+
+/// Events that are read at a time.
+const PAGE: i64 = 256;
+
+/// Follows a task: one event `task` for each event of its journal, from the beginning or after `Last-Event-ID`, then
+/// `rest` once nothing runs any more.
+#[utoipa::path(
+    get, path = "/api/v2/tasks/instances/{id}/events", tag = "tasks", operation_id = "followTask",
+    params(("id" = i64, Path), ("Last-Event-ID" = Option<i64>, Header, description = "The id of the last event that was seen.")),
+    responses(
+        (status = 200, description = "A stream of server-sent events.", body = TaskStream<'static>, content_type = "text/event-stream"),
+        (status = 204, description = "The task is at rest, and the client has seen all."),
+        (status = 400, description = "The header is no id of an event.", body = ErrorEnvelope),
+        (status = 404, description = "There is no such thing.", body = ErrorEnvelope),
+        (status = 503, description = "Too many streams are open.", body = ErrorEnvelope),
+    ),
+)]
+async fn events(
+    State(state): State<ApiState>,
+    PathOf(id): PathOf<i64>,
+    headers: HeaderMap,
+) -> Result<Response, ApiError> {
+    let last = streams::last_event_id(&headers)?;
+    let mut connection = state.store().readers().acquire().await.map_err(StoreError::from)?;
+    let task = TaskId(id);
+    task_events::status(&mut connection, task).await?.ok_or_else(|| absent(id))?;
+    let subtasks = task_events::subtask_ids(&mut connection, task).await?;
+    drop(connection);
+    let seen = last.and_then(|id| i64::try_from(id).ok()).unwrap_or(0);
+    streams::serve(&state, TaskSource { task, subtasks, seen }, last.is_some()).await
+}
+
+struct TaskSource {
+    task: TaskId,
+    subtasks: HashMap<NodeIndex, i64>,
+    /// Sequence number of the last event that was told.
+    seen: i64,
+}
+
+/// The data of an event, as JSON: of each event `task`, and of the last one, `rest`.
+#[derive(ToSchema)]
+#[serde(untagged)]
+#[expect(dead_code, reason = "only describes the stream")]
+enum TaskStream<'a> {
+    Task(TaskEvent<'a>),
+    Rest(Rest),
+}
+
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+struct TaskEvent<'a> {
+    task_id: i64,
+    sequence: i64,
+    kind: &'a str,
+    time: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    subtask_id: Option<i64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    attempt: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    by: Option<&'a str>,
+    /// Of the task, when the event was told.
+    #[schema(value_type = String)]
+    status: TaskStatus,
+}
+
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+struct Rest {
+    task_id: i64,
+    #[schema(value_type = String)]
+    status: TaskStatus,
+}
+
+impl Source for TaskSource {
+    async fn look(&mut self, store: &Store) -> Result<Found, StoreError> {
+        // One snapshot: a task that is at rest in it has no event that is not in it.
+        let mut snapshot = store.readers().begin().await?;
+        let status = task_events::status(&mut snapshot, self.task).await?.unwrap_or(TaskStatus::Failed);
+        let read = task_events::after(&mut snapshot, self.task, self.seen, PAGE).await?;
+        snapshot.commit().await?;
+        self.seen = read.last().map_or(self.seen, |event| event.sequence);
+        let mut events: Vec<Event> = read.iter().map(|event| self.told(event, status)).collect();
+        if i64::try_from(read.len()) == Ok(PAGE) {
+            return Ok(Found::Events(events));
+        }
+        if status != TaskStatus::Running {
+            let rest = Rest { task_id: self.task.0, status };
+            events.push(streams::event("rest", self.seen, &rest));
+            return Ok(Found::End(events));
+        }
+        Ok(if events.is_empty() { Found::Nothing } else { Found::Events(events) })
+    }
+}
+
+impl TaskSource {
+    fn told(&self, event: &JournalEvent, status: TaskStatus) -> Event {
+        let told = TaskEvent {
+            task_id: self.task.0,
+            sequence: event.sequence,
+            kind: &event.kind,
+            time: ocp_time(event.at),
+            subtask_id: event.node.and_then(|node| self.subtasks.get(&node).copied()),
+            attempt: event.attempt,
+            by: event.by.as_deref(),
+            status,
+        };
+        streams::event("task", event.sequence, &told)
+    }
+}

@@ -10,7 +10,7 @@ use super::frame::{
     requester::Requester,
     state::ApiState,
 };
-use crate::coordinator::store::users;
+use crate::coordinator::store::user;
 use axum::{
     extract::State,
     http::{HeaderMap, StatusCode},
@@ -57,13 +57,13 @@ async fn change_password(
         return Err(ApiError::new(StatusCode::UNAUTHORIZED, "IAM10004", "the current password is wrong")
             .about("currentPassword"));
     }
-    users::check_strength(&new).map_err(|weak| ApiError::invalid("newPassword", weak))?;
+    user::check_strength(&new).map_err(|weak| ApiError::invalid("newPassword", weak))?;
     if new.expose_secret() == current.expose_secret() {
         return Err(ApiError::invalid("newPassword", "it is the same as the current password"));
     }
-    let hash = crate::blocking::run(move || users::hash(&new)).await.map_err(|error| ApiError::internal(&error))??;
+    let hash = crate::blocking::run(move || user::hash(&new)).await.map_err(|error| ApiError::internal(&error))??;
     let mut transaction = state.store().begin().await?;
-    users::set_password_hash(&mut transaction, &requester.name, &hash).await?;
+    user::set_password_hash(&mut transaction, &requester.name, &hash).await?;
     requester.audit(&mut transaction, "user.password", &format!("user {}", requester.name), "").await?;
     commit_unless(dry_run, transaction).await?;
     Ok(NoData)

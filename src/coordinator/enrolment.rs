@@ -7,9 +7,12 @@
 //!  4. Revoking a host and enrolling it are serialised by the store: what comes last holds.
 
 use super::store::{
-    Store, StoreError, agent_certificates as certificates,
+    Store, StoreError,
+    agent::{
+        certificates,
+        enrolment_tokens::{self as tokens, Draft, EnrolmentToken, TokenStatus, Use},
+    },
     audit::{self, Change},
-    enrolment_tokens::{self as tokens, Draft, EnrolmentToken, TokenStatus, Use},
 };
 use crate::tls::{CertificateAuthority, CertificateFacts, Fingerprint, SigningError, TlsError};
 use base64::{Engine as _, prelude::BASE64_URL_SAFE_NO_PAD};

@@ -12,8 +12,8 @@ use super::{
     agents::{AgentAddress, AgentPool},
     store::{
         Store, StoreError,
-        clusters::{self, ObproxyStatus},
-        hosts::{self, Host, HostDetails, HostFilter, HostStatus},
+        host::{self, Host, HostDetails, HostFilter, HostStatus},
+        obproxy::{self, ObproxyStatus},
     },
 };
 use crate::rpc::v1::DescribeHostResponse;
@@ -96,7 +96,7 @@ fn is_watched(host: &Host) -> bool {
 impl Watch {
     async fn hosts(&self) -> Result<Vec<Host>, StoreError> {
         let mut connection = self.store.readers().acquire().await?;
-        let (mut hosts, _) = hosts::list(&mut connection, &HostFilter::default(), i64::MAX, 0).await?;
+        let (mut hosts, _) = host::list(&mut connection, &HostFilter::default(), i64::MAX, 0).await?;
         hosts.retain(is_watched);
         Ok(hosts)
     }
@@ -142,11 +142,11 @@ impl Watch {
 
     async fn write(&self, id: i64, sign: &Sign) -> Result<(), StoreError> {
         let mut transaction = self.store.begin().await?;
-        let Some(host) = hosts::get(&mut transaction, id).await?.filter(is_watched) else { return Ok(()) };
-        let proxies = clusters::proxies_on_host(&mut transaction, id).await?;
+        let Some(host) = host::get(&mut transaction, id).await?.filter(is_watched) else { return Ok(()) };
+        let proxies = obproxy::proxies_on_host(&mut transaction, id).await?;
         let serves = proxies.iter().any(|proxy| proxy.status == ObproxyStatus::Running);
         let Some((status, details)) = judge(&host, sign, serves) else { return Ok(()) };
-        hosts::observe(&mut transaction, id, status, &details).await?;
+        host::observe(&mut transaction, id, status, &details).await?;
         transaction.commit().await?;
         if status != host.status {
             tracing::warn!(host_id = id, address = %host.inner_ip, %status, was = %host.status, "a host changed");
@@ -174,9 +174,9 @@ mod tests {
         let mut transaction = store.begin().await.unwrap();
         let details = HostDetails { agent_version: "1.0.0".into(), ..HostDetails::default() };
         let ip = "192.0.2.1".parse().unwrap();
-        let id = hosts::insert(&mut transaction, ip, 62898, 62899, &details).await.unwrap().id;
-        hosts::observe(&mut transaction, id, HostStatus::Available, &details).await.unwrap();
-        let host = hosts::get(&mut transaction, id).await.unwrap().unwrap();
+        let id = host::insert(&mut transaction, ip, 62898, 62899, &details).await.unwrap().id;
+        host::observe(&mut transaction, id, HostStatus::Available, &details).await.unwrap();
+        let host = host::get(&mut transaction, id).await.unwrap().unwrap();
         transaction.commit().await.unwrap();
         let unreachable = |agent| Err(CallError::Unknown { agent, message: "gone".into(), refused: false });
         let agents = Arc::new(AgentPool::connecting(unreachable));
@@ -186,7 +186,7 @@ mod tests {
     impl Watch {
         async fn row(&self, id: i64) -> Host {
             let mut connection = self.store.readers().acquire().await.unwrap();
-            hosts::get(&mut connection, id).await.unwrap().unwrap()
+            host::get(&mut connection, id).await.unwrap().unwrap()
         }
     }
 
@@ -219,7 +219,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let (watch, host) = watched(directory.path()).await;
         let mut transaction = watch.store.begin().await.unwrap();
-        hosts::observe(&mut transaction, host.id, HostStatus::New, &host.details).await.unwrap();
+        host::observe(&mut transaction, host.id, HostStatus::New, &host.details).await.unwrap();
         transaction.commit().await.unwrap();
         assert_eq!(watch.hosts().await.unwrap(), []);
         watch.write(host.id, &answer("2.0.0")).await.unwrap();

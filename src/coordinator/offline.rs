@@ -3,7 +3,7 @@
 use super::store::{
     FILE_NAME, Store, StoreError,
     audit::{self, Change},
-    users::{self, WeakPassword},
+    user::{self, WeakPassword},
 };
 use secrecy::SecretString;
 use std::path::Path;
@@ -26,15 +26,15 @@ pub enum SetPasswordError {
 
 /// Sets the password of a user, also while the coordinator runs. Requests with the old one are refused from then on.
 pub async fn set_password(state_dir: &Path, name: &str, password: &SecretString) -> Result<(), SetPasswordError> {
-    users::check_strength(password)?;
+    user::check_strength(password)?;
     let file = state_dir.join(FILE_NAME);
     if !file.is_file() {
         return Err(SetPasswordError::NoStore(state_dir.display().to_string()));
     }
     let store = Store::open(&file).await?;
-    let hash = users::hash(password)?;
+    let hash = user::hash(password)?;
     let mut transaction = store.begin().await?;
-    if !users::set_password_hash(&mut transaction, name, &hash).await? {
+    if !user::set_password_hash(&mut transaction, name, &hash).await? {
         return Err(SetPasswordError::NoUser(name.to_owned()));
     }
     let object = format!("user {name}");

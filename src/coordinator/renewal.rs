@@ -13,7 +13,7 @@ use super::{
     enrolment::{Enrolment, EnrolmentError},
     store::{
         StoreError,
-        agent_certificates::{self as certificates, AgentCertificate, CertificateStatus},
+        agent::certificates::{self as certificates, AgentCertificate, CertificateStatus},
         now_micros,
     },
 };

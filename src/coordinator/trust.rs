@@ -4,7 +4,7 @@ use super::{
     connection::{DialError, Distrust, Gate},
     store::{
         Store, StoreError,
-        agent_certificates::{self as certificates, Revocation, Standing},
+        agent::certificates::{self as certificates, Revocation, Standing},
     },
 };
 use crate::tls::Fingerprint;

@@ -1,14 +1,12 @@
 //! Operations: what an operator asks for, turned into a task as data.
 
-mod install_obproxy;
-mod operate_agents;
-mod prepare_host;
-mod upgrade_agents;
+mod agent;
+mod host;
+mod obproxy;
 
-pub use install_obproxy::{NewProxy, ObproxyInstall, create_cluster, install_obproxy};
-pub use operate_agents::operate_agents;
-pub use prepare_host::{HostToPrepare, prepare_host};
-pub use upgrade_agents::upgrade_agents;
+pub use agent::{operate::operate_agents, upgrade::upgrade_agents};
+pub use host::{HostToPrepare, prepare_host};
+pub use obproxy::{NewProxy, ObproxyInstall, create_cluster, install_obproxy};
 
 use crate::{
     graph::{Direction, Graph, GraphError, Node, NodeIndex, wire_enum},

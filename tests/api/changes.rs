@@ -6,8 +6,10 @@ use oblet::{
         engine::Wait,
         store::{
             Store, now_micros,
-            task_logs::{self, LogPosition},
-            tasks::{self, TaskId},
+            task::{
+                self, TaskId,
+                logs::{self, LogPosition},
+            },
         },
     },
     graph::{Event, NodeIndex, TaskStatus},
@@ -126,7 +128,7 @@ async fn a_task_that_cannot_be_taken_up_says_why_and_can_be_made_to_give_free_wh
     .await
     .unwrap();
     let (id, why) = (TaskId(made["id"].as_i64().unwrap()), Some("event 1 of the task is damaged"));
-    tasks::set_problem(&mut writer, id, 1, why, TaskStatus::Failed).await.unwrap();
+    task::set_problem(&mut writer, id, 1, why, TaskStatus::Failed).await.unwrap();
     writer.commit().await.unwrap();
 
     let shown = lab.get(&task(&made)).await.data();
@@ -149,7 +151,7 @@ async fn a_task_that_cannot_be_taken_up_says_why_and_can_be_made_to_give_free_wh
 async fn write_log(store: &Store, task: &Value, text: &str) {
     let id = TaskId(task["id"].as_i64().unwrap());
     let mut transaction = store.begin().await.unwrap();
-    task_logs::append_log(&mut transaction, (id, NodeIndex(1), 1), LogPosition::default(), text).await.unwrap();
+    logs::append_log(&mut transaction, (id, NodeIndex(1), 1), LogPosition::default(), text).await.unwrap();
     transaction.commit().await.unwrap();
 }
 
@@ -168,21 +170,21 @@ async fn old_logs_give_way_by_age_and_by_size_and_say_so() {
         write_log(&lab.store, task, "häder\n").await;
     }
     let (never, always) = (0, i64::MAX);
-    assert_eq!(task_logs::expire(&lab.store, never, 1 << 20).await.unwrap(), 0);
+    assert_eq!(logs::expire(&lab.store, never, 1 << 20).await.unwrap(), 0);
     assert_eq!(log(&lab, &old, 1).await, "häder\n");
-    assert_eq!(task_logs::expire(&lab.store, never, 14).await.unwrap(), 0, "14 bytes are not more than 14");
-    assert!(task_logs::expire(&lab.store, never, 13).await.unwrap() > 0);
+    assert_eq!(logs::expire(&lab.store, never, 14).await.unwrap(), 0, "14 bytes are not more than 14");
+    assert!(logs::expire(&lab.store, never, 13).await.unwrap() > 0);
     let text = log(&lab, &old, 1).await;
     assert!(
         text.starts_with("[what was written before 20") && text.ends_with("Z was removed by retention]\n"),
         "{text}"
     );
     assert_eq!(log(&lab, &old, 2).await, "", "it has never run");
-    assert_eq!(task_logs::expire(&lab.store, always, 0).await.unwrap(), 0, "there is nothing more of tasks at rest");
+    assert_eq!(logs::expire(&lab.store, always, 0).await.unwrap(), 0, "there is nothing more of tasks at rest");
 
     let ended = Event::Failed { node: NodeIndex(0), attempt: 1, failure: failure() };
     lab.happens(&running, vec![ended]).await;
-    assert_eq!(task_logs::expire(&lab.store, always, 1 << 20).await.unwrap(), 1);
+    assert_eq!(logs::expire(&lab.store, always, 1 << 20).await.unwrap(), 1);
     assert!(log(&lab, &running, 0).await.contains("removed by retention"));
 
     let mut writer = lab.store.begin().await.unwrap();
@@ -190,8 +192,8 @@ async fn old_logs_give_way_by_age_and_by_size_and_say_so() {
     let future = future.bind(now_micros() + 3_600_000_000).bind(old["id"].as_i64().unwrap());
     future.execute(&mut *writer).await.unwrap();
     writer.commit().await.unwrap();
-    assert_eq!(task_logs::expire(&lab.store, always, 1 << 20).await.unwrap(), 1);
-    assert_eq!(task_logs::expire(&lab.store, always, 1 << 20).await.unwrap(), 0, "the clock was set back");
+    assert_eq!(logs::expire(&lab.store, always, 1 << 20).await.unwrap(), 1);
+    assert_eq!(logs::expire(&lab.store, always, 1 << 20).await.unwrap(), 0, "the clock was set back");
 }
 
 #[tokio::test]
@@ -202,9 +204,9 @@ async fn a_log_that_is_too_long_keeps_its_beginning_and_says_so_once() {
     let text = "ä".repeat(300 << 10);
     for _ in 0..4 {
         // Each time as after a restart of the coordinator.
-        let position = task_logs::log_position(lab.store.readers(), id, node, 1).await.unwrap();
+        let position = logs::log_position(lab.store.readers(), id, node, 1).await.unwrap();
         let mut transaction = lab.store.begin().await.unwrap();
-        task_logs::append_log(&mut transaction, (id, node, 1), position, &text).await.unwrap();
+        logs::append_log(&mut transaction, (id, node, 1), position, &text).await.unwrap();
         transaction.commit().await.unwrap();
     }
     let log = log(&lab, &task, 1).await;

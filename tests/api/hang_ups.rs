@@ -5,7 +5,7 @@ use axum::{
     body::Body,
     http::{Request, header},
 };
-use oblet::coordinator::store::agent_certificates;
+use oblet::coordinator::store::agent::certificates;
 use serde_json::{Value, json};
 use sqlx::Row as _;
 use std::{
@@ -100,7 +100,7 @@ async fn a_host_that_was_revoked_is_cut_off_wherever_the_client_hangs_up() {
     lab.store.begin().await.unwrap().rollback().await.unwrap();
     for host in (1..=count).map(address) {
         let mut connection = lab.store.readers().acquire().await.unwrap();
-        if agent_certificates::revocation(&mut connection, host).await.unwrap().is_some() {
+        if certificates::revocation(&mut connection, host).await.unwrap().is_some() {
             until("the host is cut off", async || lab.engine.cut_off.lock().unwrap().contains(&host)).await;
         }
     }

@@ -1,7 +1,7 @@
 //! Agents of hosts: what they are, and that they are restarted and stopped by tasks.
 
 use crate::support::{Answer, HUNG, Lab, deb, package};
-use oblet::coordinator::store::tasks;
+use oblet::coordinator::store::task;
 use serde_json::{Value, json};
 use std::sync::atomic::Ordering;
 
@@ -201,9 +201,9 @@ async fn epochs_go_on_above_that_of_an_agent_which_refuses_the_coordinator() {
     lab.engine.agent_epoch.store(ahead, Ordering::Relaxed);
     let expected = json!({"agentEpoch": ahead, "coordinatorEpoch": 1, "nextEpoch": ahead + 1});
     assert_eq!(lab.post(&format!("{path}?dryRun=true"), json!({})).await.data(), expected);
-    assert!(u64::try_from(tasks::next_epoch(&lab.store).await.unwrap()).unwrap() < ahead, "a dry run changes nothing");
+    assert!(u64::try_from(task::next_epoch(&lab.store).await.unwrap()).unwrap() < ahead, "a dry run changes nothing");
     assert_eq!(lab.post(&path, json!({})).await.data(), expected);
-    assert_eq!(u64::try_from(tasks::next_epoch(&lab.store).await.unwrap()).unwrap(), ahead + 1);
+    assert_eq!(u64::try_from(task::next_epoch(&lab.store).await.unwrap()).unwrap(), ahead + 1);
     let audit = lab.get("/api/v2/audit/events?size=1").await.data();
     assert_eq!(
         (&audit["contents"][0]["action"], &audit["contents"][0]["object"]),

@@ -4,7 +4,7 @@ use crate::support::{Lab, OBPROXY, failure};
 use oblet::{
     coordinator::store::{
         locks::{self, holder},
-        tasks::TaskId,
+        task::TaskId,
     },
     operations::{ObjectKind, ObjectLock},
 };

@@ -5,7 +5,7 @@ use axum::{
     body::Body,
     http::{Request, header},
 };
-use oblet::coordinator::{offline, store::users};
+use oblet::coordinator::{offline, store::user};
 use serde_json::json;
 
 const PATH: &str = "/api/v2/profiles/me/changePassword";
@@ -56,7 +56,7 @@ async fn an_administrator_of_the_host_sets_a_lost_password() {
     set("admin", "long enough").await.unwrap();
     assert_eq!((status(&lab, PASSWORD).await, status(&lab, "long enough").await), (401, 200));
     let mut reader = lab.store.readers().acquire().await.unwrap();
-    assert_eq!(users::count(&mut reader).await.unwrap(), 1);
+    assert_eq!(user::count(&mut reader).await.unwrap(), 1);
 }
 
 #[tokio::test]

@@ -50,7 +50,7 @@ async fn proxies_are_counted_by_the_data_centres_of_their_hosts() {
     let region = make(&lab, "regions", json!({"name": "north"})).await;
     let idc = make(&lab, "idcs", json!({"name": "cellar", "regionId": region})).await;
     let mut rows = lab.store.begin().await.unwrap();
-    oblet::coordinator::store::hosts::set_place(&mut rows, 1, Some(idc), None).await.unwrap();
+    oblet::coordinator::store::host::set_place(&mut rows, 1, Some(idc), None).await.unwrap();
     rows.commit().await.unwrap();
     let proxies = json!({"hostIds": [1, 2], "sqlPort": 2883, "exportPort": 2884, "version": "obproxy-1.9.1.1-1919579"});
     lab.post("/api/v2/obproxy/clusters/1/obproxies/batchAdd", proxies).await.data();

@@ -2,7 +2,7 @@
 
 use crate::support::{Answer, Lab, OBPROXY, package};
 use oblet::{
-    coordinator::store::tasks::{self, TaskId},
+    coordinator::store::task::{self, TaskId},
     steps::{AgentStep, Step},
 };
 use serde_json::{Value, json};
@@ -54,7 +54,7 @@ async fn a_host_has_room_for_a_second_proxy_with_other_ports() {
     assert_eq!(rpc_ports(&lab, 1).await, [json!(2885), json!(2895), Value::Null]);
 
     let mut connection = lab.store.readers().acquire().await.unwrap();
-    let task = tasks::load(&mut connection, TaskId(second["id"].as_i64().unwrap())).await.unwrap();
+    let task = task::load(&mut connection, TaskId(second["id"].as_i64().unwrap())).await.unwrap();
     let started = task.record.plan.nodes.iter().find_map(|node| match &node.step {
         Step::Agent(AgentStep::StartObproxy(step)) => step.rpc_port,
         _ => None,

@@ -237,7 +237,7 @@ async fn a_wrong_password_is_refused_and_then_locked() {
     }
     assert_refused(&lab.send(try_with(Some("YWRtaW46d3Jvbmc="))).await, 429, "IAM10003");
     let mut connection = lab.store.readers().acquire().await.unwrap();
-    let proxies = oblet::coordinator::store::clusters::all_proxies(&mut connection).await.unwrap();
+    let proxies = oblet::coordinator::store::obproxy::all_proxies(&mut connection).await.unwrap();
     assert_eq!(proxies, []);
 }
 

@@ -4,8 +4,8 @@ use crate::support::{Lab, OBPROXY, package};
 use axum::{body::Body, http::Request};
 use oblet::{
     coordinator::store::{
-        clusters::{self, ObproxyStatus},
-        tasks::{self, LogPosition, TaskId},
+        obproxy::{self, ObproxyStatus},
+        task::{self, LogPosition, TaskId},
     },
     graph::{Effect, Failure, NodeIndex},
 };
@@ -137,7 +137,7 @@ async fn a_failed_subtask_says_why_and_what_to_do() {
     let read = lab.failed_task(failure).await;
     let task = TaskId(read["id"].as_i64().unwrap());
     let mut transaction = lab.store.begin().await.unwrap();
-    tasks::append_log(&mut transaction, (task, NodeIndex(1), 1), LogPosition::default(), "one line\n").await.unwrap();
+    task::append_log(&mut transaction, (task, NodeIndex(1), 1), LogPosition::default(), "one line\n").await.unwrap();
     transaction.commit().await.unwrap();
 
     assert_eq!(read["status"], "FAILED");
@@ -164,7 +164,7 @@ async fn prometheus_finds_running_proxies_and_all_agents() {
     lab.post("/api/v2/obproxy/clusters/1/obproxies/batchAdd", installation(&[1])).await.data();
     assert_eq!(lab.get(&format!("{path}?job=obproxy")).await.json(), json!([]), "it is being created");
     let mut transaction = lab.store.begin().await.unwrap();
-    clusters::set_proxy_status(&mut transaction, 1, ObproxyStatus::Running).await.unwrap();
+    obproxy::set_proxy_status(&mut transaction, 1, ObproxyStatus::Running).await.unwrap();
     transaction.commit().await.unwrap();
 
     let answer = lab.get(&format!("{path}?job=obproxy")).await;

@@ -7,9 +7,9 @@ use axum::{
 };
 use futures_util::StreamExt as _;
 use oblet::{
-    coordinator::store::{
-        task_logs::{self, LogPosition},
-        tasks::TaskId,
+    coordinator::store::task::{
+        TaskId,
+        logs::{self, LogPosition},
     },
     graph::{Direction, Effect, Event, NodeIndex},
 };
@@ -94,7 +94,7 @@ async fn write(lab: &Lab, task: &Value, attempt: u32, part: i64, text: &str) {
     let mut transaction = lab.store.begin().await.unwrap();
     let position = LogPosition { next_part: part, ..LogPosition::default() };
     let id = TaskId(task["id"].as_i64().unwrap());
-    task_logs::append_log(&mut transaction, (id, NodeIndex(1), attempt), position, text).await.unwrap();
+    logs::append_log(&mut transaction, (id, NodeIndex(1), attempt), position, text).await.unwrap();
     transaction.commit().await.unwrap();
     lab.engine.commits.send_modify(|count| *count += 1);
 }

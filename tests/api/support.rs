@@ -15,10 +15,10 @@ use oblet::{
         secrets::Vault,
         store::{
             Store,
-            hosts::{self, HostDetails, HostStatus},
+            host::{self, HostDetails, HostStatus},
             now_micros,
-            tasks::{self, Draft, LoadedTask, TaskId},
-            users,
+            task::{self, Draft, LoadedTask, TaskId},
+            user,
         },
     },
     graph::{Command, Direction, Effect, Event, Failure, NodeIndex},
@@ -74,7 +74,7 @@ impl TaskEngine for NotingEngine {
     fn command<'a>(&'a self, id: TaskId, command: Command, by: &'a str) -> BoxFuture<'a, Result<(), CommandError>> {
         Box::pin(async move {
             let mut connection = self.store.readers().acquire().await.unwrap();
-            let LoadedTask { state, .. } = tasks::load(&mut connection, id).await?;
+            let LoadedTask { state, .. } = task::load(&mut connection, id).await?;
             drop(connection);
             let event = state.decide(command, by)?;
             append(&self.store, id, vec![event]).await;
@@ -153,13 +153,13 @@ pub(crate) fn failure() -> Failure {
 /// What the engine does with events.
 async fn append(store: &Store, task: TaskId, events: Vec<Event>) {
     let mut transaction = store.begin().await.unwrap();
-    let LoadedTask { mut state, next_sequence, .. } = tasks::load(&mut transaction, task).await.unwrap();
+    let LoadedTask { mut state, next_sequence, .. } = task::load(&mut transaction, task).await.unwrap();
     let mut draft = Draft::new(&state);
     for event in events {
         draft.apply(&mut state, event).unwrap();
     }
     let append = draft.finish((task, 1, next_sequence), &state, now_micros());
-    tasks::append(&mut transaction, &append).await.unwrap();
+    task::append(&mut transaction, &append).await.unwrap();
     transaction.commit().await.unwrap();
 }
 
@@ -196,7 +196,7 @@ impl Lab {
         let directory = tempfile::tempdir().unwrap();
         let store = Store::open(&directory.path().join("store.db")).await.unwrap();
         let mut transaction = store.begin().await.unwrap();
-        users::create(&mut transaction, "admin", &PASSWORD.into()).await.unwrap();
+        user::create(&mut transaction, "admin", &PASSWORD.into()).await.unwrap();
         transaction.commit().await.unwrap();
         let packages_dir = directory.path().join("packages");
         std::fs::create_dir(&packages_dir).unwrap();
@@ -358,8 +358,8 @@ impl Lab {
         for address in addresses {
             let ip = address.parse().unwrap();
             let details = HostDetails::default().told_by(&self.engine.describe_host(ip, 62898).await.unwrap());
-            let host = hosts::insert(&mut transaction, ip, 62898, 9100, &details).await.unwrap();
-            hosts::observe(&mut transaction, host.id, HostStatus::Available, &details).await.unwrap();
+            let host = host::insert(&mut transaction, ip, 62898, 9100, &details).await.unwrap();
+            host::observe(&mut transaction, host.id, HostStatus::Available, &details).await.unwrap();
         }
         transaction.commit().await.unwrap();
     }

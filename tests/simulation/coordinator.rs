@@ -9,7 +9,7 @@ use super::{
 use crate::{
     coordinator::{
         engine::{AttemptLog, Engine, EngineMetrics, EngineParts, LocalRun, LocalSteps, Outcome},
-        store::tasks::TaskId,
+        store::task::TaskId,
     },
     graph::{Command, Direction, Effect, Failure, NodeIndex, Operation, TaskStatus},
     steps::CoordinatorStep,

@@ -11,7 +11,7 @@ use crate::{
         engine::{LogText, NamedSecret, PreparationError, TaskStore, Unwritten, Write, Written},
         store::{
             StoreError,
-            tasks::{Append, AppendError, LoadError, LoadedTask, LogPosition, TaskId, TaskRecord},
+            task::{Append, AppendError, LoadError, LoadedTask, LogPosition, TaskId, TaskRecord},
         },
     },
     graph::{Direction, Event, NodeIndex, Operation, SubtaskStatus, TaskState, TaskStatus},

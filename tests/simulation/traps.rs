@@ -5,7 +5,7 @@
 use super::world::{COORDINATOR, Trouble, World};
 use crate::{
     agent::journal::JournalError,
-    coordinator::{engine::Write, store::tasks::TaskId},
+    coordinator::{engine::Write, store::task::TaskId},
     graph::{Direction, Event, NodeIndex},
 };
 use std::{cell::RefCell, sync::Arc, time::Duration};

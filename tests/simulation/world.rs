@@ -5,7 +5,7 @@ use super::{
     store::Tables,
     traps::{Action, Trap},
 };
-use crate::coordinator::store::tasks::TaskId;
+use crate::coordinator::store::task::TaskId;
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     fmt,

@@ -20,8 +20,8 @@ use crate::{
         },
     },
     coordinator::store::{
-        StoreError, hosts,
-        tasks::{self as rows, TaskRecord},
+        StoreError, host,
+        task::{self as rows, TaskRecord},
     },
     graph::TaskStatus,
     operations::operate_agents,
@@ -81,7 +81,7 @@ pub(super) async fn check_hosts(connection: &mut AnyConnection, ids: &[i64]) -> 
         return Err(ApiError::invalid("hostIds", format_args!("the host {twice} is named twice")));
     }
     for id in ids {
-        hosts::get(connection, *id).await?.ok_or_else(|| absent(*id))?;
+        host::get(connection, *id).await?.ok_or_else(|| absent(*id))?;
     }
     Ok(())
 }

@@ -12,7 +12,7 @@ use crate::{
     },
     coordinator::store::{
         StoreError,
-        enrolment_tokens::{self as tokens, Draft, EnrolmentToken, TokenStatus},
+        agent::enrolment_tokens::{self as tokens, Draft, EnrolmentToken, TokenStatus},
         now_micros,
     },
 };

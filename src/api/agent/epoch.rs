@@ -15,7 +15,7 @@ use crate::{
         requester::Requester,
         state::ApiState,
     },
-    coordinator::store::{StoreError, tasks},
+    coordinator::store::{StoreError, task},
 };
 use axum::{extract::State, http::StatusCode};
 use serde::Serialize;
@@ -82,7 +82,7 @@ async fn reset(
         ));
     }
     let mut transaction = state.store().begin().await?;
-    let next_epoch = tasks::raise_epoch(&mut transaction, agent_epoch).await?;
+    let next_epoch = task::raise_epoch(&mut transaction, agent_epoch).await?;
     let detail = format!("agent {agent_epoch}, coordinator {coordinator_epoch}, next {next_epoch}");
     requester.audit(&mut transaction, "epoch.reset", &format!("host {id}"), &detail).await?;
     if dry_run {

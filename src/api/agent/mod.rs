@@ -22,7 +22,7 @@ use super::{
 use crate::{
     coordinator::store::{
         StoreError,
-        hosts::{self, Host},
+        host::{self, Host},
         now_micros,
     },
     rpc::v1::{AgentProcess, DescribeHostResponse},
@@ -150,7 +150,7 @@ pub(super) async fn process_of(state: &ApiState, host_id: i64) -> Result<HostAge
 
 pub(super) async fn find(state: &ApiState, id: i64) -> Result<Host, ApiError> {
     let mut connection = state.store().readers().acquire().await.map_err(StoreError::from)?;
-    hosts::get(&mut connection, id).await?.ok_or_else(|| absent(id))
+    host::get(&mut connection, id).await?.ok_or_else(|| absent(id))
 }
 
 pub(super) async fn ask(state: &ApiState, host: &Host) -> Result<DescribeHostResponse, Silence> {

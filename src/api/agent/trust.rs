@@ -17,8 +17,8 @@ use crate::{
         enrolment::Enrolment,
         store::{
             StoreError,
-            agent_certificates::{self as certificates, AgentCertificate},
-            hosts,
+            agent::certificates::{self as certificates, AgentCertificate},
+            host,
         },
     },
 };
@@ -112,12 +112,12 @@ async fn revoke(
     let mut transaction = state.store().begin().await?;
     let (host_id, address) = match (body.host_id, body.inner_ip_address) {
         (Some(id), None) => {
-            let host = hosts::get(&mut transaction, id).await?.ok_or_else(|| absent(id))?;
+            let host = host::get(&mut transaction, id).await?.ok_or_else(|| absent(id))?;
             (Some(id), host.inner_ip)
         }
         (None, Some(address)) => {
             let address = address.to_canonical();
-            let host = hosts::by_ip(&mut transaction, address).await?;
+            let host = host::by_ip(&mut transaction, address).await?;
             if host.is_none() && !certificates::is_known(&mut transaction, address).await? {
                 let text = format_args!("nothing is known of a host {address}");
                 return Err(ApiError::not_found("CMP07005", text).advise("see the hosts with: oblet host list"));

@@ -14,7 +14,7 @@ use crate::{
         package::AGENT_PACKAGE,
         task::{self, view::TaskInstance},
     },
-    coordinator::store::packages,
+    coordinator::store::package,
     operations::upgrade_agents,
     steps::AgentPackage,
 };
@@ -71,7 +71,7 @@ impl AgentUpgrade {
         }
         let mut chosen: Vec<AgentPackage> = Vec::new();
         for id in &self.packages {
-            let found = packages::get(connection, *id).await?;
+            let found = package::get(connection, *id).await?;
             let found = found.ok_or_else(|| {
                 ApiError::not_found("PKG10014", format_args!("the package {id} does not exist")).about("packages")
             })?;

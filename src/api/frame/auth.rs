@@ -9,7 +9,7 @@
 //!  3. Few requests wait for a check, and from one address only a part of those; the others are told to come again.
 
 use super::{error::ApiError, state::ApiState};
-use crate::{api::system::scrape_token, coordinator::store::users};
+use crate::{api::system::scrape_token, coordinator::store::user};
 use axum::{
     extract::{ConnectInfo, MatchedPath, Request, State},
     http::{HeaderMap, HeaderValue, StatusCode, header},
@@ -235,7 +235,7 @@ async fn check(state: &ApiState, headers: &HeaderMap, peer: IpAddr) -> Result<Ca
     refuse_locked(state, &who)?;
     let mut connection =
         state.store().gate_readers().acquire().await.map_err(crate::coordinator::store::StoreError::from)?;
-    let user = users::by_name(&mut connection, &who.0).await?;
+    let user = user::by_name(&mut connection, &who.0).await?;
     drop(connection);
     let known = user.is_some();
     let hash = user.map_or_else(|| NOBODY.to_owned(), |user| user.password_hash);
@@ -259,7 +259,7 @@ async fn check(state: &ApiState, headers: &HeaderMap, peer: IpAddr) -> Result<Ca
     let check = move || {
         // A check goes on when its client hangs up, so it keeps its place until its outcome is counted.
         let _kept = (place, permit);
-        let fits = users::verify(&hash, &password) && known;
+        let fits = user::verify(&hash, &password) && known;
         let mut memory = gate.memory();
         if fits {
             memory.forgive(&guesser);
@@ -378,7 +378,7 @@ mod tests {
     #[test]
     fn the_hash_of_nobody_can_be_checked_and_fits_nothing() {
         assert!(argon2::password_hash::phc::PasswordHash::new(NOBODY).is_ok());
-        assert!(!users::verify(NOBODY, &"".into()));
+        assert!(!user::verify(NOBODY, &"".into()));
     }
 
     #[test]

@@ -16,7 +16,7 @@ use crate::{
     api::task::absent,
     coordinator::store::{
         requests::{self, RequestKey},
-        tasks::{self, TaskRecord},
+        task::{self, TaskRecord},
     },
     graph::TaskStatus,
 };
@@ -112,7 +112,7 @@ impl Once {
         let Some(known) = requests::find(connection, key).await? else { return Ok(None) };
         let mut records = Vec::with_capacity(known.tasks.len());
         for id in &known.tasks {
-            records.push(tasks::get(connection, *id).await?.ok_or_else(|| absent(id.0))?);
+            records.push(task::get(connection, *id).await?.ok_or_else(|| absent(id.0))?);
         }
         if known.fingerprint == *fingerprint {
             let running = records.iter().filter(|record| record.status == TaskStatus::Running);

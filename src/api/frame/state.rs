@@ -8,7 +8,7 @@ use crate::{
         engine::{CommandError, Wait},
         enrolment::Enrolment,
         secrets::Vault,
-        store::{Store, tasks::TaskId},
+        store::{Store, task::TaskId},
     },
     graph::{Command, NodeIndex},
     rpc::v1::DescribeHostResponse,

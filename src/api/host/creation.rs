@@ -21,9 +21,8 @@ use crate::{
     },
     coordinator::store::{
         StoreError,
-        hosts::{self, HostDetails},
-        places::PlaceKind,
-        tasks::TaskRecord,
+        host::{self, HostDetails, places::PlaceKind},
+        task::TaskRecord,
     },
     operations::{HostToPrepare, prepare_host},
 };
@@ -123,7 +122,7 @@ impl BatchCreate {
         let mut seen = HashSet::new();
         let mut taken = Vec::new();
         for ip in self.host_basic_data_list.iter().map(HostBasicData::address) {
-            let why = match hosts::by_ip(connection, ip).await? {
+            let why = match host::by_ip(connection, ip).await? {
                 Some(host) => format!("the host {ip} is known already, as host {} ({})", host.id, host.status),
                 None if !seen.insert(ip) => format!("the host {ip} is named twice"),
                 None => continue,
@@ -202,9 +201,9 @@ pub(super) async fn add(
 ) -> Result<TaskRecord, ApiError> {
     let NewHost { inner_ip, agent_port, metrics_port, details, idc_id, type_id } = host;
     let shown_port = metrics_port.unwrap_or(DEFAULT_METRICS_PORT);
-    let host = hosts::insert(connection, inner_ip, agent_port, shown_port, &details).await?;
+    let host = host::insert(connection, inner_ip, agent_port, shown_port, &details).await?;
     if idc_id.is_some() || type_id.is_some() {
-        hosts::set_place(connection, host.id, idc_id, type_id).await?;
+        host::set_place(connection, host.id, idc_id, type_id).await?;
     }
     let plan = prepare_host(HostToPrepare { host_id: host.id, inner_ip, agent_port, metrics_port })
         .map_err(|error| ApiError::internal(&error))?;

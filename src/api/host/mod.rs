@@ -14,10 +14,9 @@ use super::frame::{
 };
 use crate::{
     coordinator::store::{
-        StoreError, clusters,
-        hosts::{self, Host, HostFilter, HostStatus},
-        locks,
-        places::Place,
+        StoreError,
+        host::{self, Host, HostFilter, HostStatus, places::Place},
+        locks, obproxy,
     },
     operations::{ObjectKind, ObjectLock},
 };
@@ -133,8 +132,8 @@ struct ServiceView {
 /// In the order of the hosts; with as many queries for many of them as for one.
 async fn views(connection: &mut AnyConnection, list: Vec<Host>) -> Result<Vec<HostView>, StoreError> {
     let ids: Vec<i64> = list.iter().map(|host| host.id).collect();
-    let proxies = clusters::proxies_on(connection, &ids).await?;
-    let names = clusters::names(connection, proxies.iter().map(|proxy| proxy.cluster_id)).await?;
+    let proxies = obproxy::proxies_on(connection, &ids).await?;
+    let names = obproxy::names(connection, proxies.iter().map(|proxy| proxy.cluster_id)).await?;
     let mut services: HashMap<i64, Vec<ServiceView>> = HashMap::new();
     for proxy in proxies {
         services.entry(proxy.host_id).or_default().push(ServiceView {
@@ -209,7 +208,7 @@ async fn list(State(state): State<ApiState>, params: Params) -> Result<Reply<Pag
     let filter =
         HostFilter { keyword: params.text("keyword").map(ToOwned::to_owned), statuses: params.list("status")? };
     let mut connection = state.store().readers().acquire().await.map_err(StoreError::from)?;
-    let (found, total) = hosts::list(&mut connection, &filter, paging.size, paging.offset()).await?;
+    let (found, total) = host::list(&mut connection, &filter, paging.size, paging.offset()).await?;
     Ok(Reply(paging.page(views(&mut connection, found).await?, total)))
 }
 
@@ -220,7 +219,7 @@ async fn list(State(state): State<ApiState>, params: Params) -> Result<Reply<Pag
 )]
 async fn get(State(state): State<ApiState>, PathOf(id): PathOf<i64>) -> Result<Reply<HostView>, ApiError> {
     let mut connection = state.store().readers().acquire().await.map_err(StoreError::from)?;
-    let host = hosts::get(&mut connection, id).await?.ok_or_else(|| absent(id))?;
+    let host = host::get(&mut connection, id).await?.ok_or_else(|| absent(id))?;
     views(&mut connection, vec![host]).await?.into_iter().next().map(Reply).ok_or_else(|| absent(id))
 }
 
@@ -276,7 +275,7 @@ async fn batch_delete(
 async fn delete_all(state: &ApiState, requester: &Requester, dry_run: DryRun, ids: &[i64]) -> Result<NoData, ApiError> {
     let mut transaction = state.store().begin().await?;
     for id in ids {
-        if let Some(proxy) = clusters::proxies_on_host(&mut transaction, *id).await?.first() {
+        if let Some(proxy) = obproxy::proxies_on_host(&mut transaction, *id).await?.first() {
             let text = format_args!(
                 "the host {id} is in use: proxy {} ({}) is on it, at SQL port {}",
                 proxy.id, proxy.status, proxy.sql_port
@@ -288,8 +287,8 @@ async fn delete_all(state: &ApiState, requester: &Requester, dry_run: DryRun, id
         if let Some(holder) = locks::holder(&mut transaction, &lock).await? {
             return Err(holder.into());
         }
-        let host = hosts::get(&mut transaction, *id).await?.ok_or_else(|| absent(*id))?;
-        hosts::delete(&mut transaction, *id).await?;
+        let host = host::get(&mut transaction, *id).await?.ok_or_else(|| absent(*id))?;
+        host::delete(&mut transaction, *id).await?;
         requester.audit(&mut transaction, "host.delete", &lock.to_string(), &host.inner_ip.to_string()).await?;
     }
     commit_unless(dry_run, transaction).await?;

@@ -12,8 +12,10 @@ use crate::{
     },
     coordinator::store::{
         StoreError,
-        hosts::Host,
-        places::{self, Place, PlaceKind},
+        host::{
+            Host,
+            places::{self, Place, PlaceKind},
+        },
     },
 };
 use axum::extract::State;

@@ -7,9 +7,8 @@
 use crate::{
     api::frame::{around::TraceId, envelope::ocp_time, extract::Params, state::ApiState},
     coordinator::store::{
-        StoreError,
-        clusters::{self, Cluster},
-        now_micros,
+        StoreError, now_micros,
+        obproxy::{self, Cluster},
     },
     telemetry::chain,
 };
@@ -73,7 +72,7 @@ async fn proxy_config(state: &ApiState, params: &Params) -> Result<Value, (Statu
 
 async fn find(state: &ApiState, name: &str) -> Result<Option<Cluster>, StoreError> {
     let mut connection = state.store().readers().acquire().await?;
-    clusters::by_name(&mut connection, name).await
+    obproxy::by_name(&mut connection, name).await
 }
 
 fn document(cluster: &Cluster, base: &str) -> Value {

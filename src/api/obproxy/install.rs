@@ -10,10 +10,10 @@ use crate::{
         package::OBPROXY_PACKAGE,
     },
     coordinator::store::{
-        clusters::{self, Cluster, ClusterMode, NewObproxy, Obproxy},
-        hosts::{self, Host, HostStatus},
+        host::{self, Host, HostStatus},
         locks,
-        packages::{self, Package},
+        obproxy::{self, Cluster, ClusterMode, NewObproxy, Obproxy},
+        package::{self, Package},
     },
     operations::{NewProxy, ObjectKind, ObjectLock, ObproxyInstall},
     steps::{
@@ -86,7 +86,7 @@ impl InstallParam {
 
         let mut hosts = Vec::with_capacity(self.host_ids.len());
         for id in &self.host_ids {
-            let host = hosts::get(connection, *id).await?.ok_or_else(|| absent(*id).about("hostIds"))?;
+            let host = host::get(connection, *id).await?.ok_or_else(|| absent(*id).about("hostIds"))?;
             if host.status == HostStatus::New {
                 return Err(unprepared(connection, &host).await?);
             }
@@ -149,7 +149,7 @@ impl Ports {
         if let Some((_, port)) = self.named().find(|(_, port)| agent.contains(&port.get())) {
             return Err(taken(format_args!("the agent has port {port} of host {}", host.id)));
         }
-        for proxy in clusters::proxies_on_host(connection, host.id).await? {
+        for proxy in obproxy::proxies_on_host(connection, host.id).await? {
             if let Some(port) = proxy.ports().find(|port| self.named().any(|(_, own)| own == *port)) {
                 let Obproxy { id, status, .. } = proxy;
                 return Err(taken(format_args!("proxy {id} ({status}) has port {port} of host {}", host.id)));
@@ -187,7 +187,7 @@ fn check_version(version: &str) -> Result<(), ApiError> {
 }
 
 async fn choose_package(connection: &mut AnyConnection, version: &str, hosts: &[Host]) -> Result<Package, ApiError> {
-    let found = packages::by_name(connection, version).await?;
+    let found = package::by_name(connection, version).await?;
     if found.is_empty() {
         return Err(ApiError::not_found("PKG10014", format_args!("the package {version} does not exist"))
             .about("version")
@@ -238,7 +238,7 @@ impl Installation {
                 version: self.package.package.clone(),
                 parameter_version: cluster.parameter_version,
             };
-            let proxy = clusters::insert_proxy(connection, new).await?;
+            let proxy = obproxy::insert_proxy(connection, new).await?;
             proxies.push(NewProxy { host_id: host.id, server_id: proxy.id });
         }
         let work_mode =

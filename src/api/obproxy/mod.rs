@@ -21,9 +21,8 @@ use super::{
 };
 use crate::{
     coordinator::store::{
-        StoreError,
-        clusters::{self, Cluster, ClusterMode, ObLink, SealedSecrets},
-        now_micros,
+        StoreError, now_micros,
+        obproxy::{self, Cluster, ClusterMode, ObLink, SealedSecrets},
     },
     operations::{create_cluster, install_obproxy},
     steps::{
@@ -58,7 +57,7 @@ async fn list(State(state): State<ApiState>, params: Params) -> Result<Reply<Pag
     let paging = params.paging()?;
     params.oldest_first()?;
     let mut connection = state.store().readers().acquire().await.map_err(StoreError::from)?;
-    let (found, total) = clusters::list(&mut connection, paging.size, paging.offset()).await?;
+    let (found, total) = obproxy::list(&mut connection, paging.size, paging.offset()).await?;
     let views = view::views(&mut connection, found, &state.settings.config_url_base).await?;
     Ok(Reply(paging.page(views, total)))
 }
@@ -71,7 +70,7 @@ async fn list(State(state): State<ApiState>, params: Params) -> Result<Reply<Pag
 )]
 async fn get(State(state): State<ApiState>, PathOf(id): PathOf<i64>) -> Result<Reply<ObproxyClusterView>, ApiError> {
     let mut connection = state.store().readers().acquire().await.map_err(StoreError::from)?;
-    let cluster = clusters::get(&mut connection, id).await?.ok_or_else(|| absent(id))?;
+    let cluster = obproxy::get(&mut connection, id).await?.ok_or_else(|| absent(id))?;
     let views = view::views(&mut connection, vec![cluster], &state.settings.config_url_base).await?;
     views.into_iter().next().map(Reply).ok_or_else(|| absent(id))
 }
@@ -187,7 +186,7 @@ async fn create(
         let made = made.into_iter().next().ok_or_else(|| ApiError::internal(&sqlx::Error::RowNotFound))?;
         return Ok(Reply(task_view::again(made)?));
     }
-    let id = clusters::next_id(&mut transaction).await?;
+    let id = obproxy::next_id(&mut transaction).await?;
     let now = now_micros();
     let cluster = Cluster {
         id,
@@ -213,7 +212,7 @@ async fn create(
         let text = format_args!("an OBProxy cluster named {} exists", cluster.name);
         if error.is_conflict() { ApiError::conflict(code::NAME_TAKEN, text).about("name") } else { error.into() }
     };
-    clusters::insert(&mut transaction, &cluster).await.map_err(taken)?;
+    obproxy::insert(&mut transaction, &cluster).await.map_err(taken)?;
     let plan = match installation {
         Some(installation) => {
             let (install, proxies) = installation.write(&state, &mut transaction, &cluster).await?;
@@ -319,7 +318,7 @@ async fn batch_add(
     if !dry_run && let Some(made) = once.made(&state, &mut transaction).await? {
         return Ok(Reply(Contents { contents: made.into_iter().map(task_view::again).collect::<Result<_, _>>()? }));
     }
-    let cluster = clusters::get(&mut transaction, id).await?.ok_or_else(|| absent(id))?;
+    let cluster = obproxy::get(&mut transaction, id).await?.ok_or_else(|| absent(id))?;
     let installation = body.check(&mut transaction).await?;
     let (install, proxies) = installation.write(&state, &mut transaction, &cluster).await?;
     let mut records = Vec::with_capacity(proxies.len());

@@ -5,8 +5,9 @@ use crate::{
     api::frame::envelope::ocp_time,
     coordinator::store::{
         StoreError,
-        clusters::{self, Cluster, ClusterMode, Obproxy, ObproxyStatus},
-        hosts, places, users,
+        host::{self, places},
+        obproxy::{self, Cluster, ClusterMode, Obproxy, ObproxyStatus},
+        user,
     },
     steps::values::{Parameter, Port},
 };
@@ -112,11 +113,11 @@ pub(super) async fn views(
     config_url_base: &str,
 ) -> Result<Vec<ObproxyClusterView>, StoreError> {
     let ids: Vec<i64> = list.iter().map(|cluster| cluster.id).collect();
-    let proxies = clusters::proxies_of(connection, &ids).await?;
-    let addresses = hosts::addresses(connection, proxies.iter().map(|proxy| proxy.host_id)).await?;
+    let proxies = obproxy::proxies_of(connection, &ids).await?;
+    let addresses = host::addresses(connection, proxies.iter().map(|proxy| proxy.host_id)).await?;
     let hosts: Vec<i64> = proxies.iter().map(|proxy| proxy.host_id).collect();
     let idcs = places::idc_names(connection, hosts).await?;
-    let creators = users::ids(connection, list.iter().map(|cluster| cluster.creator.as_str())).await?;
+    let creators = user::ids(connection, list.iter().map(|cluster| cluster.creator.as_str())).await?;
     let mut by_cluster: HashMap<i64, Vec<Obproxy>> = HashMap::new();
     for proxy in proxies {
         by_cluster.entry(proxy.cluster_id).or_default().push(proxy);
@@ -144,7 +145,7 @@ fn view(
     for proxy in &proxies {
         *versions.entry(proxy.version.version_build()).or_default() += 1;
     }
-    let link = |link: clusters::ObLink| ObLinkView {
+    let link = |link: obproxy::ObLink| ObLinkView {
         cluster_name: link.cluster_name.into(),
         ob_cluster_id: link.ob_cluster_id,
         username: link.username,

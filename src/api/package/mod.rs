@@ -13,8 +13,8 @@ use super::frame::{
 };
 use crate::{
     coordinator::store::{
-        StoreError, clusters,
-        packages::{self, NewPackage, Package},
+        StoreError, obproxy,
+        package::{self, NewPackage, Package},
     },
     steps::{
         UpgradeAgent,
@@ -118,7 +118,7 @@ async fn list(State(state): State<ApiState>, params: Params) -> Result<Reply<Pag
     let wanted = |name: &str| params.list::<String>(name);
     let filters = [wanted("type")?, wanted("version")?, wanted("operatingSystem")?, wanted("architecture")?];
     let mut connection = state.store().readers().acquire().await.map_err(StoreError::from)?;
-    let mut views: Vec<PackageView> = packages::list(&mut connection).await?.into_iter().map(Into::into).collect();
+    let mut views: Vec<PackageView> = package::list(&mut connection).await?.into_iter().map(Into::into).collect();
     views.retain(|view| {
         let values = [&view.r#type, &view.version, &view.operating_system, &view.architecture];
         let fits = |(filter, value): (&Vec<String>, &String)| filter.is_empty() || filter.contains(value);
@@ -209,7 +209,7 @@ async fn take_in(
     let name = checked.package.file_name();
 
     let mut transaction = state.store().begin().await?;
-    if let Some(known) = packages::by_file_name(&mut transaction, &name).await? {
+    if let Some(known) = package::by_file_name(&mut transaction, &name).await? {
         if known.sha256 == sha256 {
             return Ok(known);
         }
@@ -228,7 +228,7 @@ async fn take_in(
         sha1,
         sha256,
     };
-    let package = packages::insert(&mut transaction, new).await?;
+    let package = package::insert(&mut transaction, new).await?;
     let (object, detail) = (format!("package {}", package.id), package.package.file_name());
     requester.audit(&mut transaction, "package.upload", &object, &detail).await?;
     transaction.commit().await.map_err(StoreError::from)?;
@@ -252,12 +252,12 @@ async fn delete(
 ) -> Result<NoData, ApiError> {
     let mut transaction = state.store().begin().await?;
     let absent = || ApiError::not_found("PKG10014", format_args!("the package {id} does not exist"));
-    let package = packages::get(&mut transaction, id).await?.ok_or_else(absent)?;
-    if let Some(proxy) = clusters::proxy_of_version(&mut transaction, &package.package).await? {
+    let package = package::get(&mut transaction, id).await?.ok_or_else(absent)?;
+    if let Some(proxy) = obproxy::proxy_of_version(&mut transaction, &package.package).await? {
         let text = format_args!("{} is in use by proxy {}", package.package, proxy.id);
         return Err(ApiError::conflict("PKG10007", text).advise("keep it as long as a proxy has it"));
     }
-    packages::delete(&mut transaction, id).await?;
+    package::delete(&mut transaction, id).await?;
     requester.audit(&mut transaction, "package.delete", &format!("package {id}"), &package.package.file_name()).await?;
     if dry_run {
         transaction.rollback().await.map_err(StoreError::from)?;
@@ -270,10 +270,10 @@ async fn delete(
 /// Removes the file of a deleted package, unless it was uploaded again meanwhile; holding the writer keeps it so.
 async fn remove_file(state: &ApiState, package: &Package) -> Result<(), StoreError> {
     let mut transaction = state.store().begin().await?;
-    if packages::by_file_name(&mut transaction, &package.package.file_name()).await?.is_some() {
+    if package::by_file_name(&mut transaction, &package.package.file_name()).await?.is_some() {
         return Ok(());
     }
-    let path = packages::path(&state.settings.packages_dir, package);
+    let path = package::path(&state.settings.packages_dir, package);
     match tokio::fs::remove_file(&path).await {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
             tracing::warn!(path = %path.display(), %error, "the file of a deleted package is still there");

@@ -16,7 +16,7 @@ use crate::{
         host_watch,
         renewal::{CertificateMetrics, Renewal},
         secrets::{SecretError, Vault},
-        store::{self, Store, StoreError, tasks::TaskId, users},
+        store::{self, Store, StoreError, task::TaskId, user},
         trust::SqlGate,
     },
     graph::{Command, NodeIndex},
@@ -240,7 +240,7 @@ fn password_file(config: &Config) -> Option<PathBuf> {
 /// The password is told once: in a file for its owner's eyes, or on stderr where there is none.
 async fn create_first_user(store: &Store, vault: &Vault, file: Option<&Path>) -> Result<(), StartError> {
     let mut transaction = store.begin().await?;
-    if users::count(&mut transaction).await? > 0 {
+    if user::count(&mut transaction).await? > 0 {
         return Ok(());
     }
     let password = vault.generate_password()?;
@@ -253,7 +253,7 @@ async fn create_first_user(store: &Store, vault: &Vault, file: Option<&Path>) ->
         None => writeln!(io::stderr(), "the password of user {FIRST_USER} is {}", password.as_str())
             .map_err(|source| StartError::File { path: "stderr".into(), source })?,
     }
-    users::create(&mut transaction, FIRST_USER, &SecretString::from(password.as_str())).await?;
+    user::create(&mut transaction, FIRST_USER, &SecretString::from(password.as_str())).await?;
     transaction.commit().await.map_err(StoreError::from)?;
     Ok(())
 }

@@ -4,8 +4,8 @@ use crate::{
     api::frame::{error::ApiError, extract::Params, state::ApiState},
     coordinator::store::{
         StoreError,
-        clusters::{self, ObproxyStatus},
-        hosts::{self, Host, HostFilter, HostStatus},
+        host::{self, Host, HostFilter, HostStatus},
+        obproxy::{self, ObproxyStatus},
     },
 };
 use axum::{Json, extract::State};
@@ -44,9 +44,9 @@ async fn targets(State(state): State<ApiState>, params: Params) -> Result<Json<V
         return Err(ApiError::invalid("job", format_args!("{other:?} is neither {OBPROXY} nor {AGENT}")));
     }
     let mut connection = state.store().readers().acquire().await.map_err(StoreError::from)?;
-    let (hosts, _) = hosts::list(&mut connection, &HostFilter::default(), i64::MAX, 0).await?;
-    let (clusters, _) = clusters::list(&mut connection, i64::MAX, 0).await?;
-    let proxies = clusters::all_proxies(&mut connection).await?;
+    let (hosts, _) = host::list(&mut connection, &HostFilter::default(), i64::MAX, 0).await?;
+    let (clusters, _) = obproxy::list(&mut connection, i64::MAX, 0).await?;
+    let proxies = obproxy::all_proxies(&mut connection).await?;
 
     let mut groups = Vec::new();
     if job.is_none_or(|job| job == OBPROXY) {

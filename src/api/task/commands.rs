@@ -19,7 +19,7 @@ use crate::{
         engine::CommandError,
         store::{
             StoreError, locks,
-            tasks::{self, LoadError, LoadedTask, TaskId, TaskRecord},
+            task::{self, LoadError, LoadedTask, TaskId, TaskRecord},
         },
     },
     graph::{Command, NodeIndex, Operation, Refusal, TaskState, TaskStatus},
@@ -168,7 +168,7 @@ impl Decision {
 
     async fn load(&self, id: i64) -> Result<LoadedTask, ApiError> {
         let mut connection = self.state.store().readers().acquire().await.map_err(StoreError::from)?;
-        tasks::load(&mut connection, TaskId(id)).await.map_err(|error| unloadable(id, error))
+        task::load(&mut connection, TaskId(id)).await.map_err(|error| unloadable(id, error))
     }
 
     async fn carry_out(self, task: LoadedTask, command: Command, object: &str) -> Result<TaskInstance, ApiError> {

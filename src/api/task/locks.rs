@@ -12,7 +12,7 @@ use crate::{
     },
     coordinator::store::{
         StoreError, locks,
-        tasks::{self, TaskId},
+        task::{self, TaskId},
     },
     graph::TaskStatus,
 };
@@ -48,7 +48,7 @@ async fn release(
     DryRun(dry_run): DryRun,
 ) -> Result<Reply<Contents<ReleasedObject>>, ApiError> {
     let mut transaction = state.store().begin().await?;
-    let task = tasks::get(&mut transaction, TaskId(id)).await?.ok_or_else(|| absent(id))?;
+    let task = task::get(&mut transaction, TaskId(id)).await?.ok_or_else(|| absent(id))?;
     if task.status == TaskStatus::Running && task.problem.is_none() {
         let text =
             format_args!("task {id} is {} {}; a running task keeps its reservations", task.operation, task.status);

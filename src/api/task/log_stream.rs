@@ -10,9 +10,11 @@ use crate::{
         streams::{self, Found, Source},
     },
     coordinator::store::{
-        Store, StoreError, task_events,
-        task_logs::{self, LogCursor},
-        tasks::TaskId,
+        Store, StoreError,
+        task::{
+            TaskId, events,
+            logs::{self, LogCursor},
+        },
     },
     graph::{NodeIndex, SubtaskStatus, TaskStatus},
 };
@@ -57,10 +59,10 @@ async fn events(
     let last = streams::last_event_id(&headers)?;
     let task = TaskId(id);
     let mut connection = state.store().readers().acquire().await.map_err(StoreError::from)?;
-    let subtask = task_events::subtask_status(&mut connection, task, subtask_id).await?;
+    let subtask = events::subtask_status(&mut connection, task, subtask_id).await?;
     let (node, _) = subtask.ok_or_else(|| absent_subtask(id, subtask_id))?;
-    let cursor = task_logs::seek(&mut connection, task, node, last.unwrap_or(0)).await?;
-    let removed = if last.is_none() { task_logs::removed(&mut connection, task).await? } else { None };
+    let cursor = logs::seek(&mut connection, task, node, last.unwrap_or(0)).await?;
+    let removed = if last.is_none() { logs::removed(&mut connection, task).await? } else { None };
     drop(connection);
     streams::serve(&state, LogSource { task, subtask_id, node, cursor, removed }, last.is_some()).await
 }
@@ -101,8 +103,7 @@ impl Source for LogSource {
         }
         // One snapshot: a subtask that is at rest in it has no log that is not in it.
         let mut snapshot = store.readers().begin().await?;
-        let (text, cursor) =
-            task_logs::read_from(&mut snapshot, (self.task, self.node), self.cursor, CHUNK_BYTES).await?;
+        let (text, cursor) = logs::read_from(&mut snapshot, (self.task, self.node), self.cursor, CHUNK_BYTES).await?;
         let rest = if text.is_empty() { self.rest(&mut snapshot).await? } else { None };
         snapshot.commit().await?;
         if !text.is_empty() {
@@ -120,8 +121,8 @@ impl LogSource {
 
     /// The status of the subtask, if nothing more is written before somebody decides something.
     async fn rest(&self, connection: &mut AnyConnection) -> Result<Option<SubtaskStatus>, StoreError> {
-        let task = task_events::status(connection, self.task).await?;
-        let subtask = task_events::subtask_status(connection, self.task, self.subtask_id).await?;
+        let task = events::status(connection, self.task).await?;
+        let subtask = events::subtask_status(connection, self.task, self.subtask_id).await?;
         let Some((_, status)) = subtask else { return Ok(Some(SubtaskStatus::Failed)) };
         let ended = match status {
             SubtaskStatus::Failed | SubtaskStatus::Successful => true,

@@ -16,9 +16,9 @@ use super::frame::{
 };
 use crate::{
     coordinator::store::{
-        StoreError, clusters, hosts,
-        tasks::{self, CreateError, Origin, TaskFilter, TaskId, TaskRecord},
-        users,
+        StoreError, host, obproxy,
+        task::{self, CreateError, Origin, TaskFilter, TaskId, TaskRecord},
+        user,
     },
     graph::TaskState,
     operations::TaskPlan,
@@ -56,12 +56,12 @@ pub(super) async fn create(
         trace_id: requester.trace.as_str(),
         epoch: state.engine().epoch(),
     };
-    let created = tasks::create(connection, plan, &TaskState::new(graph), &origin).await;
+    let created = task::create(connection, plan, &TaskState::new(graph), &origin).await;
     let id = created.map_err(|error| match error {
         CreateError::Reserved(holder) => ApiError::from(holder),
         CreateError::Store(error) => error.into(),
     })?;
-    tasks::get(connection, id).await?.ok_or_else(|| absent(id.0))
+    task::get(connection, id).await?.ok_or_else(|| absent(id.0))
 }
 
 pub(super) fn absent(id: i64) -> ApiError {
@@ -106,13 +106,13 @@ async fn list(State(state): State<ApiState>, params: Params) -> Result<Reply<Pag
     }
     let mut connection = state.store().readers().acquire().await.map_err(StoreError::from)?;
     if let Some(name) = params.text("cluterName").or_else(|| params.text("clusterName")) {
-        let Some(cluster) = clusters::by_name(&mut connection, name).await? else { return nothing() };
+        let Some(cluster) = obproxy::by_name(&mut connection, name).await? else { return nothing() };
         if filter.cluster_id.is_some_and(|id| id != cluster.id) {
             return nothing();
         }
         filter.cluster_id = Some(cluster.id);
     }
-    let (records, total) = tasks::list(&mut connection, &filter, paging.size, paging.offset()).await?;
+    let (records, total) = task::list(&mut connection, &filter, paging.size, paging.offset()).await?;
     let mut creators = HashMap::new();
     for record in &records {
         if !creators.contains_key(&record.creator) {
@@ -140,7 +140,7 @@ async fn get(State(state): State<ApiState>, PathOf(id): PathOf<i64>) -> Result<R
 /// A task as it is at the moment.
 pub(super) async fn read(state: &ApiState, id: i64) -> Result<TaskInstance, ApiError> {
     let mut connection = state.store().readers().acquire().await.map_err(StoreError::from)?;
-    let record = tasks::get(&mut connection, TaskId(id)).await?.ok_or_else(|| absent(id))?;
+    let record = task::get(&mut connection, TaskId(id)).await?.ok_or_else(|| absent(id))?;
     drop(connection);
     view(state, &record).await
 }
@@ -149,13 +149,13 @@ pub(super) async fn read(state: &ApiState, id: i64) -> Result<TaskInstance, ApiE
 pub(super) async fn view(state: &ApiState, record: &TaskRecord) -> Result<TaskInstance, ApiError> {
     let mut connection = state.store().readers().acquire().await.map_err(StoreError::from)?;
     let creator = user_name(&mut connection, &record.creator).await?;
-    let addresses = hosts::addresses(&mut connection, record.plan.nodes.iter().filter_map(|node| node.host_id)).await?;
+    let addresses = host::addresses(&mut connection, record.plan.nodes.iter().filter_map(|node| node.host_id)).await?;
     let waits = state.engine().waits(record.id);
     Ok(view::wrapped(record, creator, &addresses, &waits))
 }
 
 async fn user_name(connection: &mut AnyConnection, name: &str) -> Result<UserName, StoreError> {
-    let id = users::by_name(connection, name).await?.map(|user| user.id);
+    let id = user::by_name(connection, name).await?.map(|user| user.id);
     Ok(UserName { id, name: name.to_owned() })
 }
 
@@ -175,7 +175,7 @@ async fn log(
     PathOf((id, subtask_id)): PathOf<(i64, i64)>,
 ) -> Result<Reply<SubtaskLog>, ApiError> {
     let mut connection = state.store().readers().acquire().await.map_err(StoreError::from)?;
-    let log = tasks::log(&mut connection, TaskId(id), subtask_id).await?;
+    let log = task::log(&mut connection, TaskId(id), subtask_id).await?;
     Ok(Reply(SubtaskLog { log: log.ok_or_else(|| absent_subtask(id, subtask_id))? }))
 }
 

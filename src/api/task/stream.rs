@@ -11,8 +11,10 @@ use crate::{
     },
     coordinator::store::{
         Store, StoreError,
-        task_events::{self, JournalEvent},
-        tasks::TaskId,
+        task::{
+            TaskId,
+            events::{self, JournalEvent},
+        },
     },
     graph::{NodeIndex, TaskStatus},
 };
@@ -54,8 +56,8 @@ async fn events(
     let last = streams::last_event_id(&headers)?;
     let mut connection = state.store().readers().acquire().await.map_err(StoreError::from)?;
     let task = TaskId(id);
-    task_events::status(&mut connection, task).await?.ok_or_else(|| absent(id))?;
-    let subtasks = task_events::subtask_ids(&mut connection, task).await?;
+    events::status(&mut connection, task).await?.ok_or_else(|| absent(id))?;
+    let subtasks = events::subtask_ids(&mut connection, task).await?;
     drop(connection);
     let seen = last.and_then(|id| i64::try_from(id).ok()).unwrap_or(0);
     streams::serve(&state, TaskSource { task, subtasks, seen }, last.is_some()).await
@@ -107,8 +109,8 @@ impl Source for TaskSource {
     async fn look(&mut self, store: &Store) -> Result<Found, StoreError> {
         // One snapshot: a task that is at rest in it has no event that is not in it.
         let mut snapshot = store.readers().begin().await?;
-        let status = task_events::status(&mut snapshot, self.task).await?.unwrap_or(TaskStatus::Failed);
-        let read = task_events::after(&mut snapshot, self.task, self.seen, PAGE).await?;
+        let status = events::status(&mut snapshot, self.task).await?.unwrap_or(TaskStatus::Failed);
+        let read = events::after(&mut snapshot, self.task, self.seen, PAGE).await?;
         snapshot.commit().await?;
         self.seen = read.last().map_or(self.seen, |event| event.sequence);
         let mut events: Vec<Event> = read.iter().map(|event| self.told(event, status)).collect();

@@ -7,7 +7,7 @@ use crate::{
     api::frame::{envelope::ocp_time, error::ApiError},
     coordinator::{
         engine::Wait,
-        store::tasks::{SubtaskRecord, TaskRecord},
+        store::task::{SubtaskRecord, TaskRecord},
     },
     graph::{Failure, GraphError, NodeIndex, Operation, SubtaskStatus, TaskState, TaskStatus},
     operations::PlannedNode,

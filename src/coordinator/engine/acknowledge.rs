@@ -12,7 +12,7 @@ use super::{
 use crate::{
     coordinator::{
         agents::CallError,
-        store::tasks::{LoadedTask, TaskId},
+        store::task::{LoadedTask, TaskId},
     },
     graph::Dispatch,
     operations::{PlannedNode, TaskPlan},

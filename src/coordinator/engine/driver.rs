@@ -9,7 +9,7 @@ use super::{
 use crate::{
     coordinator::store::{
         StoreError, now_micros,
-        tasks::{AppendError, Draft, LoadError, LoadedTask, TaskId},
+        task::{AppendError, Draft, LoadError, LoadedTask, TaskId},
     },
     graph::{Direction, Dispatch, Event, Failure, NodeIndex, SubtaskStatus, TaskState, TaskStatus, plan},
     operations::{PlannedNode, TaskPlan},

@@ -5,7 +5,6 @@ use super::{
     acknowledge::operation_key,
     attempt::{AgentAttempt, Outcome, PackageFile},
     journal::Closed,
-    local::LocalRun,
     log::AttemptLog,
     quiet::QuietHosts,
     store::PreparationError,
@@ -14,9 +13,10 @@ use super::{
 use crate::{
     coordinator::{
         agents::Agent,
+        local::LocalRun,
         store::{
             now_micros,
-            tasks::{LogPosition, TaskId},
+            task::{LogPosition, TaskId},
         },
     },
     graph::{Direction, Dispatch, Effect, Failure, Operation},

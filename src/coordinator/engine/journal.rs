@@ -10,7 +10,7 @@ use super::{
 };
 use crate::coordinator::store::{
     StoreError,
-    tasks::{AppendError, TaskId},
+    task::{AppendError, TaskId},
 };
 use futures_util::future::BoxFuture;
 use sqlx::AnyConnection;
@@ -34,7 +34,7 @@ pub struct Closed;
 
 /// The only way to write what belongs to tasks under way.
 #[derive(Clone)]
-pub(super) struct Journal {
+pub(in crate::coordinator) struct Journal {
     requests: mpsc::Sender<Request>,
     commits: watch::Receiver<u64>,
 }
@@ -72,7 +72,7 @@ impl Journal {
     /// Changes rows that are not a task's own on behalf of a task, in one transaction with whatever else waits to be
     /// written; answers what the change answers, once that is synced to disk. Nothing is changed for a task that a newer
     /// coordinator has claimed.
-    pub(super) async fn change<T: Send + 'static>(
+    pub(in crate::coordinator) async fn change<T: Send + 'static>(
         &self,
         (task, epoch): (TaskId, i64),
         change: impl for<'c> Fn(&'c mut AnyConnection) -> BoxFuture<'c, Result<T, StoreError>> + Send + Sync + 'static,

@@ -3,7 +3,7 @@ use super::{
     store::LogText,
 };
 use crate::{
-    coordinator::store::tasks::{AppendError, LogPosition, TaskId},
+    coordinator::store::task::{AppendError, LogPosition, TaskId},
     graph::{NodeIndex, Operation},
 };
 use jiff::{Zoned, fmt::strtime};
@@ -94,12 +94,12 @@ impl AttemptLog {
         self.tail.iter().cloned().collect()
     }
 
-    pub(super) fn journal(&self) -> &Journal {
+    pub(in crate::coordinator) fn journal(&self) -> &Journal {
         &self.journal
     }
 
     /// On whose behalf rows are changed.
-    pub(super) fn claim(&self) -> (TaskId, i64) {
+    pub(in crate::coordinator) fn claim(&self) -> (TaskId, i64) {
         (self.task, self.epoch)
     }
 

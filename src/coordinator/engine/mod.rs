@@ -10,23 +10,22 @@
 //!  5. Whoever makes a task wakes its driver, and a sweep finds those that were never woken or whose driver broke off.
 
 mod acknowledge;
-mod attempt;
+pub(in crate::coordinator) mod attempt;
 mod driver;
 mod flight;
 mod housekeeping;
-mod journal;
-mod local;
-mod log;
+pub(in crate::coordinator) mod journal;
+pub(in crate::coordinator) mod log;
 mod metrics;
 mod quiet;
 mod sql;
 mod store;
 #[cfg(test)]
 mod tests;
-mod waits;
+pub(in crate::coordinator) mod waits;
 
+pub use super::local::{LocalRun, LocalSteps, SqlLocalSteps};
 pub use attempt::Outcome;
-pub use local::{LocalRun, LocalSteps, SqlLocalSteps};
 pub use log::AttemptLog;
 pub use metrics::EngineMetrics;
 pub use sql::SqlTaskStore;
@@ -37,7 +36,7 @@ use super::{
     agents::AgentPool,
     store::{
         StoreError,
-        tasks::{LoadError, TaskId},
+        task::{LoadError, TaskId},
     },
 };
 use crate::graph::{Command, NodeIndex, Refusal};

@@ -7,11 +7,15 @@ use crate::{
         config::{REQUEST_KEY_DAYS, Retention},
         secrets::Vault,
         store::{
-            Store, StoreError, agent_certificates, audit,
-            clusters::{self, SealedSecrets},
-            enrolment_tokens, hosts, now_micros, packages, requests,
-            task_logs::{self, LogPart},
-            tasks::{self, Append, AppendError, LoadError, LoadedTask, LogPosition, TaskId},
+            Store, StoreError,
+            agent::{certificates, enrolment_tokens},
+            audit, host, now_micros,
+            obproxy::{self, SealedSecrets},
+            package, requests,
+            task::{
+                self, Append, AppendError, LoadError, LoadedTask, LogPosition, TaskId,
+                logs::{self, LogPart},
+            },
         },
     },
     graph::NodeIndex,
@@ -33,25 +37,25 @@ pub struct SqlTaskStore {
 
 impl TaskStore for SqlTaskStore {
     fn next_epoch(&self) -> BoxFuture<'_, Result<i64, StoreError>> {
-        Box::pin(tasks::next_epoch(&self.store))
+        Box::pin(task::next_epoch(&self.store))
     }
 
     fn unfinished(&self) -> BoxFuture<'_, Result<Vec<TaskId>, StoreError>> {
-        Box::pin(tasks::unfinished(self.store.engine_readers()))
+        Box::pin(task::unfinished(self.store.engine_readers()))
     }
 
     fn running(&self, epoch: i64) -> BoxFuture<'_, Result<Vec<TaskId>, StoreError>> {
-        Box::pin(tasks::running(self.store.engine_readers(), epoch))
+        Box::pin(task::running(self.store.engine_readers(), epoch))
     }
 
     fn unacknowledged(&self) -> BoxFuture<'_, Result<Vec<TaskId>, StoreError>> {
-        Box::pin(tasks::unacknowledged(self.store.engine_readers()))
+        Box::pin(task::unacknowledged(self.store.engine_readers()))
     }
 
     fn load(&self, id: TaskId) -> BoxFuture<'_, Result<LoadedTask, LoadError>> {
         Box::pin(async move {
             let mut connection = self.store.engine_readers().acquire().await.map_err(StoreError::from)?;
-            tasks::load(&mut connection, id).await
+            task::load(&mut connection, id).await
         })
     }
 
@@ -73,13 +77,13 @@ impl TaskStore for SqlTaskStore {
         node: NodeIndex,
         attempt: u32,
     ) -> BoxFuture<'_, Result<LogPosition, StoreError>> {
-        Box::pin(tasks::log_position(self.store.engine_readers(), task, node, attempt))
+        Box::pin(task::log_position(self.store.engine_readers(), task, node, attempt))
     }
 
     fn agent_address(&self, host_id: i64) -> BoxFuture<'_, Result<Option<AgentAddress>, StoreError>> {
         Box::pin(async move {
             let mut connection = self.store.engine_readers().acquire().await?;
-            let host = hosts::get(&mut connection, host_id).await?;
+            let host = host::get(&mut connection, host_id).await?;
             Ok(host.map(|host| AgentAddress::new(host.inner_ip, host.agent_port)))
         })
     }
@@ -92,7 +96,7 @@ impl TaskStore for SqlTaskStore {
         Box::pin(async move {
             let mut connection = self.store.engine_readers().acquire().await.map_err(StoreError::from)?;
             let id = plan.obproxy_cluster_id.unwrap_or(0);
-            let cluster = clusters::get(&mut connection, id).await?.ok_or(PreparationError::NoCluster(id))?;
+            let cluster = obproxy::get(&mut connection, id).await?.ok_or(PreparationError::NoCluster(id))?;
             let open = |name: &'static str| {
                 let sealed = match name {
                     OBPROXY_SYS_PASSWORD => &cluster.secrets.obproxy_sys_password,
@@ -107,8 +111,8 @@ impl TaskStore for SqlTaskStore {
     fn package_path<'a>(&'a self, package: &'a PackageRef) -> BoxFuture<'a, Result<Option<PathBuf>, StoreError>> {
         Box::pin(async move {
             let mut connection = self.store.engine_readers().acquire().await?;
-            let package = packages::by_file_name(&mut connection, &package.file_name()).await?;
-            Ok(package.map(|package| packages::path(&self.packages_dir, &package)))
+            let package = package::by_file_name(&mut connection, &package.file_name()).await?;
+            Ok(package.map(|package| package::path(&self.packages_dir, &package)))
         })
     }
 
@@ -121,11 +125,11 @@ impl TaskStore for SqlTaskStore {
                 .await?;
             let Retention { logs, log_limit_bytes, tasks } = *self.retention.borrow();
             enrolment_tokens::expire(&mut transaction, before(tasks)).await?;
-            agent_certificates::expire(&mut transaction, before(tasks)).await?;
+            certificates::expire(&mut transaction, before(tasks)).await?;
             transaction.commit().await?;
             let limit = i64::try_from(log_limit_bytes).unwrap_or(i64::MAX);
-            while task_logs::expire(&self.store, before(logs), limit).await? > 0 {}
-            while tasks::expire(&self.store, before(tasks), tasks::NEWEST_KEPT).await? > 0 {}
+            while logs::expire(&self.store, before(logs), limit).await? > 0 {}
+            while task::expire(&self.store, before(tasks), task::NEWEST_KEPT).await? > 0 {}
             while audit::expire(&self.store, before(tasks)).await? > 0 {}
             Ok(())
         })
@@ -148,16 +152,16 @@ async fn write_all(connection: &mut AnyConnection, group: &[Write]) -> Result<Ve
                 logs.push(LogPart { task: *task, node: *node, attempt: *attempt, position: *position, text });
                 Ok(())
             }
-            Write::Claim { task, epoch } => tasks::claim(connection, *task, *epoch).await,
+            Write::Claim { task, epoch } => task::claim(connection, *task, *epoch).await,
             Write::Problem { task, epoch, problem, status } => {
-                tasks::set_problem(connection, *task, *epoch, problem.as_deref(), *status).await
+                task::set_problem(connection, *task, *epoch, problem.as_deref(), *status).await
             }
-            Write::Rows { task, epoch, change } => match tasks::is_claimed(connection, *task, *epoch).await? {
+            Write::Rows { task, epoch, change } => match task::is_claimed(connection, *task, *epoch).await? {
                 true => change.carry_out(connection).await.map_err(AppendError::from),
                 false => Err(AppendError::Fenced(*task)),
             },
             Write::Acknowledged { task, next_sequence } => {
-                tasks::set_acknowledged(connection, *task, *next_sequence).await
+                task::set_acknowledged(connection, *task, *next_sequence).await
             }
         };
         results.push(match written {
@@ -166,11 +170,11 @@ async fn write_all(connection: &mut AnyConnection, group: &[Write]) -> Result<Ve
             written => written,
         });
     }
-    for (place, appended) in places.into_iter().zip(tasks::append_all(connection, &appends).await?) {
+    for (place, appended) in places.into_iter().zip(task::append_all(connection, &appends).await?) {
         if let Some(result) = results.get_mut(place) {
             *result = appended;
         }
     }
-    tasks::append_logs(connection, &logs).await?;
+    task::append_logs(connection, &logs).await?;
     Ok(results)
 }

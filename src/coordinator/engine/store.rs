@@ -12,7 +12,7 @@ use crate::{
         secrets::SecretError,
         store::{
             StoreError,
-            tasks::{Append, AppendError, LoadError, LoadedTask, LogPosition, TaskId},
+            task::{Append, AppendError, LoadError, LoadedTask, LogPosition, TaskId},
         },
     },
     graph::{NodeIndex, TaskStatus},

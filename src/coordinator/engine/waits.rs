@@ -1,6 +1,6 @@
 //! What running subtasks wait for: told to operators, and forgotten with the program, because it is found out again.
 
-use crate::{coordinator::store::tasks::TaskId, graph::NodeIndex};
+use crate::{coordinator::store::task::TaskId, graph::NodeIndex};
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex, PoisonError},

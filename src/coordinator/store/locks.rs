@@ -8,7 +8,7 @@
 
 use super::{
     StoreError, allocate, push_ids,
-    tasks::{Cause, TaskId, parse},
+    task::{Cause, TaskId, parse},
 };
 use crate::{
     graph::TaskStatus,

@@ -13,22 +13,18 @@
 //!  2. The engine waits as long as it takes: a subtask does not fail because others write too.
 //!  3. Logins and the decision whether an agent is spoken to read through connections that nobody else uses.
 
-pub mod agent_certificates;
+pub mod agent;
 pub mod audit;
-pub mod clusters;
-pub mod enrolment_tokens;
-pub mod hosts;
+pub mod host;
 pub mod locks;
-pub mod packages;
-pub mod places;
+pub mod obproxy;
+pub mod package;
 #[cfg(test)]
 mod query_plans;
 pub mod requests;
 mod schema;
-pub mod task_events;
-pub mod task_logs;
-pub mod tasks;
-pub mod users;
+pub mod task;
+pub mod user;
 
 use sqlx::{
     Any, AnyConnection, AnyPool, Connection as _, QueryBuilder, Row as _, Transaction,

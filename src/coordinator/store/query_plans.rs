@@ -4,7 +4,11 @@
 //! The statements are the literals in the files of this room. Those that are put together at run time are planned in
 //! the forms that their builders give them.
 
-use super::{Store, clusters, hosts, locks, places, tasks};
+use super::{
+    Store,
+    host::{self, places},
+    locks, obproxy, task,
+};
 use crate::{
     graph::TaskStatus,
     operations::{ObjectKind, ObjectLock},
@@ -58,32 +62,32 @@ fn files(directory: &Path) -> Vec<String> {
 fn built() -> Vec<String> {
     let mut built: Vec<QueryBuilder<Any>> = Vec::new();
     let task_filters = [
-        tasks::TaskFilter::default(),
-        tasks::TaskFilter { name: Some("n".into()), ..Default::default() },
-        tasks::TaskFilter { host_id: Some(1), ..Default::default() },
-        tasks::TaskFilter { cluster_id: Some(1), ..Default::default() },
-        tasks::TaskFilter { statuses: vec![TaskStatus::Running, TaskStatus::Failed], ..Default::default() },
+        task::TaskFilter::default(),
+        task::TaskFilter { name: Some("n".into()), ..Default::default() },
+        task::TaskFilter { host_id: Some(1), ..Default::default() },
+        task::TaskFilter { cluster_id: Some(1), ..Default::default() },
+        task::TaskFilter { statuses: vec![TaskStatus::Running, TaskStatus::Failed], ..Default::default() },
     ];
     for filter in task_filters {
-        built.push(tasks::count_query(&filter));
-        built.push(tasks::page_query(&filter, 10, 0));
-        built.push(tasks::page_query(&tasks::TaskFilter { ascending: true, ..filter }, 10, 0));
+        built.push(task::count_query(&filter));
+        built.push(task::page_query(&filter, 10, 0));
+        built.push(task::page_query(&task::TaskFilter { ascending: true, ..filter }, 10, 0));
     }
-    let host_filter = hosts::HostFilter { keyword: Some("k".into()), statuses: vec![hosts::HostStatus::New] };
-    for filter in [hosts::HostFilter::default(), host_filter] {
-        built.push(hosts::count_query(&filter));
-        built.push(hosts::page_query(&filter, 10, 0));
+    let host_filter = host::HostFilter { keyword: Some("k".into()), statuses: vec![host::HostStatus::New] };
+    for filter in [host::HostFilter::default(), host_filter] {
+        built.push(host::count_query(&filter));
+        built.push(host::page_query(&filter, 10, 0));
     }
-    built.push(tasks::subtasks_query(&[1, 2]));
-    built.push(hosts::addresses_query([1, 2]));
+    built.push(task::subtasks_query(&[1, 2]));
+    built.push(host::addresses_query([1, 2]));
     built.push(places::find_query([1, 2]));
     built.push(places::idc_names_query([1, 2]));
-    built.push(clusters::proxies_query("cluster_id", &[1, 2]));
-    built.push(clusters::proxies_query("host_id", &[1, 2]));
-    built.push(clusters::names_query([1, 2]));
-    built.push(locks::release_query(&[tasks::TaskId(1), tasks::TaskId(2)]));
-    built.extend(tasks::append_all::some_queries());
-    for own in [None, Some(tasks::TaskId(1))] {
+    built.push(obproxy::proxies_query("cluster_id", &[1, 2]));
+    built.push(obproxy::proxies_query("host_id", &[1, 2]));
+    built.push(obproxy::names_query([1, 2]));
+    built.push(locks::release_query(&[task::TaskId(1), task::TaskId(2)]));
+    built.extend(task::append_all::some_queries());
+    for own in [None, Some(task::TaskId(1))] {
         let exclusive = ObjectLock::exclusive(ObjectKind::Host, 1);
         built.push(locks::conflict_query(own, &exclusive));
         built.push(locks::conflict_query(own, &ObjectLock { exclusive: false, ..exclusive }));

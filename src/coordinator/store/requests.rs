@@ -3,7 +3,7 @@
 
 use super::{
     StoreError, now_micros,
-    tasks::{TaskId, decode, encode},
+    task::{TaskId, decode, encode},
 };
 use sqlx::{AnyConnection, Row as _};
 

@@ -12,8 +12,8 @@ use crate::{
         secrets::Vault,
         store::{
             Store, StoreError,
-            hosts::{self, HostDetails, HostStatus},
-            tasks::{self, LogPosition, TaskId},
+            host::{self, HostDetails, HostStatus},
+            task::{self, LogPosition, TaskId},
         },
     },
     graph::{Direction, NodeIndex},
@@ -55,7 +55,7 @@ impl Rows {
         let steps = SqlLocalSteps { store: store.clone(), agents, packages_dir: directory.into() };
         let mut transaction = store.begin().await.unwrap();
         let address = Ipv4Addr::LOCALHOST.into();
-        hosts::insert(&mut transaction, address, 1, 1, &HostDetails::default()).await.unwrap();
+        host::insert(&mut transaction, address, 1, 1, &HostDetails::default()).await.unwrap();
         let task = "INSERT INTO tasks VALUES (1, 't', 'RUNNING', 'EXECUTE', 'c', 'e', NULL, NULL, '{}', 1, 1, 't', 1, \
                     NULL, NULL, 0, NULL)";
         sqlx::query(task).execute(&mut *transaction).await.unwrap();
@@ -98,12 +98,12 @@ async fn a_step_waits_for_a_store_in_which_others_write_and_keeps_its_log() {
 async fn a_step_of_a_task_that_another_coordinator_has_claimed_changes_no_row() {
     let mut rows = Rows::new().await;
     let mut other = rows.store.begin().await.unwrap();
-    tasks::claim(&mut other, TaskId(1), 2).await.unwrap();
+    task::claim(&mut other, TaskId(1), 2).await.unwrap();
     other.commit().await.unwrap();
     let outcome = rows.make_available().await;
     assert!(matches!(outcome, Outcome::Abandoned), "{outcome:?}");
     let mut reader = rows.store.readers().acquire().await.unwrap();
-    assert_eq!(hosts::get(&mut reader, 1).await.unwrap().unwrap().status, HostStatus::New);
+    assert_eq!(host::get(&mut reader, 1).await.unwrap().unwrap().status, HostStatus::New);
 }
 
 #[tokio::test]
@@ -157,9 +157,9 @@ async fn what_an_agent_says_of_its_host_leaves_the_status_as_it_is_by_then() {
     let rows = Rows::new().await;
     let mut transaction = rows.store.begin().await.unwrap();
     // While the agent was asked, the host was found to be away.
-    hosts::set_status(&mut transaction, 1, HostStatus::Offline).await.unwrap();
+    host::set_status(&mut transaction, 1, HostStatus::Offline).await.unwrap();
     let facts = DescribeHostResponse { hostname: "db1".into(), ..DescribeHostResponse::default() };
-    let host = hosts::told(&mut transaction, 1, &facts).await.unwrap().unwrap();
+    let host = host::told(&mut transaction, 1, &facts).await.unwrap().unwrap();
     assert_eq!((host.status, host.details.hostname.as_str()), (HostStatus::Offline, "db1"));
-    assert_eq!(hosts::get(&mut transaction, 1).await.unwrap().unwrap().status, HostStatus::Offline);
+    assert_eq!(host::get(&mut transaction, 1).await.unwrap().unwrap().status, HostStatus::Offline);
 }

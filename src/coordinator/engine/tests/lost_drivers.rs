@@ -15,7 +15,7 @@ use crate::{
         secrets::Vault,
         store::{
             Store, StoreError,
-            tasks::{self, LoadError, LoadedTask, LogPosition, TaskId},
+            task::{self, LoadError, LoadedTask, LogPosition, TaskId},
         },
     },
     graph::{NodeIndex, TaskStatus},
@@ -147,7 +147,7 @@ async fn a_task_whose_driver_panicked_is_driven_again_and_given_up_after_some_ti
         };
         assert_eq!(status, expected);
         let mut connection = store.readers().acquire().await.unwrap();
-        let problem = tasks::get(&mut connection, task).await.unwrap().unwrap().problem;
+        let problem = task::get(&mut connection, task).await.unwrap().unwrap().problem;
         assert_eq!(problem.is_some(), expected == TaskStatus::Failed, "{problem:?}");
     }
 }

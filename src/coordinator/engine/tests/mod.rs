@@ -26,7 +26,7 @@ use crate::{
         secrets::Vault,
         store::{
             Store,
-            tasks::{AppendError, LogPosition, TaskId},
+            task::{AppendError, LogPosition, TaskId},
         },
     },
     graph::{Direction, Effect, Failure, NodeIndex},

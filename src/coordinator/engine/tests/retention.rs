@@ -10,10 +10,11 @@ use crate::{
     coordinator::{
         engine::acknowledge,
         store::{
-            Store, agent_certificates,
+            Store,
+            agent::{certificates, enrolment_tokens},
             audit::{self, Change},
-            enrolment_tokens, hosts, now_micros,
-            tasks::{self, Draft, LogPosition, TaskId},
+            host, now_micros,
+            task::{self, Draft, LogPosition, TaskId},
         },
     },
     graph::{Direction, Effect, Event, Failure, NodeIndex, TaskState},
@@ -42,9 +43,9 @@ async fn end(store: &Store, task: TaskId, plan: &TaskPlan, failure: Option<Failu
         draft.apply(&mut state, ended).unwrap();
     }
     let mut transaction = store.begin().await.unwrap();
-    tasks::append(&mut transaction, &draft.finish((task, 0, 1), &state, at)).await.unwrap();
+    task::append(&mut transaction, &draft.finish((task, 0, 1), &state, at)).await.unwrap();
     let log = (task, NodeIndex(0), attempt);
-    tasks::append_log(&mut transaction, log, LogPosition::default(), "a line\n").await.unwrap();
+    task::append_log(&mut transaction, log, LogPosition::default(), "a line\n").await.unwrap();
     transaction.commit().await.unwrap();
 }
 
@@ -76,9 +77,9 @@ async fn old_tasks_go_with_all_that_is_theirs_and_those_that_somebody_needs_stay
     let newest = create(&store, &plan, false).await;
     end(&store, newest, &plan, None, 5).await;
 
-    assert_eq!(tasks::expire(&store, 1_000, 1_000).await.unwrap(), 0, "there are not so many");
+    assert_eq!(task::expire(&store, 1_000, 1_000).await.unwrap(), 0, "there are not so many");
     let mut calls = Vec::new();
-    while let Some(removed) = Some(tasks::expire(&store, 1_000, 1).await.unwrap()).filter(|removed| *removed > 0) {
+    while let Some(removed) = Some(task::expire(&store, 1_000, 1).await.unwrap()).filter(|removed| *removed > 0) {
         calls.push(removed);
     }
     assert_eq!(calls, [20, 20, 10]);
@@ -120,8 +121,8 @@ async fn hosts_that_are_gone_hold_up_neither_others_nor_the_next_round() {
     for (number, node) in (1_u8..).zip(&mut plan.nodes) {
         // The last of them is there; nobody listens at the addresses of the others.
         let address = if number == 20 { lab.agent.address() } else { ([127, 0, 0, number + 1], 9).into() };
-        let details = hosts::HostDetails::default();
-        let host = hosts::insert(&mut transaction, address.ip(), address.port(), 1, &details).await.unwrap();
+        let details = host::HostDetails::default();
+        let host = host::insert(&mut transaction, address.ip(), address.port(), 1, &details).await.unwrap();
         node.host_id = Some(host.id);
     }
     transaction.commit().await.unwrap();
@@ -135,7 +136,7 @@ async fn hosts_that_are_gone_hold_up_neither_others_nor_the_next_round() {
         let quiet: Vec<i64> = (1..=20).filter(|host| engine.shared.quiet.rests(*host)).collect();
         assert_eq!(quiet, (1..20).collect::<Vec<_>>());
     }
-    assert_eq!(tasks::unacknowledged(store.readers()).await.unwrap(), [task]);
+    assert_eq!(task::unacknowledged(store.readers()).await.unwrap(), [task]);
 }
 
 #[tokio::test]
@@ -154,7 +155,7 @@ async fn tokens_and_certificates_go_when_they_have_expired_long_ago() {
         sqlx::query(statement).execute(&mut *rows).await.unwrap();
     }
     assert_eq!(enrolment_tokens::expire(&mut rows, 15).await.unwrap(), 2);
-    assert_eq!(agent_certificates::expire(&mut rows, 15).await.unwrap(), 2, "one that agents are accepted with stays");
+    assert_eq!(certificates::expire(&mut rows, 15).await.unwrap(), 2, "one that agents are accepted with stays");
     rows.commit().await.unwrap();
     assert_eq!((count(&store, "enrolment_tokens").await, count(&store, "agent_certificates").await), (1, 2));
 }

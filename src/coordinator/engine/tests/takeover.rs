@@ -14,8 +14,8 @@ use crate::{
         },
         secrets::Vault,
         store::{
-            Store, hosts,
-            tasks::{self, Draft, Origin, TaskId},
+            Store, host,
+            task::{self, Draft, Origin, TaskId},
         },
     },
     graph::{Command, Direction, Effect, Event, NodeIndex, TaskState, TaskStatus},
@@ -69,12 +69,12 @@ pub(super) async fn create(store: &Store, plan: &TaskPlan, dispatched: bool) -> 
     let mut transaction = store.begin().await.unwrap();
     let mut state = TaskState::new(plan.graph().unwrap());
     let origin = Origin { creator: "admin", executor: "here", trace_id: "t", epoch: 0 };
-    let task = tasks::create(&mut transaction, plan, &state, &origin).await.unwrap();
+    let task = task::create(&mut transaction, plan, &state, &origin).await.unwrap();
     if dispatched {
         let mut draft = Draft::new(&state);
         let event = Event::Dispatched { node: NodeIndex(0), attempt: 1, direction: Direction::Execute };
         draft.apply(&mut state, event).unwrap();
-        tasks::append(&mut transaction, &draft.finish((task, 0, 1), &state, 1)).await.unwrap();
+        task::append(&mut transaction, &draft.finish((task, 0, 1), &state, 1)).await.unwrap();
     }
     transaction.commit().await.unwrap();
     task
@@ -102,7 +102,7 @@ pub(super) async fn at_rest(store: &Store, task: TaskId) -> TaskStatus {
     let look = async {
         loop {
             let mut connection = store.readers().acquire().await.unwrap();
-            let status = tasks::get(&mut connection, task).await.unwrap().unwrap().status;
+            let status = task::get(&mut connection, task).await.unwrap().unwrap().status;
             if status != TaskStatus::Running {
                 return status;
             }
@@ -160,7 +160,7 @@ async fn a_coordinator_that_was_taken_for_dead_writes_nothing_and_makes_no_agent
     let store = open(directory).await;
     let mut transaction = store.begin().await.unwrap();
     let address = lab.agent.address();
-    hosts::insert(&mut transaction, address.ip(), address.port(), 1, &hosts::HostDetails::default()).await.unwrap();
+    host::insert(&mut transaction, address.ip(), address.port(), 1, &host::HostDetails::default()).await.unwrap();
     transaction.commit().await.unwrap();
     let steps = [install(), refresh(), install()].map(Step::Agent);
     let task = create(&store, &chain(steps.to_vec()), false).await;
@@ -270,7 +270,7 @@ async fn a_task_of_a_newer_program_waits_for_it_and_costs_no_other() {
         shutdown.cancel();
         engine.stopped().await;
         let mut connection = store.readers().acquire().await.unwrap();
-        problems.push(tasks::get(&mut connection, strange).await.unwrap().unwrap().problem);
+        problems.push(task::get(&mut connection, strange).await.unwrap().unwrap().problem);
     }
     assert!(problems[0].as_ref().is_some_and(|problem| problem.contains("levitate")), "{problems:?}");
     assert_eq!(problems[1], None);

@@ -5,8 +5,9 @@ use crate::{
     coordinator::{
         engine::{AttemptLog, waits::WaitPlace},
         store::{
-            StoreError, clusters,
-            hosts::{self, Host, HostStatus},
+            StoreError,
+            host::{self, Host, HostStatus},
+            obproxy,
         },
     },
     steps::{HostRef, PrepareHost},
@@ -61,7 +62,7 @@ pub(super) async fn prepare(
 ) -> Done {
     let mut connection = shared.store.engine_readers().acquire().await.map_err(StoreError::from)?;
     let gone = || LocalError::Gone { what: "host", id: step.host_id };
-    let host = hosts::get(&mut connection, step.host_id).await?.ok_or_else(gone)?;
+    let host = host::get(&mut connection, step.host_id).await?.ok_or_else(gone)?;
     drop(connection);
     let patience = deadline.min(Instant::now() + FIRST_CONTACT);
     let answer = match describe(shared, &host, patience, place, log).await? {
@@ -106,10 +107,10 @@ pub(super) async fn forget(step: &PrepareHost, log: &mut AttemptLog) -> Done {
 
 /// Answers the host, if there was one, and a proxy on it, for the sake of which it stays.
 async fn delete(rows: &mut AnyConnection, id: i64) -> Result<Option<(Host, Option<i64>)>, StoreError> {
-    let Some(host) = hosts::get(rows, id).await? else { return Ok(None) };
-    let proxy = clusters::proxies_on_host(rows, id).await?.first().map(|proxy| proxy.id);
+    let Some(host) = host::get(rows, id).await? else { return Ok(None) };
+    let proxy = obproxy::proxies_on_host(rows, id).await?.first().map(|proxy| proxy.id);
     if proxy.is_none() {
-        hosts::delete(rows, id).await?;
+        host::delete(rows, id).await?;
     }
     Ok(Some((host, proxy)))
 }
@@ -130,8 +131,8 @@ pub(super) async fn set_status(
 }
 
 async fn lead(rows: &mut AnyConnection, id: i64, from: HostStatus, to: HostStatus) -> Result<Option<Host>, StoreError> {
-    match hosts::get(rows, id).await? {
-        Some(host) if host.status == from => hosts::set_status(rows, id, to).await,
+    match host::get(rows, id).await? {
+        Some(host) if host.status == from => host::set_status(rows, id, to).await,
         host => Ok(host),
     }
 }

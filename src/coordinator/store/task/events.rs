@@ -1,10 +1,10 @@
 //! The journal of a task as operators follow it.
 
-use super::{
-    StoreError,
-    tasks::{TaskId, parse},
+use super::{TaskId, parse};
+use crate::{
+    coordinator::store::StoreError,
+    graph::{NodeIndex, SubtaskStatus, TaskStatus},
 };
-use crate::graph::{NodeIndex, SubtaskStatus, TaskStatus};
 use serde::Deserialize;
 use sqlx::{AnyConnection, Row as _, any::AnyRow};
 use std::{collections::HashMap, num::TryFromIntError};

@@ -2,7 +2,7 @@
 
 use super::{
     StoreError, allocate, now_micros, push_ids,
-    tasks::{Cause, decode, encode, parse},
+    task::{Cause, decode, encode, parse},
 };
 use crate::{
     graph::wire_enum,

@@ -7,7 +7,7 @@ use crate::{
         engine::{AttemptLog, waits::WaitPlace},
         store::{
             StoreError,
-            hosts::{self, Host, HostStatus},
+            host::{self, Host, HostStatus},
         },
     },
     rpc::v1::DescribeHostResponse,
@@ -17,7 +17,7 @@ use tokio::time::Instant;
 
 async fn host(shared: &SqlLocalSteps, id: i64) -> Result<Host, LocalError> {
     let mut connection = shared.store.engine_readers().acquire().await.map_err(StoreError::from)?;
-    hosts::get(&mut connection, id).await?.ok_or(LocalError::Gone { what: "host", id })
+    host::get(&mut connection, id).await?.ok_or(LocalError::Gone { what: "host", id })
 }
 
 /// An agent that does not answer cannot be asked for anything.
@@ -48,7 +48,7 @@ pub(super) async fn finish(
         AgentOperation::Stop => {
             wait_for_silence(shared, &host, deadline, place).await?;
             let id = host.id;
-            match change(log, move |rows| Box::pin(hosts::set_status(rows, id, HostStatus::Offline))).await? {
+            match change(log, move |rows| Box::pin(host::set_status(rows, id, HostStatus::Offline))).await? {
                 Ok(_) => Ok(log.line(&format!("the agent of host {} does not answer any more", host.inner_ip)).await),
                 Err(closed) => Ok(Err(closed)),
             }

@@ -1,7 +1,9 @@
 use super::{AppendError, TaskId, encode};
-use crate::coordinator::store::{StoreError, locks};
-use crate::graph::{
-    Event, Failure, IllegalTransition, NodeIndex, Operation, SubtaskState, SubtaskStatus, TaskState, TaskStatus,
+use crate::{
+    coordinator::store::{StoreError, locks},
+    graph::{
+        Event, Failure, IllegalTransition, NodeIndex, Operation, SubtaskState, SubtaskStatus, TaskState, TaskStatus,
+    },
 };
 use sqlx::{Any, AnyConnection, QueryBuilder, Row as _, query_builder::Separated};
 use std::collections::HashMap;

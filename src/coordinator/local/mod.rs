@@ -1,27 +1,27 @@
 //! Steps that need no host. Each may run twice: it looks at the rows first, and writes what is missing.
 
-mod host_agents;
-mod hosts;
+pub(super) mod agent;
+pub(super) mod host;
 
-use super::{attempt::Outcome, journal::Closed, log::AttemptLog, waits::WaitPlace};
-use crate::{
-    coordinator::{
-        agents::{AgentAddress, AgentPool, CallError},
-        connection::Distrust,
-        store::{
-            Store, StoreError,
-            clusters::{self, ObproxyStatus},
-            hosts as host_rows,
-            hosts::{Host, HostStatus},
-            now_micros, packages,
-        },
+use super::{
+    agents::{AgentAddress, AgentPool, CallError},
+    connection::Distrust,
+    engine::{attempt::Outcome, journal::Closed, log::AttemptLog, waits::WaitPlace},
+    store::{
+        Store, StoreError,
+        host::{self as host_rows, Host, HostStatus},
+        now_micros,
+        obproxy::{self, ObproxyStatus},
+        package,
     },
+};
+use crate::{
     graph::{Direction, Effect, Failure},
     rpc::v1,
     steps::{CoordinatorStep, ObproxyRef, PrepareObproxyInstall, values::PackageRef},
 };
 use futures_util::future::BoxFuture;
-use hosts::Skew;
+use host::Skew;
 use sqlx::AnyConnection;
 use std::{path::PathBuf, sync::Arc, time::Duration};
 use tokio::time::Instant;
@@ -148,16 +148,16 @@ async fn carry_out(shared: &SqlLocalSteps, run: LocalRun<'_>, log: &mut AttemptL
                 }
                 (CoordinatorStep::Finish | CoordinatorStep::Wait, Direction::Execute | Direction::Undo) => Ok(Ok(())),
                 (CoordinatorStep::PrepareAgentOperation(agent), Direction::Execute) => {
-                    host_agents::prepare(shared, *agent, deadline, place, log).await
+                    agent::prepare(shared, *agent, deadline, place, log).await
                 }
                 (CoordinatorStep::FinishAgentOperation(agent), Direction::Execute) => {
-                    host_agents::finish(shared, *agent, deadline, place, log).await
+                    agent::finish(shared, *agent, deadline, place, log).await
                 }
                 (CoordinatorStep::PrepareAgentUpgrade(step), Direction::Execute) => {
-                    host_agents::prepare_upgrade(shared, step, deadline, place, log).await
+                    agent::prepare_upgrade(shared, step, deadline, place, log).await
                 }
                 (CoordinatorStep::FinishAgentUpgrade(host), Direction::Execute) => {
-                    host_agents::finish_upgrade(shared, *host, deadline, place, log).await
+                    agent::finish_upgrade(shared, *host, deadline, place, log).await
                 }
                 // Never asked for: they leave nothing to take back.
                 (
@@ -168,14 +168,14 @@ async fn carry_out(shared: &SqlLocalSteps, run: LocalRun<'_>, log: &mut AttemptL
                     Direction::Undo,
                 ) => Ok(Ok(())),
                 (CoordinatorStep::PrepareHost(step), Direction::Execute) => {
-                    hosts::prepare(shared, step, deadline, place, log).await
+                    host::prepare(shared, step, deadline, place, log).await
                 }
-                (CoordinatorStep::PrepareHost(step), Direction::Undo) => hosts::forget(step, log).await,
+                (CoordinatorStep::PrepareHost(step), Direction::Undo) => host::forget(step, log).await,
                 (CoordinatorStep::UpdateHostStatus(host), Direction::Execute) => {
-                    hosts::set_status(*host, HostStatus::New, HostStatus::Available, log).await
+                    host::set_status(*host, HostStatus::New, HostStatus::Available, log).await
                 }
                 (CoordinatorStep::UpdateHostStatus(host), Direction::Undo) => {
-                    hosts::set_status(*host, HostStatus::Available, HostStatus::New, log).await
+                    host::set_status(*host, HostStatus::Available, HostStatus::New, log).await
                 }
             };
             // As the engine itself: a full disk, or a store that others use, costs time and no step.
@@ -233,12 +233,12 @@ async fn prepare_install(
 ) -> Done {
     let mut connection = shared.store.engine_readers().acquire().await.map_err(StoreError::from)?;
     let gone = |what, id| LocalError::Gone { what, id };
-    let cluster = clusters::get(&mut connection, step.cluster_id).await?;
+    let cluster = obproxy::get(&mut connection, step.cluster_id).await?;
     let cluster = cluster.ok_or_else(|| gone("proxy cluster", step.cluster_id))?;
     let Some(reference) = &step.proxy else {
         return Ok(log.line(&format!("proxy cluster {} is registered", cluster.name)).await);
     };
-    let proxy = clusters::proxy(&mut connection, reference.server_id).await?;
+    let proxy = obproxy::proxy(&mut connection, reference.server_id).await?;
     let proxy = proxy.ok_or_else(|| gone("proxy", reference.server_id))?;
     let host = host_rows::get(&mut connection, proxy.host_id).await?.ok_or_else(|| gone("host", proxy.host_id))?;
     if let Some(package) = &step.package {
@@ -271,9 +271,9 @@ async fn check_package(
     connection: &mut AnyConnection,
     reference: &PackageRef,
 ) -> Result<(), LocalError> {
-    let found = packages::by_file_name(connection, &reference.file_name()).await?;
+    let found = package::by_file_name(connection, &reference.file_name()).await?;
     let package = found.ok_or_else(|| LocalError::NoPackage(reference.clone()))?;
-    let metadata = tokio::fs::metadata(packages::path(&shared.packages_dir, &package)).await;
+    let metadata = tokio::fs::metadata(package::path(&shared.packages_dir, &package)).await;
     let size = metadata.map_err(|source| LocalError::PackageFile { package: reference.clone(), source })?.len();
     if i64::try_from(size) != Ok(package.size_bytes) {
         let expected = package.size_bytes;
@@ -375,16 +375,16 @@ async fn forget_install(step: &PrepareObproxyInstall, log: &mut AttemptLog) -> D
 
 async fn forget_rows(rows: &mut AnyConnection, proxy: Option<i64>, cluster: i64) -> Result<(), StoreError> {
     if let Some(proxy) = proxy {
-        clusters::delete_proxy(rows, proxy).await?;
+        obproxy::delete_proxy(rows, proxy).await?;
         return Ok(());
     }
-    for proxy in clusters::proxies(rows, cluster).await? {
+    for proxy in obproxy::proxies(rows, cluster).await? {
         if proxy.status == ObproxyStatus::Creating {
-            clusters::delete_proxy(rows, proxy.id).await?;
+            obproxy::delete_proxy(rows, proxy.id).await?;
         }
     }
-    if clusters::proxies(rows, cluster).await?.is_empty() {
-        clusters::delete(rows, cluster).await?;
+    if obproxy::proxies(rows, cluster).await?.is_empty() {
+        obproxy::delete(rows, cluster).await?;
     }
     Ok(())
 }
@@ -401,9 +401,9 @@ async fn set_status(reference: &ObproxyRef, status: ObproxyStatus, log: &mut Att
 
 /// Answers whether there is such a proxy. What its host is follows from what runs on it.
 async fn lead_to(rows: &mut AnyConnection, id: i64, status: ObproxyStatus) -> Result<bool, StoreError> {
-    let Some(proxy) = clusters::proxy(rows, id).await? else { return Ok(false) };
-    clusters::set_proxy_status(rows, proxy.id, status).await?;
-    let others = clusters::proxies_on_host(rows, proxy.host_id).await?;
+    let Some(proxy) = obproxy::proxy(rows, id).await? else { return Ok(false) };
+    obproxy::set_proxy_status(rows, proxy.id, status).await?;
+    let others = obproxy::proxies_on_host(rows, proxy.host_id).await?;
     let running = others.iter().any(|proxy| proxy.status == ObproxyStatus::Running);
     let status = if running { HostStatus::Online } else { HostStatus::Available };
     host_rows::set_status(rows, proxy.host_id, status).await?;

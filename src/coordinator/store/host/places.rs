@@ -1,10 +1,12 @@
 //! Where hosts stand and what they are: regions, the data centres (IDCs) in them, and types of hosts.
 
-use super::{
-    StoreError, allocate, push_ids,
-    tasks::{Cause, parse},
+use crate::{
+    coordinator::store::{
+        StoreError, allocate, push_ids,
+        task::{Cause, parse},
+    },
+    graph::wire_enum,
 };
-use crate::graph::wire_enum;
 use serde::{Deserialize, Serialize};
 use sqlx::{Any, AnyConnection, QueryBuilder, Row as _, any::AnyRow};
 use std::{
@@ -71,7 +73,7 @@ pub async fn find(
     rows.iter().map(|row| read(row).map(|place| (place.id, place))).collect()
 }
 
-pub(super) fn find_query(ids: impl IntoIterator<Item = i64>) -> QueryBuilder<Any> {
+pub(in crate::coordinator) fn find_query(ids: impl IntoIterator<Item = i64>) -> QueryBuilder<Any> {
     let mut query = QueryBuilder::<Any>::new("SELECT * FROM places WHERE id");
     push_ids(&mut query, ids);
     query
@@ -126,7 +128,7 @@ pub async fn idc_names(
     rows.iter().map(|row| Ok((row.try_get("id")?, row.try_get("name")?))).collect()
 }
 
-pub(super) fn idc_names_query(hosts: impl IntoIterator<Item = i64>) -> QueryBuilder<Any> {
+pub(in crate::coordinator) fn idc_names_query(hosts: impl IntoIterator<Item = i64>) -> QueryBuilder<Any> {
     let mut query =
         QueryBuilder::<Any>::new("SELECT h.id, p.name FROM hosts h JOIN places p ON p.id = h.idc_id WHERE h.id");
     push_ids(&mut query, hosts);
@@ -148,7 +150,7 @@ fn read(row: &AnyRow) -> Result<Place, StoreError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::coordinator::store::{Store, hosts};
+    use crate::coordinator::store::{Store, host};
 
     #[tokio::test]
     async fn a_place_is_found_by_its_kind_and_counts_who_names_it() {
@@ -164,9 +166,9 @@ mod tests {
         assert_eq!((uses(&mut rows, region.id).await.unwrap(), uses(&mut rows, idc.id).await.unwrap()), (1, 0));
 
         let address = "192.0.2.1".parse().unwrap();
-        let mut host = hosts::insert(&mut rows, address, 1, 2, &hosts::HostDetails::default()).await.unwrap();
-        hosts::set_place(&mut rows, host.id, Some(idc.id), None).await.unwrap();
-        host = hosts::get(&mut rows, host.id).await.unwrap().unwrap();
+        let mut host = host::insert(&mut rows, address, 1, 2, &host::HostDetails::default()).await.unwrap();
+        host::set_place(&mut rows, host.id, Some(idc.id), None).await.unwrap();
+        host = host::get(&mut rows, host.id).await.unwrap().unwrap();
         assert_eq!((host.idc_id, host.type_id), (Some(idc.id), None));
         assert_eq!(uses(&mut rows, idc.id).await.unwrap(), 1);
         assert_eq!(idc_names(&mut rows, [host.id, 9]).await.unwrap(), HashMap::from([(host.id, "north".into())]));

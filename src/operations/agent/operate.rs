@@ -8,9 +8,9 @@
 //! A restart reserves nothing: whatever runs on the host is taken up by the next process. A stop reserves its hosts,
 //! because the tasks of a host whose agent is stopped would wait in vain.
 
-use super::{Builder, Context, NOWHERE, ObjectKind, ObjectLock, Place, PlannedNode, TaskPlan};
 use crate::{
     graph::NodeIndex,
+    operations::{Builder, Context, NOWHERE, ObjectKind, ObjectLock, Place, PlannedNode, TaskPlan},
     steps::{AgentOperation, AgentRef, AgentStep, CoordinatorStep, RestartAgent, Step, StopAgent},
 };
 

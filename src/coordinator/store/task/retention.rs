@@ -1,7 +1,7 @@
 //! Tasks are not kept for ever: with its rows go its events and its logs.
 
-use super::{Store, StoreError};
-use crate::{coordinator::store::task_logs, graph::TaskStatus};
+use super::{Store, StoreError, logs};
+use crate::graph::TaskStatus;
 use sqlx::{AnyConnection, Row as _};
 
 /// The newest tasks that stay however old they are.
@@ -35,7 +35,7 @@ pub async fn expire(store: &Store, before: i64, keep: i64) -> Result<usize, Stor
 }
 
 async fn remove(connection: &mut AnyConnection, task: i64) -> Result<(), StoreError> {
-    task_logs::remove_all(connection, task).await?;
+    logs::remove_all(connection, task).await?;
     for statement in [
         "DELETE FROM task_events WHERE task_id = ?",
         "DELETE FROM subtasks WHERE task_id = ?",

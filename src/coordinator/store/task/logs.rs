@@ -7,11 +7,11 @@ pub use read::{LogCursor, log, read_from, removed, seek};
 pub use retention::expire;
 pub(super) use retention::remove_all;
 
-use super::{
-    StoreError, count_log_bytes,
-    tasks::{TaskId, append_all::pieces},
+use super::{TaskId, append_all::pieces};
+use crate::{
+    coordinator::store::{StoreError, count_log_bytes},
+    graph::NodeIndex,
 };
-use crate::graph::NodeIndex;
 use sqlx::{Any, AnyConnection, AnyPool, QueryBuilder, Row as _};
 use std::borrow::Cow;
 

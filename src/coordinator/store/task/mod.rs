@@ -2,11 +2,13 @@
 
 mod append;
 pub(super) mod append_all;
+pub mod events;
+pub mod logs;
 mod retention;
 
-pub use super::task_logs::{LogPosition, append_log, append_logs, log, log_position};
 pub use append::{Append, Clock, Draft, SubtaskChange, append};
 pub use append_all::append_all;
+pub use logs::{LogPosition, append_log, append_logs, log, log_position};
 pub use retention::{NEWEST_KEPT, expire};
 
 #[cfg(test)]

@@ -1,8 +1,10 @@
 //! Hosts: where an agent answers, and what it last said of its host.
 
+pub mod places;
+
 use super::{
     StoreError, allocate, now_micros, push_ids,
-    tasks::{Cause, decode, encode, parse},
+    task::{Cause, decode, encode, parse},
 };
 use crate::{graph::wire_enum, rpc::v1};
 use serde::{Deserialize, Serialize};

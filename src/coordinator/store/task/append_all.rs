@@ -9,8 +9,10 @@ use super::{
     AppendError,
     append::{Append, Clock, SubtaskChange, append, event_row, project},
 };
-use crate::coordinator::store::{StoreError, locks, push_ids};
-use crate::graph::{Operation, SubtaskStatus, TaskStatus};
+use crate::{
+    coordinator::store::{StoreError, locks, push_ids},
+    graph::{Operation, SubtaskStatus, TaskStatus},
+};
 use sqlx::{Any, AnyConnection, QueryBuilder, Row as _};
 use std::collections::{HashMap, HashSet};
 
@@ -205,7 +207,7 @@ pub(in crate::coordinator::store) fn subtasks_query(
 
 #[cfg(test)]
 pub(in crate::coordinator::store) fn some_queries() -> Vec<QueryBuilder<Any>> {
-    use crate::coordinator::store::tasks::TaskId;
+    use super::TaskId;
     let append = |task| Append {
         task: TaskId(task),
         epoch: 1,

@@ -1,11 +1,13 @@
 //! One-time tokens with which agents ask for their first certificate. Of a token only its hash is kept: it is random
 //! and long, so nobody finds it from its hash, and looking a hash up takes no time that tells of the token.
 
-use super::{
-    StoreError, allocate, now_micros,
-    tasks::{Cause, parse},
+use crate::{
+    coordinator::store::{
+        StoreError, allocate, now_micros,
+        task::{Cause, parse},
+    },
+    graph::wire_enum,
 };
-use crate::graph::wire_enum;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use sqlx::{AnyConnection, Row as _, any::AnyRow};

@@ -7,11 +7,11 @@
 //!     `oblet-coordinator certificate`, are not in this table.
 //!  4. A revoked host is accepted with nothing, until it is enrolled again.
 
-use super::{
-    StoreError, now_micros,
-    tasks::{Cause, parse},
-};
 use crate::{
+    coordinator::store::{
+        StoreError, now_micros,
+        task::{Cause, parse},
+    },
     graph::wire_enum,
     tls::{CertificateFacts, Fingerprint},
 };

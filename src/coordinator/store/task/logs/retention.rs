@@ -1,5 +1,7 @@
-use super::super::{Store, StoreError, count_log_bytes, now_micros};
-use crate::graph::TaskStatus;
+use crate::{
+    coordinator::store::{Store, StoreError, count_log_bytes, now_micros},
+    graph::TaskStatus,
+};
 use sqlx::{AnyConnection, Row as _};
 
 /// Tasks whose logs are removed in one call, so that whoever writes waits for little.

@@ -4,9 +4,9 @@
 //! at the first few hosts. Hosts are not reserved: whatever runs on them is taken up by the next process, and the
 //! processes of databases are not the agent's.
 
-use super::{Builder, Context, NOWHERE, Place, TaskPlan};
 use crate::{
     graph::NodeIndex,
+    operations::{Builder, Context, NOWHERE, Place, TaskPlan},
     steps::{
         AgentPackage, AgentStep, CoordinatorStep, HostRef, PrepareAgentUpgrade, Step, UpgradeAgent, values::PackageRef,
     },

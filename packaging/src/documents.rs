@@ -10,6 +10,7 @@ pub const DOCUMENTS: &[(&str, &str)] = documents![
     "CHANGELOG.md",
     "CONTRIBUTING.md",
     "README.md",
+    "docs/adding-a-step.md",
     "docs/api.md",
     "docs/architecture.md",
     "docs/backup.md",

@@ -8,12 +8,10 @@
 //!  3. What a step made is told by [`Done::effect`]; undo is handed the identity and effect of what it takes back.
 
 use crate::graph::Effect;
-use std::{collections::BTreeMap, fmt, future::Future, path::PathBuf, pin::Pin, sync::Arc, time::Duration};
+use futures_util::future::BoxFuture;
+use std::{collections::BTreeMap, fmt, path::PathBuf, sync::Arc, time::Duration};
 use tokio_util::sync::CancellationToken;
 use zeroize::Zeroizing;
-
-/// A future that a trait object can return.
-pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
 /// Keeps the identity that a step chose. Implemented by the journal.
 pub trait IdentityStore: Send + Sync {

@@ -10,7 +10,7 @@ mod system;
 mod task;
 mod user;
 
-pub use frame::state::{ApiSettings, ApiState, BoxFuture, Silence, TaskEngine};
+pub use frame::state::{ApiSettings, ApiState, Silence, TaskEngine};
 pub use obproxy::config_service::config_service_router;
 pub use package::upload::clean_uploads;
 pub use system::scrape_token::ScrapeToken;

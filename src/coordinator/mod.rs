@@ -6,7 +6,7 @@ pub mod connection;
 pub mod engine;
 pub mod enrolment;
 pub mod host_watch;
-pub(super) mod local;
+pub mod local;
 pub mod offline;
 pub mod renewal;
 pub mod secrets;

@@ -6,7 +6,7 @@
 
 use super::{Builder, Context, ObjectKind, ObjectLock, Place, TaskPlan};
 use crate::steps::{
-    AgentStep, CheckCommands, CheckHost, CoordinatorStep, HostRef, PrepareHost, Step,
+    CheckCommands, CheckHost, PrepareHost, Step, UpdateHostStatus,
     values::{CommandName, InvalidValue},
 };
 use std::net::IpAddr;
@@ -41,16 +41,10 @@ pub fn prepare_host(host: HostToPrepare) -> Result<TaskPlan, InvalidValue> {
     let commands: Vec<CommandName> = COMMANDS_TO_CHECK.iter().map(|name| name.parse()).collect::<Result<_, _>>()?;
     let agent_ports = [agent_port].into_iter().chain(metrics_port).collect();
     let steps = [
-        (
-            series::PRE_CHECK,
-            Step::Coordinator(CoordinatorStep::PrepareHost(PrepareHost {
-                host_id,
-                asks_metrics_port: metrics_port.is_none(),
-            })),
-        ),
-        (series::CHECK_HOST, Step::Agent(AgentStep::CheckHost(CheckHost { agent_ports, disk_bytes: DISK_BYTES }))),
-        (series::CHECK_COMMANDS, Step::Agent(AgentStep::CheckCommands(CheckCommands { commands }))),
-        (series::UPDATE_STATUS, Step::Coordinator(CoordinatorStep::UpdateHostStatus(HostRef { host_id }))),
+        (series::PRE_CHECK, Step::from(PrepareHost { host_id, asks_metrics_port: metrics_port.is_none() })),
+        (series::CHECK_HOST, CheckHost { agent_ports, disk_bytes: DISK_BYTES }.into()),
+        (series::CHECK_COMMANDS, CheckCommands { commands }.into()),
+        (series::UPDATE_STATUS, UpdateHostStatus { host_id }.into()),
     ];
     let mut builder = Builder::default();
     let mut last = None;

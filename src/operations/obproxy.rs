@@ -5,9 +5,9 @@
 
 use super::{Builder, Context, NOWHERE, ObjectKind, ObjectLock, Place, TaskPlan};
 use crate::steps::{
-    AgentStep, CheckCommands, CheckInstance, CheckProcesses, CoordinatorStep, ExposeExporter, InstallPackage, Instance,
-    InstanceKind, ObproxyRef, PrepareObproxyInstall, RefreshConfig, SetObproxyPasswords, StartObproxy, Step,
-    SyncObproxyParameters, WorkMode,
+    CheckCommands, CheckInstance, CheckProcesses, ExposeExporter, Finish, InstallPackage, Instance, InstanceKind,
+    ObproxyRef, PrepareObproxyInstall, RefreshConfig, SetObproxyPasswords, StartObproxy, Step, SyncObproxyParameters,
+    UpdateObproxyStatus, WorkMode,
     values::{ClusterName, CommandName, InvalidValue, Keyword, PackageRef, Parameter, Port, Sha256},
 };
 
@@ -65,7 +65,7 @@ pub fn install_obproxy(install: &ObproxyInstall, proxy: NewProxy) -> Result<Task
     let prepare = prepare_install(install.cluster_id, Some((install, proxy)));
     let first = builder.add(series::PREPARE_INSTALL, NOWHERE, prepare, &[]);
     let last = add_proxy(&mut builder, install, proxy, place, first)?;
-    builder.add(series::FINISH, NOWHERE, Step::Coordinator(CoordinatorStep::Finish), &[last]);
+    builder.add(series::FINISH, NOWHERE, Finish {}.into(), &[last]);
 
     let mut context = install_context(install);
     context.string_map.insert("obproxy_server_id".into(), proxy.server_id.to_string());
@@ -96,7 +96,7 @@ pub fn create_cluster(
         None => {
             // The sample of this request numbers its two template nodes by themselves.
             let first = builder.add(0, NOWHERE, prepare_install(cluster_id, None), &[]);
-            builder.add(1, NOWHERE, Step::Coordinator(CoordinatorStep::Finish), &[first]);
+            builder.add(1, NOWHERE, Finish {}.into(), &[first]);
         }
         Some((install, proxies)) => {
             let first = builder.add(series::PREPARE_INSTALL, NOWHERE, prepare_install(cluster_id, None), &[]);
@@ -107,7 +107,7 @@ pub fn create_cluster(
                 locks.push(ObjectLock::exclusive(ObjectKind::Host, proxy.host_id));
                 locks.push(ObjectLock::exclusive(ObjectKind::Obproxy, proxy.server_id));
             }
-            builder.add(series::FINISH, NOWHERE, Step::Coordinator(CoordinatorStep::Finish), &last);
+            builder.add(series::FINISH, NOWHERE, Finish {}.into(), &last);
             context = install_context(install);
             let ids = |id: fn(&NewProxy) -> i64| proxies.iter().map(|proxy| id(proxy).to_string()).collect();
             context.list_map.insert("host_ids".into(), ids(|proxy| proxy.host_id));
@@ -126,11 +126,11 @@ pub fn create_cluster(
 }
 
 fn prepare_install(cluster_id: i64, proxy: Option<(&ObproxyInstall, NewProxy)>) -> Step {
-    Step::Coordinator(CoordinatorStep::PrepareObproxyInstall(PrepareObproxyInstall {
+    Step::from(PrepareObproxyInstall {
         cluster_id,
         proxy: proxy.map(|(_, proxy)| ObproxyRef { cluster_id, server_id: proxy.server_id }),
         package: proxy.map(|(install, _)| install.package.clone()),
-    }))
+    })
 }
 
 /// The ten nodes between "Prepare obproxy install" and "Finish node"; answers the last.
@@ -152,30 +152,21 @@ fn add_proxy(
     let steps = [
         (
             series::PREPARE_CREATE,
-            AgentStep::CheckInstance(CheckInstance {
+            Step::from(CheckInstance {
                 ports: [install.sql_port, install.exporter_port].into_iter().chain(install.rpc_port).collect(),
                 architecture: install.package.architecture().into(),
                 disk_bytes: install.disk_bytes,
             }),
         ),
-        (
-            series::CHECK_PROCESSES,
-            AgentStep::CheckProcesses(CheckProcesses { keywords: parse_all::<Keyword>(&PROCESS_KEYWORDS)? }),
-        ),
-        (
-            series::CHECK_COMMANDS,
-            AgentStep::CheckCommands(CheckCommands { commands: parse_all::<CommandName>(&COMMANDS_TO_CHECK)? }),
-        ),
+        (series::CHECK_PROCESSES, Step::from(CheckProcesses { keywords: parse_all::<Keyword>(&PROCESS_KEYWORDS)? })),
+        (series::CHECK_COMMANDS, Step::from(CheckCommands { commands: parse_all::<CommandName>(&COMMANDS_TO_CHECK)? })),
         (
             series::INSTALL_RPM,
-            AgentStep::InstallPackage(InstallPackage {
-                package: install.package.clone(),
-                sha256: install.sha256.clone(),
-            }),
+            Step::from(InstallPackage { package: install.package.clone(), sha256: install.sha256.clone() }),
         ),
         (
             series::START,
-            AgentStep::StartObproxy(StartObproxy {
+            Step::from(StartObproxy {
                 package: install.package.clone(),
                 app_name: install.cluster_name.clone(),
                 sql_port: install.sql_port,
@@ -187,22 +178,18 @@ fn add_proxy(
         ),
         (
             series::SYNC_PARAMETERS,
-            AgentStep::SyncObproxyParameters(SyncObproxyParameters {
-                sql_port: install.sql_port,
-                parameters: install.parameters.clone(),
-            }),
+            Step::from(SyncObproxyParameters { sql_port: install.sql_port, parameters: install.parameters.clone() }),
         ),
-        (series::SET_PASSWORDS, AgentStep::SetObproxyPasswords(SetObproxyPasswords { sql_port: install.sql_port })),
-        (series::REFRESH_CONFIG, AgentStep::RefreshConfig(RefreshConfig { instance: instance.clone() })),
-        (series::REGISTER_EXPORTER, AgentStep::ExposeExporter(ExposeExporter { instance })),
+        (series::SET_PASSWORDS, Step::from(SetObproxyPasswords { sql_port: install.sql_port })),
+        (series::REFRESH_CONFIG, Step::from(RefreshConfig { instance: instance.clone() })),
+        (series::REGISTER_EXPORTER, Step::from(ExposeExporter { instance })),
     ];
     let mut last = first;
     for (series_id, step) in steps {
-        last = builder.add(series_id, place, Step::Agent(step), &[last]);
+        last = builder.add(series_id, place, step, &[last]);
     }
-    let status =
-        CoordinatorStep::UpdateObproxyStatus(ObproxyRef { cluster_id: install.cluster_id, server_id: proxy.server_id });
-    Ok(builder.add(series::UPDATE_STATUS, place, Step::Coordinator(status), &[last]))
+    let status = UpdateObproxyStatus { cluster_id: install.cluster_id, server_id: proxy.server_id };
+    Ok(builder.add(series::UPDATE_STATUS, place, status.into(), &[last]))
 }
 
 fn parse_all<T: std::str::FromStr<Err = InvalidValue>>(texts: &[&str]) -> Result<Vec<T>, InvalidValue> {

@@ -1,40 +1,29 @@
-//! The kinds of work a subtask can be: typed arguments, and what the engine and the agent must know of each.
+//! The kinds of work a subtask can be. One file per kind: its arguments, what the engine and the agent must know of it,
+//! and its way to and from the contract's message.
 
-mod agent_service;
-mod check_commands;
-mod check_host;
-mod check_instance;
-mod check_processes;
-mod coordinator;
-mod expose_exporter;
-mod install_package;
-mod obproxy_version;
-mod refresh_config;
-mod set_obproxy_passwords;
-mod start_obproxy;
-mod sync_obproxy_parameters;
-mod upgrade_agent;
+mod agent;
+mod agent_step;
+mod coordinator_step;
+mod fields;
+mod host;
+mod instance;
+mod obproxy;
+mod package;
+mod task;
 pub mod values;
-mod wire;
 
-pub use agent_service::{RestartAgent, StopAgent};
-pub use check_commands::CheckCommands;
-pub use check_host::CheckHost;
-pub use check_instance::CheckInstance;
-pub use check_processes::CheckProcesses;
-pub use coordinator::{
-    AgentOperation, AgentRef, CoordinatorStep, HostRef, ObproxyRef, PrepareAgentUpgrade, PrepareHost,
-    PrepareObproxyInstall,
+// The kinds themselves come with their lists.
+pub use agent::{operation::AgentOperation, upgrade::AgentPackage};
+pub use agent_step::*;
+pub use coordinator_step::*;
+pub use fields::{FieldViolation, Fields};
+pub use instance::{Instance, InstanceKind};
+pub use obproxy::{
+    prepare_install::ObproxyRef,
+    secrets::{OBPROXY_SYS_PASSWORD, OBSERVER_SYS_PASSWORD},
+    start::WorkMode,
+    version::{DEFAULT_RPC_PORT, ObproxyVersion},
 };
-pub use expose_exporter::ExposeExporter;
-pub use install_package::InstallPackage;
-pub use obproxy_version::{DEFAULT_RPC_PORT, ObproxyVersion};
-pub use refresh_config::{Instance, InstanceKind, RefreshConfig};
-pub use set_obproxy_passwords::SetObproxyPasswords;
-pub use start_obproxy::{StartObproxy, WorkMode};
-pub use sync_obproxy_parameters::SyncObproxyParameters;
-pub use upgrade_agent::{AgentPackage, UpgradeAgent};
-pub use wire::{FieldViolation, SCHEMA_VERSION, fingerprint};
 
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
@@ -70,124 +59,6 @@ const fn info(name: &'static str, class_name: &'static str, seconds: u64, policy
     StepInfo { name, class_name, timeout, policy, undoable }
 }
 
-/// Name of the secret that holds the password of root@proxysys.
-pub const OBPROXY_SYS_PASSWORD: &str = "obproxy_sys_password";
-/// Name of the secret that holds the password of proxyro@sys on the observers.
-pub const OBSERVER_SYS_PASSWORD: &str = "observer_sys_password";
-
-/// A step that an agent carries out on its host.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "kind", rename_all = "snake_case")]
-pub enum AgentStep {
-    CheckCommands(CheckCommands),
-    CheckProcesses(CheckProcesses),
-    CheckInstance(CheckInstance),
-    InstallPackage(InstallPackage),
-    StartObproxy(StartObproxy),
-    SyncObproxyParameters(SyncObproxyParameters),
-    SetObproxyPasswords(SetObproxyPasswords),
-    RefreshConfig(RefreshConfig),
-    ExposeExporter(ExposeExporter),
-    CheckHost(CheckHost),
-    RestartAgent(RestartAgent),
-    StopAgent(StopAgent),
-    UpgradeAgent(UpgradeAgent),
-}
-
-impl AgentStep {
-    pub fn info(&self) -> &'static StepInfo {
-        match self {
-            Self::CheckCommands(_) => &CheckCommands::INFO,
-            Self::CheckProcesses(_) => &CheckProcesses::INFO,
-            Self::CheckInstance(_) => &CheckInstance::INFO,
-            Self::InstallPackage(_) => &InstallPackage::INFO,
-            Self::StartObproxy(_) => &StartObproxy::INFO,
-            Self::SyncObproxyParameters(_) => &SyncObproxyParameters::INFO,
-            Self::SetObproxyPasswords(_) => &SetObproxyPasswords::INFO,
-            Self::RefreshConfig(_) => &RefreshConfig::INFO,
-            Self::ExposeExporter(_) => &ExposeExporter::INFO,
-            Self::CheckHost(_) => &CheckHost::INFO,
-            Self::RestartAgent(_) => &RestartAgent::INFO,
-            Self::StopAgent(_) => &StopAgent::INFO,
-            Self::UpgradeAgent(_) => &UpgradeAgent::INFO,
-        }
-    }
-
-    /// Name of the kind, as in the contract's oneof.
-    pub fn kind(&self) -> &'static str {
-        match self {
-            Self::CheckCommands(_) => "check_commands",
-            Self::CheckProcesses(_) => "check_processes",
-            Self::CheckInstance(_) => "check_instance",
-            Self::InstallPackage(_) => "install_package",
-            Self::StartObproxy(_) => "start_obproxy",
-            Self::SyncObproxyParameters(_) => "sync_obproxy_parameters",
-            Self::SetObproxyPasswords(_) => "set_obproxy_passwords",
-            Self::RefreshConfig(_) => "refresh_config",
-            Self::ExposeExporter(_) => "expose_exporter",
-            Self::CheckHost(_) => "check_host",
-            Self::RestartAgent(_) => "restart_agent",
-            Self::StopAgent(_) => "stop_agent",
-            Self::UpgradeAgent(_) => "upgrade_agent",
-        }
-    }
-
-    /// What no other operation on the host may touch meanwhile.
-    pub fn lock(&self) -> Option<String> {
-        match self {
-            Self::CheckCommands(_) | Self::CheckProcesses(_) | Self::CheckInstance(_) | Self::CheckHost(_) => None,
-            Self::InstallPackage(_) => Some("rpmdb".into()),
-            Self::StartObproxy(step) => Some(obproxy_lock(step.sql_port)),
-            Self::SyncObproxyParameters(step) => Some(obproxy_lock(step.sql_port)),
-            Self::SetObproxyPasswords(step) => Some(obproxy_lock(step.sql_port)),
-            Self::RefreshConfig(_) | Self::ExposeExporter(_) => Some("config".into()),
-            // The package managers guard their databases by themselves.
-            Self::RestartAgent(_) | Self::StopAgent(_) | Self::UpgradeAgent(_) => Some("agent".into()),
-        }
-    }
-
-    /// Packages that the agent needs, by name and digest.
-    pub fn packages(&self) -> Vec<(&values::PackageRef, &values::Sha256)> {
-        match self {
-            Self::InstallPackage(step) => vec![(&step.package, &step.sha256)],
-            Self::UpgradeAgent(step) => step.packages.iter().map(|item| (&item.package, &item.sha256)).collect(),
-            Self::CheckCommands(_)
-            | Self::CheckProcesses(_)
-            | Self::CheckInstance(_)
-            | Self::StartObproxy(_)
-            | Self::SyncObproxyParameters(_)
-            | Self::SetObproxyPasswords(_)
-            | Self::RefreshConfig(_)
-            | Self::ExposeExporter(_)
-            | Self::CheckHost(_)
-            | Self::RestartAgent(_)
-            | Self::StopAgent(_) => Vec::new(),
-        }
-    }
-
-    /// Secrets that have to come with the step.
-    pub fn secrets(&self) -> &'static [&'static str] {
-        match self {
-            Self::StartObproxy(_) | Self::SetObproxyPasswords(_) => &[OBPROXY_SYS_PASSWORD, OBSERVER_SYS_PASSWORD],
-            Self::SyncObproxyParameters(_) => &[OBPROXY_SYS_PASSWORD],
-            Self::CheckCommands(_)
-            | Self::CheckProcesses(_)
-            | Self::CheckInstance(_)
-            | Self::InstallPackage(_)
-            | Self::RefreshConfig(_)
-            | Self::ExposeExporter(_)
-            | Self::CheckHost(_)
-            | Self::RestartAgent(_)
-            | Self::StopAgent(_)
-            | Self::UpgradeAgent(_) => &[],
-        }
-    }
-}
-
-fn obproxy_lock(port: values::Port) -> String {
-    format!("instance/obproxy/{port}")
-}
-
 /// What one node of a task does.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "place", content = "step", rename_all = "snake_case")]
@@ -201,6 +72,69 @@ impl Step {
         match self {
             Self::Coordinator(step) => step.info(),
             Self::Agent(step) => step.info(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::{Value, json};
+
+    /// As earlier versions have written it.
+    #[test]
+    fn plans_of_earlier_versions_are_read_and_written_alike() {
+        let kept = |place: &str, kind: &str, arguments: Value| {
+            let mut step = json!({"kind": kind});
+            step.as_object_mut().unwrap().extend(arguments.as_object().unwrap().clone());
+            json!({"place": place, "step": step})
+        };
+        let package = "obproxy-1.9.1.1-1.el7.x86_64";
+        let instance = json!({"kind": "obproxy", "sql_port": 2883, "exporter_port": 2884, "cluster_name": "p",
+            "cluster_id": 1, "server_id": 2});
+        let sha256 = "a".repeat(64);
+        let of_coordinator = [
+            (
+                "prepare_obproxy_install",
+                json!({"cluster_id": 1, "proxy": {"cluster_id": 1, "server_id": 2}, "package": package}),
+            ),
+            ("update_obproxy_status", json!({"cluster_id": 1, "server_id": 2})),
+            ("finish", json!({})),
+            ("prepare_host", json!({"host_id": 1, "asks_metrics_port": true})),
+            ("update_host_status", json!({"host_id": 1})),
+            ("prepare_agent_operation", json!({"host_id": 1, "operation": "restart"})),
+            ("finish_agent_operation", json!({"host_id": 1, "operation": "stop"})),
+            ("prepare_agent_upgrade", json!({"host_id": 1, "packages": [package]})),
+            ("finish_agent_upgrade", json!({"host_id": 1})),
+            ("wait", json!({})),
+        ];
+        let of_agent = [
+            ("check_commands", json!({"commands": ["nc"]})),
+            ("check_processes", json!({"keywords": ["obproxy"]})),
+            ("check_instance", json!({"ports": [2883], "architecture": "x86_64", "disk_bytes": 1})),
+            ("install_package", json!({"package": package, "sha256": sha256})),
+            (
+                "start_obproxy",
+                json!({"package": package, "app_name": "p", "sql_port": 2883, "exporter_port": 2884,
+                "rpc_port": 2885, "work_mode": {"mode": "CONFIG_URL", "url": "http://h/?a=b"}, "startup_parameters": []}),
+            ),
+            ("sync_obproxy_parameters", json!({"sql_port": 2883, "parameters": [{"name": "a", "value": "b"}]})),
+            ("set_obproxy_passwords", json!({"sql_port": 2883})),
+            ("refresh_config", json!({"instance": instance})),
+            ("expose_exporter", json!({"instance": instance})),
+            ("check_host", json!({"agent_ports": [1], "disk_bytes": 1})),
+            ("restart_agent", json!({})),
+            ("stop_agent", json!({})),
+            ("upgrade_agent", json!({"packages": [{"package": "oblet-agent-0.1.0-2.x86_64", "sha256": sha256}]})),
+        ];
+        let steps = of_coordinator.into_iter().map(|(kind, arguments)| kept("coordinator", kind, arguments));
+        for text in steps.chain(of_agent.into_iter().map(|(kind, arguments)| kept("agent", kind, arguments))) {
+            let step: Step = serde_json::from_value(text.clone()).unwrap_or_else(|error| panic!("{text}: {error}"));
+            assert_eq!(serde_json::to_value(&step).unwrap(), text);
+            let Step::Agent(step) = step else { continue };
+            assert_eq!(text["step"]["kind"], step.kind(), "the contract and the store have one name");
+            let message = crate::rpc::v1::Step::from(&step);
+            assert_eq!(AgentStep::try_from(message).unwrap(), step);
         }
     }
 }

@@ -2,6 +2,7 @@
 //! of the n-th of its system calls that change anything.
 
 use crate::place::{Passwords, Place, context};
+use futures_util::future::BoxFuture;
 use nix::{
     errno::Errno,
     libc,
@@ -13,7 +14,7 @@ use nix::{
     unistd::Pid,
 };
 use oblet::{
-    agent::step::{BoxFuture, Carrier as _, IdentityStore},
+    agent::step::{Carrier as _, IdentityStore},
     steps::{AgentStep, StartObproxy},
 };
 use serde::{Deserialize, Serialize};

@@ -1,8 +1,9 @@
 //! Packages, with the real rpm.
 
 use crate::place::{PACKAGE, Place, launch, rpm_is_missing, supervisor, until};
+use futures_util::future::BoxFuture;
 use oblet::{
-    agent::step::{BoxFuture, Carrier as _, IdentityStore, StepContext, Undoes},
+    agent::step::{Carrier as _, IdentityStore, StepContext, Undoes},
     graph::Effect,
 };
 use std::{fs, sync::Arc};

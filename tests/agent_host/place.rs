@@ -1,11 +1,12 @@
 //! One host below a temporary directory, and what is done there.
 
+use futures_util::future::BoxFuture;
 use oblet::{
     agent::{
         host::{
             DirectSupervisor, Host, HostSettings, Kind, Launch, ProcessId, RunState, Supervisor, SystemdSupervisor,
         },
-        step::{BoxFuture, Carrier as _, Done, IdentityStore, Secrets, StepContext, StepError, StepLog, Undoes},
+        step::{Carrier as _, Done, IdentityStore, Secrets, StepContext, StepError, StepLog, Undoes},
     },
     graph::Effect,
     steps::{

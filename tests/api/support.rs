@@ -7,8 +7,9 @@ use axum::{
 };
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use flate2::{Compression, write::GzEncoder};
+use futures_util::future::BoxFuture;
 use oblet::{
-    api::{ApiSettings, ApiState, BoxFuture, ScrapeToken, Silence, TaskEngine},
+    api::{ApiSettings, ApiState, ScrapeToken, Silence, TaskEngine},
     coordinator::{
         engine::{CommandError, Wait},
         enrolment::Enrolment,

@@ -116,7 +116,7 @@ impl LocalSteps for SimulatedLocalSteps {
                 () = run.cancel.cancelled() => return Outcome::Failed(failure("CANCELED", "the step was canceled")),
                 () = tokio::time::sleep(world.delay(LONGEST_LOCAL_WORK)) => {}
             }
-            let finishes = matches!((run.step, run.direction), (CoordinatorStep::Finish, Direction::Execute));
+            let finishes = matches!((run.step, run.direction), (CoordinatorStep::Finish(_), Direction::Execute));
             if finishes && world.does_finish_fail() {
                 return Outcome::Failed(failure("SCRIPTED", "the last step fails by the script"));
             }

@@ -7,12 +7,13 @@ use super::{
 use crate::{
     agent::{
         HostView,
-        step::{BoxFuture, Carrier, Done, StepContext, StepError, Undoes},
+        step::{Carrier, Done, StepContext, StepError, Undoes},
     },
     graph::Effect,
     rpc::v1,
     steps::AgentStep,
 };
+use futures_util::future::BoxFuture;
 use std::{sync::Arc, time::Duration};
 
 /// How a host and its agent treat their own past.

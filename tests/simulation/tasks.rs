@@ -5,7 +5,7 @@ use crate::{
     graph::NodeIndex,
     operations::{NewProxy, ObproxyInstall, PlannedNode, TaskPlan, create_cluster, install_obproxy},
     steps::{
-        AgentPackage, AgentStep, CoordinatorStep, ExposeExporter, Instance, InstanceKind, Policy,
+        AgentPackage, AgentStep, CoordinatorStep, ExposeExporter, Finish, Instance, InstanceKind, Policy,
         PrepareObproxyInstall, RefreshConfig, SetObproxyPasswords, Step, SyncObproxyParameters, UpgradeAgent, WorkMode,
         values::Port,
     },
@@ -100,7 +100,7 @@ pub(super) fn kinds() -> Vec<Step> {
 pub(super) fn between(step: Step) -> TaskPlan {
     let prepare =
         CoordinatorStep::PrepareObproxyInstall(PrepareObproxyInstall { cluster_id: 0, proxy: None, package: None });
-    let steps = [Step::Coordinator(prepare), step, Step::Coordinator(CoordinatorStep::Finish)];
+    let steps = [Step::Coordinator(prepare), step, Finish {}.into()];
     let nodes = (0..).zip(steps).map(|(index, step)| PlannedNode {
         host_id: Some(1),
         step,
@@ -150,13 +150,13 @@ pub(super) fn local_thing(step: &CoordinatorStep) -> Option<Thing> {
             Some(Thing { host: COORDINATOR.into(), what: format!("status of proxy {}", proxy.server_id) })
         }
         CoordinatorStep::PrepareObproxyInstall(_)
-        | CoordinatorStep::Finish
+        | CoordinatorStep::Finish(_)
         | CoordinatorStep::PrepareHost(_)
         | CoordinatorStep::UpdateHostStatus(_)
         | CoordinatorStep::PrepareAgentOperation(_)
         | CoordinatorStep::FinishAgentOperation(_)
         | CoordinatorStep::PrepareAgentUpgrade(_)
         | CoordinatorStep::FinishAgentUpgrade(_)
-        | CoordinatorStep::Wait => None,
+        | CoordinatorStep::Wait(_) => None,
     }
 }

@@ -1,5 +1,6 @@
 //! What a step really does on a host. One room per subject; `process` keeps processes beyond the agent.
 
+mod adapter;
 mod beneath;
 mod checks;
 mod durable;
@@ -29,18 +30,17 @@ pub use settings::HostSettings;
 
 use super::{
     HostView,
-    step::{BoxFuture, Carrier, Done, StepContext, StepError, Undoes},
+    step::{Carrier, Done, StepContext, StepError, Undoes},
 };
 use crate::{
     rpc::v1::{AgentProcess, ManagedInstance},
     steps::{AgentStep, Instance, InstanceKind},
 };
-use checks::{commands, host, instance, processes};
-use itself::{service, upgrade};
+use adapter::adapter;
+use futures_util::future::BoxFuture;
 use managed::{List, Managed};
-use metrics::{registration, scrape::Scraper};
+use metrics::scrape::Scraper;
 use obproxy::record::Record;
-use package::install;
 use process::{runs, supervisor};
 use std::{collections::HashSet, fs::DirBuilder, os::unix::fs::DirBuilderExt as _, sync::Arc};
 
@@ -148,34 +148,7 @@ async fn blocking<T: Send + 'static>(
 
 impl Carrier for Host {
     fn execute<'a>(&'a self, step: &'a AgentStep, context: &'a StepContext) -> BoxFuture<'a, Result<Done, StepError>> {
-        Box::pin(async move {
-            match step {
-                AgentStep::CheckCommands(step) => commands::check(&self.settings, step, context),
-                AgentStep::CheckProcesses(step) => {
-                    let (settings, step, context) = (self.settings.clone(), step.clone(), context.clone());
-                    let supervisor = self.supervisor.clone();
-                    let own = move |settings: &HostSettings| own_proxies(&*supervisor, settings);
-                    blocking(move || processes::check(&settings, own, &step, &context)).await
-                }
-                AgentStep::CheckInstance(step) => {
-                    let (settings, step, context) = (self.settings.clone(), step.clone(), context.clone());
-                    blocking(move || instance::check(&settings, &step, &context)).await
-                }
-                AgentStep::CheckHost(step) => {
-                    let (settings, step, context) = (self.settings.clone(), step.clone(), context.clone());
-                    blocking(move || host::check(&settings, &step, &context)).await
-                }
-                AgentStep::RestartAgent(_) => service::restart(&service::Systemd, context).await,
-                AgentStep::StopAgent(_) => service::stop(Arc::new(service::Systemd), context).await,
-                AgentStep::UpgradeAgent(step) => upgrade::execute(self, &service::Systemd, step, context).await,
-                AgentStep::InstallPackage(step) => install::execute(self, step, context).await,
-                AgentStep::StartObproxy(step) => obproxy::start::execute(self, step, context).await,
-                AgentStep::SyncObproxyParameters(step) => obproxy::config::sync(self, step, context).await,
-                AgentStep::SetObproxyPasswords(step) => obproxy::config::set_passwords(self, step, context).await,
-                AgentStep::RefreshConfig(step) => registration::refresh(self, step, context).await,
-                AgentStep::ExposeExporter(step) => registration::expose(self, step, context).await,
-            }
-        })
+        adapter(step).execute(self, context)
     }
 
     fn undo<'a>(
@@ -184,29 +157,7 @@ impl Carrier for Host {
         context: &'a StepContext,
         undoes: &'a [Undoes],
     ) -> BoxFuture<'a, Result<Done, StepError>> {
-        Box::pin(async move {
-            match step {
-                AgentStep::UpgradeAgent(_) => upgrade::undo(self, &service::Systemd, context, undoes).await,
-                AgentStep::InstallPackage(step) => install::undo(self, step, context, undoes).await,
-                AgentStep::StartObproxy(step) => obproxy::start::undo(self, step, context, undoes).await,
-                AgentStep::RefreshConfig(step) => {
-                    registration::undo(&self.managed, List::Instances, &step.instance, context, undoes)
-                }
-                AgentStep::ExposeExporter(step) => {
-                    registration::undo(&self.managed, List::Exporters, &step.instance, context, undoes)
-                }
-                // Checks change nothing; parameters and passwords go with their instance. A restart is over, and a stopped
-                // agent cannot start itself.
-                AgentStep::CheckCommands(_)
-                | AgentStep::CheckProcesses(_)
-                | AgentStep::CheckInstance(_)
-                | AgentStep::CheckHost(_)
-                | AgentStep::RestartAgent(_)
-                | AgentStep::StopAgent(_)
-                | AgentStep::SyncObproxyParameters(_)
-                | AgentStep::SetObproxyPasswords(_) => Ok(Done::already()),
-            }
-        })
+        adapter(step).undo(self, context, undoes)
     }
 
     fn runs(&self) -> Vec<String> {

@@ -1,7 +1,8 @@
 //! What the tests of this room share.
 
 use super::settings::HostSettings;
-use crate::agent::step::{BoxFuture, IdentityStore, Secrets, StepContext, StepLog};
+use crate::agent::step::{IdentityStore, Secrets, StepContext, StepLog};
+use futures_util::future::BoxFuture;
 use std::{
     path::{Path, PathBuf},
     sync::{Arc, Mutex},

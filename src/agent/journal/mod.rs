@@ -27,10 +27,11 @@ pub use records::{Accepted, Acknowledged, Attempt, Canceled, Page};
 pub use recovery::{GivenUp, Resume, Unfinished};
 pub use writer::JournalFailure;
 
+use crate::blocking;
 #[cfg(test)]
 use crate::simulation;
-use crate::{agent::step::BoxFuture, blocking};
 use commits::Announcer;
+use futures_util::future::BoxFuture;
 use seal::Sealer;
 use sqlx::{
     ConnectOptions as _, SqliteConnection,

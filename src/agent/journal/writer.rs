@@ -1,7 +1,8 @@
 //! The task that owns the connection.
 
 use super::commits::Announcer;
-use crate::{agent::step::BoxFuture, blocking};
+use crate::blocking;
+use futures_util::future::BoxFuture;
 use sqlx::{Connection as _, SqliteConnection};
 use tokio::sync::mpsc;
 

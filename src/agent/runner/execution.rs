@@ -6,7 +6,7 @@ use crate::{
         journal::{Journal, JournalError, Resume},
         logs::{self, MemoryLog},
         operation::{Order, Phase, Record, now_us},
-        step::{BoxFuture, Done, IdentityStore, StepContext, StepError, StepLog, Undoes},
+        step::{Done, IdentityStore, StepContext, StepError, StepLog, Undoes},
     },
     blocking,
     graph::{Direction, Effect},
@@ -15,6 +15,7 @@ use crate::{
     telemetry::chain,
 };
 use futures_util::FutureExt as _;
+use futures_util::future::BoxFuture;
 use outcome::{Stop, Work};
 use std::{io, panic::AssertUnwindSafe, pin::pin, sync::Arc, time::Duration};
 use tokio::time::Instant;

@@ -5,7 +5,7 @@ use crate::{
         HostView,
         operation::{Key, Order, Phase, Record, UndoTarget},
         runner::Runner,
-        step::{BoxFuture, Carrier, Done, StepContext, StepError, Undoes},
+        step::{Carrier, Done, StepContext, StepError, Undoes},
     },
     graph::{Direction, Effect},
     rpc::v1,
@@ -14,6 +14,7 @@ use crate::{
         fingerprint,
     },
 };
+use futures_util::future::BoxFuture;
 use std::{
     sync::{Arc, Mutex},
     time::Duration,

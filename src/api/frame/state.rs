@@ -1,7 +1,6 @@
 //! What the handlers work with.
 
 use super::{around::RequestMetrics, auth::Gate, streams};
-pub use crate::agent::step::BoxFuture;
 use crate::{
     api::system::scrape_token::ScrapeToken,
     coordinator::{
@@ -13,6 +12,7 @@ use crate::{
     graph::{Command, NodeIndex},
     rpc::v1::DescribeHostResponse,
 };
+use futures_util::future::BoxFuture;
 use prometheus::Registry;
 use std::{collections::HashMap, net::IpAddr, path::PathBuf, sync::Arc};
 use tokio::sync::{Semaphore, watch};

@@ -6,14 +6,14 @@ pub(super) mod own_certificates;
 
 use super::{ApiSettings, ApiState, ScrapeToken, Silence, TaskEngine, clean_uploads, config_service_router, router};
 use crate::{
-    agent::step::BoxFuture,
     config::StateDirectory,
     coordinator::{
         agents::{AgentAddress, AgentPool, CallError},
         config::{Config, Retention},
-        engine::{CommandError, Engine, EngineMetrics, EngineParts, SqlLocalSteps, SqlTaskStore, Wait},
+        engine::{CommandError, Engine, EngineMetrics, EngineParts, SqlTaskStore, Wait},
         enrolment::Enrolment,
         host_watch,
+        local::SqlLocalSteps,
         renewal::{CertificateMetrics, Renewal},
         secrets::{SecretError, Vault},
         store::{self, Store, StoreError, task::TaskId, user},
@@ -24,6 +24,7 @@ use crate::{
     telemetry::stderr_is_journal,
     tls::{CertificateAuthority, Endpoint, TlsError},
 };
+use futures_util::future::BoxFuture;
 use own_certificates::OwnCertificates;
 use secrecy::SecretString;
 use std::{

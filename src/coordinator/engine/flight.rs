@@ -1,7 +1,7 @@
 //! One piece of work that was handed out, from its preparation to its outcome.
 
 use super::{
-    Shared,
+    LocalRun, Shared,
     acknowledge::operation_key,
     attempt::{AgentAttempt, Outcome, PackageFile},
     journal::Closed,
@@ -13,7 +13,6 @@ use super::{
 use crate::{
     coordinator::{
         agents::Agent,
-        local::LocalRun,
         store::{
             now_micros,
             task::{LogPosition, TaskId},

@@ -1,17 +1,19 @@
 //! The coordinator's part of preparing a host.
 
-use super::{Answer, Done, LocalError, SqlLocalSteps, change, describe, keep};
-use crate::{
-    coordinator::{
-        engine::{AttemptLog, waits::WaitPlace},
-        store::{
-            StoreError,
-            host::{self, Host, HostStatus},
-            obproxy,
-        },
-    },
-    steps::{HostRef, PrepareHost},
+use super::{
+    Adapter, Done, LocalError,
+    error::Stopped,
+    work::{Answer, Work},
 };
+use crate::{
+    coordinator::store::{
+        StoreError,
+        host::{self, Host, HostStatus},
+        obproxy,
+    },
+    steps::{PrepareHost, UpdateHostStatus},
+};
+use futures_util::future::BoxFuture;
 use sqlx::AnyConnection;
 use std::{fmt, time::Duration};
 use tokio::time::Instant;
@@ -52,56 +54,48 @@ fn understands(agent_version: &str) -> bool {
     major(agent_version).is_some_and(|agent| Some(agent) == major(OWN_VERSION))
 }
 
+impl Adapter for PrepareHost {
+    fn execute<'a>(&'a self, work: &'a mut Work<'_>) -> BoxFuture<'a, Done> {
+        Box::pin(prepare(self, work))
+    }
+
+    fn undo<'a>(&'a self, work: &'a mut Work<'_>) -> BoxFuture<'a, Done> {
+        Box::pin(forget(self.host_id, work))
+    }
+}
+
 /// Asks the agent what its host is, and writes that down if the coordinator can work with it.
-pub(super) async fn prepare(
-    shared: &SqlLocalSteps,
-    step: &PrepareHost,
-    deadline: Instant,
-    place: &WaitPlace,
-    log: &mut AttemptLog,
-) -> Done {
-    let mut connection = shared.store.engine_readers().acquire().await.map_err(StoreError::from)?;
-    let gone = || LocalError::Gone { what: "host", id: step.host_id };
-    let host = host::get(&mut connection, step.host_id).await?.ok_or_else(gone)?;
-    drop(connection);
-    let patience = deadline.min(Instant::now() + FIRST_CONTACT);
-    let answer = match describe(shared, &host, patience, place, log).await? {
-        Ok(answer) => answer,
-        Err(closed) => return Ok(Err(closed)),
-    };
+async fn prepare(step: &PrepareHost, work: &mut Work<'_>) -> Done {
+    let host = work.host(step.host_id).await?;
+    let patience = work.deadline.min(Instant::now() + FIRST_CONTACT);
+    let Answer { facts, asked_at, answered_at } = work.describe(&host, patience).await?;
     let ip = host.inner_ip;
-    let Answer { facts, asked_at, answered_at } = answer;
     if !understands(&facts.agent_version) {
-        return Err(LocalError::AgentVersion { host: ip, agent: facts.agent_version, own: OWN_VERSION });
+        return Err(LocalError::AgentVersion { host: ip, agent: facts.agent_version, own: OWN_VERSION }.into());
     }
     let time = facts.time.ok_or(LocalError::NoClock { host: ip })?;
     let time = time.seconds.saturating_mul(1_000_000).saturating_add(i64::from(time.nanos) / 1000);
     let skew = Skew::between(asked_at, time, answered_at);
     if skew.milliseconds.abs() > MAX_SKEW_MILLISECONDS {
-        return Err(LocalError::Clock { host: ip, skew, limit: MAX_SKEW_MILLISECONDS });
+        return Err(LocalError::Clock { host: ip, skew, limit: MAX_SKEW_MILLISECONDS }.into());
     }
     let line = format!(
         "host {ip} ({}): {}, {}, agent {}, clock {skew}",
         facts.hostname, facts.operating_system, facts.architecture, facts.agent_version
     );
     let port = u16::try_from(facts.metrics_port).ok().filter(|port| step.asks_metrics_port && *port > 0);
-    match keep(log, host.id, facts, port).await? {
-        Ok(true) => Ok(log.line(&line).await),
-        Ok(false) => Err(gone()),
-        Err(closed) => Ok(Err(closed)),
+    if !work.keep(host.id, facts, port).await? {
+        return Err(LocalError::Gone { what: "host", id: host.id }.into());
     }
+    work.line(&line).await
 }
 
 /// Takes back what the request wrote.
-pub(super) async fn forget(step: &PrepareHost, log: &mut AttemptLog) -> Done {
-    let id = step.host_id;
-    match change(log, move |rows| Box::pin(delete(rows, id))).await? {
-        Ok(None) => Ok(Ok(())),
-        Ok(Some((host, Some(proxy)))) => Err(LocalError::InUse { host: host.inner_ip, proxy }),
-        Ok(Some((host, None))) => {
-            Ok(log.line(&format!("host {} ({}) is not known any more", host.id, host.inner_ip)).await)
-        }
-        Err(closed) => Ok(Err(closed)),
+async fn forget(id: i64, work: &mut Work<'_>) -> Done {
+    match work.change(move |rows| Box::pin(delete(rows, id))).await? {
+        None => Ok(()),
+        Some((host, Some(proxy))) => Err(LocalError::InUse { host: host.inner_ip, proxy }.into()),
+        Some((host, None)) => work.line(&format!("host {} ({}) is not known any more", host.id, host.inner_ip)).await,
     }
 }
 
@@ -115,18 +109,30 @@ async fn delete(rows: &mut AnyConnection, id: i64) -> Result<Option<(Host, Optio
     Ok(Some((host, proxy)))
 }
 
-/// Leads the host from one status to another. One that has left the first already is left as it is.
-pub(super) async fn set_status(
-    HostRef { host_id }: HostRef,
-    from: HostStatus,
-    to: HostStatus,
-    log: &mut AttemptLog,
-) -> Done {
-    match change(log, move |rows| Box::pin(lead(rows, host_id, from, to))).await? {
-        Ok(Some(host)) => Ok(log.line(&format!("host {} is {}", host.inner_ip, host.status)).await),
-        Ok(None) if to == HostStatus::New => Ok(Ok(())),
-        Ok(None) => Err(LocalError::Gone { what: "host", id: host_id }),
-        Err(closed) => Ok(Err(closed)),
+impl Adapter for UpdateHostStatus {
+    fn execute<'a>(&'a self, work: &'a mut Work<'_>) -> BoxFuture<'a, Done> {
+        Box::pin(async {
+            match set_status(self.host_id, HostStatus::New, HostStatus::Available, work).await? {
+                true => Ok(()),
+                false => Err(LocalError::Gone { what: "host", id: self.host_id }.into()),
+            }
+        })
+    }
+
+    fn undo<'a>(&'a self, work: &'a mut Work<'_>) -> BoxFuture<'a, Done> {
+        Box::pin(async { set_status(self.host_id, HostStatus::Available, HostStatus::New, work).await.map(|_| ()) })
+    }
+}
+
+/// Leads the host from one status to another; answers whether there is such a host. One that has left the first already
+/// is left as it is.
+async fn set_status(id: i64, from: HostStatus, to: HostStatus, work: &mut Work<'_>) -> Result<bool, Stopped> {
+    match work.change(move |rows| Box::pin(lead(rows, id, from, to))).await? {
+        Some(host) => {
+            work.line(&format!("host {} is {}", host.inner_ip, host.status)).await?;
+            Ok(true)
+        }
+        None => Ok(false),
     }
 }
 

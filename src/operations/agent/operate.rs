@@ -11,7 +11,7 @@
 use crate::{
     graph::NodeIndex,
     operations::{Builder, Context, NOWHERE, ObjectKind, ObjectLock, Place, PlannedNode, TaskPlan},
-    steps::{AgentOperation, AgentRef, AgentStep, CoordinatorStep, RestartAgent, Step, StopAgent},
+    steps::{AgentOperation, FinishAgentOperation, PrepareAgentOperation, RestartAgent, Step, StopAgent, Wait},
 };
 
 /// Series ids of the nodes of one agent, and of the two at which parallel branches meet.
@@ -64,20 +64,17 @@ fn nodes(operation: AgentOperation, hosts: &[i64]) -> Vec<PlannedNode> {
     let series = Series::of(operation, hosts.len() == 1);
     let [first_wait, second_wait] = series.waits;
     let act = match operation {
-        AgentOperation::Restart => AgentStep::RestartAgent(RestartAgent {}),
-        AgentOperation::Stop => AgentStep::StopAgent(StopAgent {}),
+        AgentOperation::Restart => Step::from(RestartAgent {}),
+        AgentOperation::Stop => Step::from(StopAgent {}),
     };
-    let agent = |host_id| AgentRef { host_id, operation };
     let mut builder = Builder::default();
     let last = for_each(&mut builder, hosts, series.prepare, &[], |host_id| {
-        Step::Coordinator(CoordinatorStep::PrepareAgentOperation(agent(host_id)))
+        PrepareAgentOperation { host_id, operation }.into()
     });
     let last = meet(&mut builder, first_wait, last);
-    let last = for_each(&mut builder, hosts, series.act, &last, |_| Step::Agent(act.clone()));
+    let last = for_each(&mut builder, hosts, series.act, &last, |_| act.clone());
     let last = meet(&mut builder, second_wait, last);
-    for_each(&mut builder, hosts, series.finish, &last, |host_id| {
-        Step::Coordinator(CoordinatorStep::FinishAgentOperation(agent(host_id)))
-    });
+    for_each(&mut builder, hosts, series.finish, &last, |host_id| FinishAgentOperation { host_id, operation }.into());
     builder.nodes
 }
 
@@ -101,5 +98,5 @@ fn meet(builder: &mut Builder, series_id: u32, upstreams: Vec<NodeIndex>) -> Vec
     if upstreams.len() < 2 {
         return upstreams;
     }
-    vec![builder.add(series_id, NOWHERE, Step::Coordinator(CoordinatorStep::Wait), &upstreams)]
+    vec![builder.add(series_id, NOWHERE, Wait {}.into(), &upstreams)]
 }

@@ -7,9 +7,7 @@
 use crate::{
     graph::NodeIndex,
     operations::{Builder, Context, NOWHERE, Place, TaskPlan},
-    steps::{
-        AgentPackage, AgentStep, CoordinatorStep, HostRef, PrepareAgentUpgrade, Step, UpgradeAgent, values::PackageRef,
-    },
+    steps::{AgentPackage, FinishAgentUpgrade, PrepareAgentUpgrade, UpgradeAgent, Wait, values::PackageRef},
 };
 use std::num::NonZeroUsize;
 
@@ -31,15 +29,15 @@ pub fn upgrade_agents(hosts: &[i64], packages: &[AgentPackage], parallel: NonZer
         for host_id in hosts.iter().copied() {
             let place = Place { host_id: Some(host_id), parallel_index: parallel_index.next().unwrap_or(-1) };
             let prepare = PrepareAgentUpgrade { host_id, packages: names.clone() };
-            let prepare = Step::Coordinator(CoordinatorStep::PrepareAgentUpgrade(prepare));
+            let prepare = prepare.into();
             let prepared = builder.add(PREPARE, place, prepare, &before);
-            let upgrade = Step::Agent(AgentStep::UpgradeAgent(UpgradeAgent { packages: packages.to_vec() }));
+            let upgrade = UpgradeAgent { packages: packages.to_vec() }.into();
             let upgraded = builder.add(UPGRADE, place, upgrade, &[prepared]);
-            let finish = Step::Coordinator(CoordinatorStep::FinishAgentUpgrade(HostRef { host_id }));
+            let finish = FinishAgentUpgrade { host_id }.into();
             finished.push(builder.add(FINISH, place, finish, &[upgraded]));
         }
         if wave != last {
-            before = vec![builder.add(WAIT, NOWHERE, Step::Coordinator(CoordinatorStep::Wait), &finished)];
+            before = vec![builder.add(WAIT, NOWHERE, Wait {}.into(), &finished)];
         }
     }
     TaskPlan {

@@ -2,11 +2,12 @@
 
 use crate::{
     agent::{
-        host::settings::HostSettings,
+        host::{Host, adapter::Adapter, settings::HostSettings},
         step::{Done, StepContext, StepError},
     },
     steps::CheckCommands,
 };
+use futures_util::future::BoxFuture;
 use std::{
     os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
@@ -21,11 +22,13 @@ fn is_executable(path: &Path) -> bool {
     path.metadata().is_ok_and(|metadata| metadata.is_file() && metadata.permissions().mode() & 0o111 != 0)
 }
 
-pub(in crate::agent::host) fn check(
-    settings: &HostSettings,
-    step: &CheckCommands,
-    context: &StepContext,
-) -> Result<Done, StepError> {
+impl Adapter for CheckCommands {
+    fn execute<'a>(&'a self, host: &'a Host, context: &'a StepContext) -> BoxFuture<'a, Result<Done, StepError>> {
+        Box::pin(async { check(&host.settings, self, context) })
+    }
+}
+
+fn check(settings: &HostSettings, step: &CheckCommands, context: &StepContext) -> Result<Done, StepError> {
     let mut missing = Vec::new();
     for command in &step.commands {
         match find_command(&settings.search_path, command.as_str()) {

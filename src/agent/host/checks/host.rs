@@ -3,18 +3,26 @@
 use super::instance::{disk_problem, user_problem};
 use crate::{
     agent::{
-        host::{settings::HostSettings, sockets},
+        host::{
+            Host,
+            adapter::{Adapter, looked_at},
+            settings::HostSettings,
+            sockets,
+        },
         step::{Done, StepContext, StepError},
     },
     steps::CheckHost,
 };
+use futures_util::future::BoxFuture;
 use std::collections::BTreeSet;
 
-pub(in crate::agent::host) fn check(
-    settings: &HostSettings,
-    step: &CheckHost,
-    context: &StepContext,
-) -> Result<Done, StepError> {
+impl Adapter for CheckHost {
+    fn execute<'a>(&'a self, host: &'a Host, context: &'a StepContext) -> BoxFuture<'a, Result<Done, StepError>> {
+        looked_at(check, self, host, context)
+    }
+}
+
+fn check(settings: &HostSettings, step: &CheckHost, context: &StepContext) -> Result<Done, StepError> {
     let mut problems = port_problems(settings, &step.agent_ports);
     problems.extend(user_problem(&settings.run_user));
     let directories = [settings.root_dir.clone(), settings.state_dir.clone(), settings.below_root(&settings.run_path)];

@@ -2,11 +2,17 @@
 
 use crate::{
     agent::{
-        host::{settings::HostSettings, sockets::held_ports},
+        host::{
+            Host,
+            adapter::{Adapter, looked_at},
+            settings::HostSettings,
+            sockets::held_ports,
+        },
         step::{Done, StepContext, StepError},
     },
     steps::CheckInstance,
 };
+use futures_util::future::BoxFuture;
 use std::{io, net::Ipv4Addr, path::Path};
 
 /// Kept free besides what is installed: logs and the rpm database grow.
@@ -53,11 +59,13 @@ pub(super) fn user_problem(name: &str) -> Option<String> {
     }
 }
 
-pub(in crate::agent::host) fn check(
-    settings: &HostSettings,
-    step: &CheckInstance,
-    context: &StepContext,
-) -> Result<Done, StepError> {
+impl Adapter for CheckInstance {
+    fn execute<'a>(&'a self, host: &'a Host, context: &'a StepContext) -> BoxFuture<'a, Result<Done, StepError>> {
+        looked_at(check, self, host, context)
+    }
+}
+
+fn check(settings: &HostSettings, step: &CheckInstance, context: &StepContext) -> Result<Done, StepError> {
     let numbers: Vec<u16> = step.ports.iter().map(|port| port.get()).collect();
     let (own, everywhere) = numbers.split_at(numbers.len().min(1));
     let mut problems = held_ports(settings.listen(), own);

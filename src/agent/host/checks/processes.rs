@@ -4,17 +4,19 @@
 
 use crate::{
     agent::{
-        host::settings::HostSettings,
+        host::{Host, adapter::Adapter, blocking, own_proxies, settings::HostSettings},
         step::{Done, StepContext, StepError},
     },
     steps::CheckProcesses,
 };
+use futures_util::future::BoxFuture;
 use std::{
     collections::HashSet,
     fs::{self, File},
     io::{self, Read as _},
     os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 const SHOWN_CHARACTERS: usize = 200;
@@ -24,6 +26,15 @@ struct Hit {
     pid: i32,
     user: String,
     command_line: String,
+}
+
+impl Adapter for CheckProcesses {
+    fn execute<'a>(&'a self, host: &'a Host, context: &'a StepContext) -> BoxFuture<'a, Result<Done, StepError>> {
+        let (settings, step, context) = (Arc::clone(&host.settings), self.clone(), context.clone());
+        let supervisor = Arc::clone(&host.supervisor);
+        let own = move |settings: &HostSettings| own_proxies(&*supervisor, settings);
+        Box::pin(blocking(move || check(&settings, own, &step, &context)))
+    }
 }
 
 /// `own` answers the processes of the instances that this agent runs: those are no reason to refuse another one.

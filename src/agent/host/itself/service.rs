@@ -11,12 +11,18 @@
 
 use crate::{
     agent::{
-        host::process::{identity::ProcessId, systemd::unit_file},
-        step::{BoxFuture, Done, StepContext, StepError},
+        host::{
+            Host,
+            adapter::Adapter,
+            process::{identity::ProcessId, systemd::unit_file},
+        },
+        step::{Done, StepContext, StepError},
     },
     graph::Effect,
+    steps::{RestartAgent, StopAgent},
     telemetry::chain,
 };
+use futures_util::future::BoxFuture;
 use std::{io, path::PathBuf, sync::Arc, time::Duration};
 
 /// Enough for the outcome to be journaled and to reach a coordinator over a bad network.
@@ -165,10 +171,13 @@ async fn take(manager: &dyn ServiceManager, context: &StepContext) -> Result<Opt
     Ok(Some(service))
 }
 
-pub(in crate::agent::host) async fn restart(
-    manager: &dyn ServiceManager,
-    context: &StepContext,
-) -> Result<Done, StepError> {
+impl Adapter for RestartAgent {
+    fn execute<'a>(&'a self, _host: &'a Host, context: &'a StepContext) -> BoxFuture<'a, Result<Done, StepError>> {
+        Box::pin(restart(&Systemd, context))
+    }
+}
+
+async fn restart(manager: &dyn ServiceManager, context: &StepContext) -> Result<Done, StepError> {
     let Some(service) = take(manager, context).await? else { return Ok(Done::made()) };
     context.log.line(&format!("asking systemd to restart {service}, which is pid {}", std::process::id()));
     manager.order(Order::Restart, &service).await.map_err(|error| {
@@ -186,10 +195,13 @@ pub(in crate::agent::host) async fn restart(
     }
 }
 
-pub(in crate::agent::host) async fn stop(
-    manager: Arc<dyn ServiceManager>,
-    context: &StepContext,
-) -> Result<Done, StepError> {
+impl Adapter for StopAgent {
+    fn execute<'a>(&'a self, _host: &'a Host, context: &'a StepContext) -> BoxFuture<'a, Result<Done, StepError>> {
+        Box::pin(stop(Arc::new(Systemd), context))
+    }
+}
+
+async fn stop(manager: Arc<dyn ServiceManager>, context: &StepContext) -> Result<Done, StepError> {
     // Else it was stopped after all, and its administrator has started it.
     let Some(service) = take(&*manager, context).await? else { return Ok(Done::made()) };
     context.confirm_identity().await?;

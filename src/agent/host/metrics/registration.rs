@@ -5,6 +5,7 @@ use crate::{
     agent::{
         host::{
             Host,
+            adapter::Adapter,
             managed::{List, Managed},
         },
         step::{Done, StepContext, StepError, Undoes},
@@ -12,6 +13,7 @@ use crate::{
     graph::Effect,
     steps::{ExposeExporter, Instance, RefreshConfig},
 };
+use futures_util::future::BoxFuture;
 use serde::{Deserialize, Serialize};
 
 #[derive(Serialize, Deserialize)]
@@ -28,19 +30,37 @@ fn unwritable(error: std::io::Error) -> StepError {
     .because(error)
 }
 
-pub(in crate::agent::host) async fn refresh(
-    host: &Host,
-    step: &RefreshConfig,
-    context: &StepContext,
-) -> Result<Done, StepError> {
-    enter(&host.managed, List::Instances, &step.instance, context).await
+impl Adapter for RefreshConfig {
+    fn execute<'a>(&'a self, host: &'a Host, context: &'a StepContext) -> BoxFuture<'a, Result<Done, StepError>> {
+        Box::pin(enter(&host.managed, List::Instances, &self.instance, context))
+    }
+
+    fn undo<'a>(
+        &'a self,
+        host: &'a Host,
+        context: &'a StepContext,
+        undoes: &'a [Undoes],
+    ) -> BoxFuture<'a, Result<Done, StepError>> {
+        Box::pin(async { undo(&host.managed, List::Instances, &self.instance, context, undoes) })
+    }
 }
 
-pub(in crate::agent::host) async fn expose(
-    host: &Host,
-    step: &ExposeExporter,
-    context: &StepContext,
-) -> Result<Done, StepError> {
+impl Adapter for ExposeExporter {
+    fn execute<'a>(&'a self, host: &'a Host, context: &'a StepContext) -> BoxFuture<'a, Result<Done, StepError>> {
+        Box::pin(expose(host, self, context))
+    }
+
+    fn undo<'a>(
+        &'a self,
+        host: &'a Host,
+        context: &'a StepContext,
+        undoes: &'a [Undoes],
+    ) -> BoxFuture<'a, Result<Done, StepError>> {
+        Box::pin(async { undo(&host.managed, List::Exporters, &self.instance, context, undoes) })
+    }
+}
+
+async fn expose(host: &Host, step: &ExposeExporter, context: &StepContext) -> Result<Done, StepError> {
     let (address, port) = (host.settings.reach(), step.instance.exporter_port.get());
     let summary = host.scraper.check(address, port).await.map_err(|error| {
         StepError::new(
@@ -72,7 +92,7 @@ async fn enter(managed: &Managed, list: List, wanted: &Instance, context: &StepC
     Ok(Done::made())
 }
 
-pub(in crate::agent::host) fn undo(
+fn undo(
     managed: &Managed,
     list: List,
     added: &Instance,

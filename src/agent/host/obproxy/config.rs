@@ -8,12 +8,13 @@ use super::{
 };
 use crate::{
     agent::{
-        host::process::runs,
+        host::{adapter::Adapter, process::runs},
         step::{Done, StepContext, StepError},
     },
     graph::Effect,
     steps::{OBPROXY_SYS_PASSWORD, OBSERVER_SYS_PASSWORD, SetObproxyPasswords, SyncObproxyParameters, values::Port},
 };
+use futures_util::future::BoxFuture;
 use std::net::SocketAddr;
 
 /// Logs in to the proxy of this run, and to nobody else who may listen on its port.
@@ -56,11 +57,13 @@ async fn session(host: &Host, port: Port, context: &StepContext) -> Result<Proxy
     runs::ask(context, "the login of root@proxysys", login).await
 }
 
-pub(in crate::agent::host) async fn sync(
-    host: &Host,
-    step: &SyncObproxyParameters,
-    context: &StepContext,
-) -> Result<Done, StepError> {
+impl Adapter for SyncObproxyParameters {
+    fn execute<'a>(&'a self, host: &'a Host, context: &'a StepContext) -> BoxFuture<'a, Result<Done, StepError>> {
+        Box::pin(sync(host, self, context))
+    }
+}
+
+async fn sync(host: &Host, step: &SyncObproxyParameters, context: &StepContext) -> Result<Done, StepError> {
     if step.parameters.is_empty() {
         return Ok(Done::already());
     }
@@ -89,11 +92,13 @@ pub(in crate::agent::host) async fn sync(
 }
 
 /// The proxy has had its passwords since its first start; what differs since then is mended.
-pub(in crate::agent::host) async fn set_passwords(
-    host: &Host,
-    step: &SetObproxyPasswords,
-    context: &StepContext,
-) -> Result<Done, StepError> {
+impl Adapter for SetObproxyPasswords {
+    fn execute<'a>(&'a self, host: &'a Host, context: &'a StepContext) -> BoxFuture<'a, Result<Done, StepError>> {
+        Box::pin(set_passwords(host, self, context))
+    }
+}
+
+async fn set_passwords(host: &Host, step: &SetObproxyPasswords, context: &StepContext) -> Result<Done, StepError> {
     let observer = secret(context, OBSERVER_SYS_PASSWORD)?;
     let mut sql = session(host, step.sql_port, context).await?;
     context.log.line("root@proxysys has its password");

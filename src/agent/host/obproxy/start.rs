@@ -20,6 +20,7 @@ use super::{
 use crate::{
     agent::{
         host::{
+            adapter::Adapter,
             checks::{instance::available_bytes, processes::user},
             package::{install::find_program, rpm_database::RpmDatabase},
             process::{
@@ -32,6 +33,7 @@ use crate::{
     graph::Effect,
     steps::{ObproxyVersion, StartObproxy, values::Port},
 };
+use futures_util::future::BoxFuture;
 use serde::{Deserialize, Serialize};
 use std::{
     io::{self, Read as _, Seek as _, SeekFrom},
@@ -105,11 +107,22 @@ struct Starting<'a> {
     context: &'a StepContext,
 }
 
-pub(in crate::agent::host) async fn execute(
-    host: &Host,
-    step: &StartObproxy,
-    context: &StepContext,
-) -> Result<Done, StepError> {
+impl Adapter for StartObproxy {
+    fn execute<'a>(&'a self, host: &'a Host, context: &'a StepContext) -> BoxFuture<'a, Result<Done, StepError>> {
+        Box::pin(execute(host, self, context))
+    }
+
+    fn undo<'a>(
+        &'a self,
+        host: &'a Host,
+        context: &'a StepContext,
+        undoes: &'a [Undoes],
+    ) -> BoxFuture<'a, Result<Done, StepError>> {
+        Box::pin(undo(host, self, context, undoes))
+    }
+}
+
+async fn execute(host: &Host, step: &StartObproxy, context: &StepContext) -> Result<Done, StepError> {
     let dir = host.settings.instance_dir(step.sql_port);
     let passwords = &Passwords::of(context)?;
     let earlier = read_identity(context.identity.as_deref());
@@ -447,12 +460,7 @@ fn tail(path: &Path) -> io::Result<Vec<String>> {
     Ok(lines)
 }
 
-pub(in crate::agent::host) async fn undo(
-    host: &Host,
-    step: &StartObproxy,
-    context: &StepContext,
-    undoes: &[Undoes],
-) -> Result<Done, StepError> {
+async fn undo(host: &Host, step: &StartObproxy, context: &StepContext, undoes: &[Undoes]) -> Result<Done, StepError> {
     let dir = host.settings.instance_dir(step.sql_port);
     let identities: Vec<Identity> = undoes.iter().filter_map(|undo| read_identity(undo.identity.as_deref())).collect();
     // A retry finds the directory of the attempt before it, so the first attempt says whose it is.

@@ -9,6 +9,7 @@ use crate::{
     agent::{
         host::{
             Host,
+            adapter::Adapter,
             process::{
                 runs,
                 supervisor::{RunOutcome, RunState, failed},
@@ -19,6 +20,7 @@ use crate::{
     graph::Effect,
     steps::InstallPackage,
 };
+use futures_util::future::BoxFuture;
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 
@@ -65,11 +67,22 @@ fn with_home(files: &[PathBuf], done: Done) -> Done {
     }
 }
 
-pub(in crate::agent::host) async fn execute(
-    host: &Host,
-    step: &InstallPackage,
-    context: &StepContext,
-) -> Result<Done, StepError> {
+impl Adapter for InstallPackage {
+    fn execute<'a>(&'a self, host: &'a Host, context: &'a StepContext) -> BoxFuture<'a, Result<Done, StepError>> {
+        Box::pin(execute(host, self, context))
+    }
+
+    fn undo<'a>(
+        &'a self,
+        host: &'a Host,
+        context: &'a StepContext,
+        undoes: &'a [Undoes],
+    ) -> BoxFuture<'a, Result<Done, StepError>> {
+        Box::pin(undo(host, self, context, undoes))
+    }
+}
+
+async fn execute(host: &Host, step: &InstallPackage, context: &StepContext) -> Result<Done, StepError> {
     let database = RpmDatabase::open(&host.settings).await?;
     let mut ours = false;
     if let Some(earlier) = read_identity(context.identity.as_deref()) {
@@ -151,12 +164,7 @@ fn rpm_failed(what: &str, outcome: &RunOutcome, context: &StepContext, run: &str
     ))
 }
 
-pub(in crate::agent::host) async fn undo(
-    host: &Host,
-    step: &InstallPackage,
-    context: &StepContext,
-    undoes: &[Undoes],
-) -> Result<Done, StepError> {
+async fn undo(host: &Host, step: &InstallPackage, context: &StepContext, undoes: &[Undoes]) -> Result<Done, StepError> {
     let own = read_identity(context.identity.as_deref());
     if let Some(own) = &own {
         settle(host, own, context).await?;

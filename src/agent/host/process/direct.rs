@@ -7,10 +7,8 @@ use super::{
     shimmed,
     supervisor::{Launch, RunState, Supervisor},
 };
-use crate::agent::{
-    host::durable::{read_json, write_json},
-    step::BoxFuture,
-};
+use crate::agent::host::durable::{read_json, write_json};
+use futures_util::future::BoxFuture;
 use std::{
     fs::{DirBuilder, File},
     io,

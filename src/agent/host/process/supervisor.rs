@@ -8,9 +8,10 @@
 
 use super::identity::ProcessId;
 use crate::{
-    agent::step::{BoxFuture, StepError},
+    agent::step::StepError,
     steps::{InstanceKind, values::Port},
 };
+use futures_util::future::BoxFuture;
 use serde::{Deserialize, Serialize};
 use std::{
     fmt, io,

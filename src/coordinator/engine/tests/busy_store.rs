@@ -6,9 +6,10 @@ use crate::{
     coordinator::{
         agents::AgentPool,
         engine::{
-            AttemptLog, EngineMetrics, LocalRun, LocalSteps as _, Outcome, SqlLocalSteps, SqlTaskStore,
-            journal::Journal, waits::WaitPlace,
+            AttemptLog, EngineMetrics, LocalRun, LocalSteps as _, Outcome, SqlTaskStore, journal::Journal,
+            waits::WaitPlace,
         },
+        local::SqlLocalSteps,
         secrets::Vault,
         store::{
             Store, StoreError,
@@ -18,7 +19,7 @@ use crate::{
     },
     graph::{Direction, NodeIndex},
     rpc::v1::DescribeHostResponse,
-    steps::{CoordinatorStep, HostRef},
+    steps::{CoordinatorStep, UpdateHostStatus},
     tls::Role,
 };
 use std::{net::Ipv4Addr, sync::Arc, time::Duration};
@@ -65,7 +66,7 @@ impl Rows {
 
     async fn make_available(&mut self) -> Outcome {
         let run = LocalRun {
-            step: &CoordinatorStep::UpdateHostStatus(HostRef { host_id: 1 }),
+            step: &CoordinatorStep::UpdateHostStatus(UpdateHostStatus { host_id: 1 }),
             direction: Direction::Execute,
             deadline: Instant::now() + 10 * BUSY,
             cancel: &CancellationToken::new(),

@@ -20,7 +20,7 @@ use crate::{
     },
     graph::{NodeIndex, TaskStatus},
     operations::TaskPlan,
-    steps::{CoordinatorStep, Step, values::PackageRef},
+    steps::{Finish, Step, values::PackageRef},
     tls::Role,
 };
 use futures_util::future::BoxFuture;
@@ -111,7 +111,7 @@ pub(super) async fn start(directory: &Path, store: &Store, panics: u32) -> (Engi
 }
 
 fn plan() -> TaskPlan {
-    chain(vec![Step::Coordinator(CoordinatorStep::Finish)])
+    chain(vec![Step::from(Finish {})])
 }
 
 #[tokio::test]

@@ -19,7 +19,7 @@ use crate::{
     },
     graph::{Direction, Effect, Event, Failure, NodeIndex, TaskState},
     operations::{ObjectKind, ObjectLock, TaskPlan},
-    steps::{CoordinatorStep, Step},
+    steps::{Finish, Step},
 };
 use sqlx::{AssertSqlSafe, Row as _};
 use std::time::{Duration, Instant};
@@ -53,7 +53,7 @@ async fn end(store: &Store, task: TaskId, plan: &TaskPlan, failure: Option<Failu
 async fn old_tasks_go_with_all_that_is_theirs_and_those_that_somebody_needs_stay() {
     let directory = tempfile::tempdir().unwrap();
     let store = open(directory.path()).await;
-    let plan = chain(vec![Step::Coordinator(CoordinatorStep::Finish)]);
+    let plan = chain(vec![Step::from(Finish {})]);
     let locked = TaskPlan { locks: vec![ObjectLock::exclusive(ObjectKind::Host, 1)], ..plan.clone() };
     let failure = Failure {
         reason: "PANIC".into(),

@@ -20,7 +20,7 @@ use crate::{
     },
     graph::{Command, Direction, Effect, Event, NodeIndex, TaskState, TaskStatus},
     operations::{Context, PlannedNode, TaskPlan},
-    steps::{CoordinatorStep, Step},
+    steps::{Finish, Step},
     tls::Role,
 };
 use futures_util::future::BoxFuture;
@@ -214,7 +214,7 @@ async fn a_thousand_unfinished_tasks_are_taken_up_and_finished() {
     let lab = Lab::new(Behaviour::Succeed).await;
     let directory = lab.directory.path();
     let store = open(directory).await;
-    let plan = chain(vec![Step::Coordinator(CoordinatorStep::Finish); 12]);
+    let plan = chain(vec![Step::from(Finish {}); 12]);
     let mut ids = Vec::new();
     for _ in 0..1000 {
         ids.push(create(&store, &plan, true).await);
@@ -240,7 +240,7 @@ async fn a_task_of_a_newer_program_waits_for_it_and_costs_no_other() {
     let lab = Lab::new(Behaviour::Succeed).await;
     let directory = lab.directory.path();
     let store = open(directory).await;
-    let plan = chain(vec![Step::Coordinator(CoordinatorStep::Finish)]);
+    let plan = chain(vec![Step::from(Finish {})]);
     let (strange, plain) = (create(&store, &plan, false).await, create(&store, &plan, true).await);
     let swap = |from: &'static str, to: &'static str| {
         let store = store.clone();

@@ -2,7 +2,7 @@ use super::*;
 use crate::{
     graph::{Direction, Effect},
     operations::{Context, ObjectKind, ObjectLock, PlannedNode},
-    steps::{CoordinatorStep, Step},
+    steps::{Finish, Step},
 };
 use sqlx::AssertSqlSafe;
 use std::time::Duration;
@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 fn plan() -> TaskPlan {
     let node = PlannedNode {
-        step: Step::Coordinator(CoordinatorStep::Finish),
+        step: Step::from(Finish {}),
         host_id: None,
         series_id: 0,
         parallel_index: -1,

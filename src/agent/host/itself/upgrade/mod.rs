@@ -19,11 +19,13 @@ mod replace_self_tests;
 #[cfg(test)]
 mod tests;
 
-use super::service::{ServiceManager, unmanaged};
+use super::service::{ServiceManager, Systemd, unmanaged};
 use crate::{
     agent::{
         host::{
-            Host, blocking, durable,
+            Host,
+            adapter::Adapter,
+            blocking, durable,
             package::file,
             process::{
                 runs,
@@ -40,6 +42,7 @@ use crate::{
     },
     telemetry::chain,
 };
+use futures_util::future::BoxFuture;
 use guard::Guard;
 use origin::Origin;
 use plan::{Change, PLAN, PROGRAM, Plan, VERDICT, Verdict};
@@ -148,7 +151,22 @@ fn fitting<'a>(step: &'a UpgradeAgent, installed: &PackageRef) -> Result<&'a Age
     })
 }
 
-pub(in crate::agent::host) async fn execute(
+impl Adapter for UpgradeAgent {
+    fn execute<'a>(&'a self, host: &'a Host, context: &'a StepContext) -> BoxFuture<'a, Result<Done, StepError>> {
+        Box::pin(execute(host, &Systemd, self, context))
+    }
+
+    fn undo<'a>(
+        &'a self,
+        host: &'a Host,
+        context: &'a StepContext,
+        undoes: &'a [Undoes],
+    ) -> BoxFuture<'a, Result<Done, StepError>> {
+        Box::pin(undo(host, &Systemd, context, undoes))
+    }
+}
+
+async fn execute(
     host: &Host,
     manager: &dyn ServiceManager,
     step: &UpgradeAgent,
@@ -372,7 +390,7 @@ async fn await_guard(
     }
 }
 
-pub(in crate::agent::host) async fn undo(
+async fn undo(
     host: &Host,
     manager: &dyn ServiceManager,
     context: &StepContext,

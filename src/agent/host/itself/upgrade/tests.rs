@@ -1,12 +1,10 @@
 use super::*;
-use crate::agent::{
-    host::{
-        ProcessId, Supervisor,
-        itself::service::{ManagerError, Order},
-        testing::{Identities, context, script, settings},
-    },
-    step::BoxFuture,
+use crate::agent::host::{
+    ProcessId, Supervisor,
+    itself::service::{ManagerError, Order},
+    testing::{Identities, context, script, settings},
 };
+use futures_util::future::BoxFuture;
 use std::{
     fs,
     sync::{Arc, Mutex},

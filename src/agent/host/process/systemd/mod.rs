@@ -25,8 +25,9 @@ use super::{
     shimmed,
     supervisor::{Kind, Launch, RunState, Supervisor},
 };
-use crate::agent::{host::durable::read_json, step::BoxFuture};
+use crate::agent::host::durable::read_json;
 use bus::Bus;
+use futures_util::future::BoxFuture;
 use std::{
     env, io,
     path::{Path, PathBuf},

@@ -1,6 +1,6 @@
 //! What depends on the version of an obproxy, in one table. `docs/facts/obproxy.md` has the sources.
 
-use super::values::PackageRef;
+use crate::steps::values::PackageRef;
 
 /// How versions of obproxy differ, as far as it matters to whoever manages them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

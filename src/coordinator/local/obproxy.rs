@@ -1,0 +1,117 @@
+//! The coordinator's part of adding proxies.
+
+use super::{Adapter, Done, LocalError, error::Stopped, work::Work};
+use crate::{
+    coordinator::store::{
+        StoreError,
+        host::{self, HostStatus},
+        obproxy::{self, ObproxyStatus},
+    },
+    steps::{PrepareObproxyInstall, UpdateObproxyStatus},
+};
+use futures_util::future::BoxFuture;
+use sqlx::AnyConnection;
+
+impl Adapter for PrepareObproxyInstall {
+    fn execute<'a>(&'a self, work: &'a mut Work<'_>) -> BoxFuture<'a, Done> {
+        Box::pin(prepare(self, work))
+    }
+
+    fn undo<'a>(&'a self, work: &'a mut Work<'_>) -> BoxFuture<'a, Done> {
+        Box::pin(forget(self, work))
+    }
+}
+
+/// Everything that can be found out before the host is touched: rows, the package, the agent, the architecture.
+async fn prepare(step: &PrepareObproxyInstall, work: &mut Work<'_>) -> Done {
+    let mut rows = work.rows().await?;
+    let gone = |what, id| LocalError::Gone { what, id };
+    let cluster = obproxy::get(&mut rows, step.cluster_id).await?;
+    let cluster = cluster.ok_or_else(|| gone("proxy cluster", step.cluster_id))?;
+    let Some(reference) = &step.proxy else {
+        return work.line(&format!("proxy cluster {} is registered", cluster.name)).await;
+    };
+    let proxy = obproxy::proxy(&mut rows, reference.server_id).await?;
+    let proxy = proxy.ok_or_else(|| gone("proxy", reference.server_id))?;
+    let host = host::get(&mut rows, proxy.host_id).await?.ok_or_else(|| gone("host", proxy.host_id))?;
+    if let Some(package) = &step.package {
+        work.check_package(&mut rows, package).await?;
+    }
+    drop(rows);
+
+    let facts = work.describe(&host, work.deadline).await?.facts;
+    if let Some(package) = &step.package
+        && ![facts.architecture.as_str(), "noarch"].contains(&package.architecture())
+    {
+        let (package, architecture) = (package.clone(), facts.architecture);
+        return Err(LocalError::Architecture { package, host: host.inner_ip, architecture }.into());
+    }
+    let line = format!(
+        "host {} ({}): agent {}, {}, {} processors",
+        host.inner_ip, facts.hostname, facts.agent_version, facts.architecture, facts.cpu_count
+    );
+    work.keep(host.id, facts, None).await?;
+    work.line(&line).await
+}
+
+/// Takes back what the request wrote: the proxy, or the cluster that has no proxies.
+async fn forget(step: &PrepareObproxyInstall, work: &mut Work<'_>) -> Done {
+    let (proxy, cluster) = (step.proxy.as_ref().map(|proxy| proxy.server_id), step.cluster_id);
+    work.change(move |rows| Box::pin(forget_rows(rows, proxy, cluster))).await?;
+    let line = match proxy {
+        Some(proxy) => format!("proxy {proxy} is not registered any more"),
+        None => format!("proxy cluster {cluster} is not registered any more"),
+    };
+    work.line(&line).await
+}
+
+async fn forget_rows(rows: &mut AnyConnection, proxy: Option<i64>, cluster: i64) -> Result<(), StoreError> {
+    if let Some(proxy) = proxy {
+        obproxy::delete_proxy(rows, proxy).await?;
+        return Ok(());
+    }
+    for proxy in obproxy::proxies(rows, cluster).await? {
+        if proxy.status == ObproxyStatus::Creating {
+            obproxy::delete_proxy(rows, proxy.id).await?;
+        }
+    }
+    if obproxy::proxies(rows, cluster).await?.is_empty() {
+        obproxy::delete(rows, cluster).await?;
+    }
+    Ok(())
+}
+
+impl Adapter for UpdateObproxyStatus {
+    fn execute<'a>(&'a self, work: &'a mut Work<'_>) -> BoxFuture<'a, Done> {
+        Box::pin(async {
+            match set_status(self.server_id, ObproxyStatus::Running, work).await? {
+                true => Ok(()),
+                false => Err(LocalError::Gone { what: "proxy", id: self.server_id }.into()),
+            }
+        })
+    }
+
+    fn undo<'a>(&'a self, work: &'a mut Work<'_>) -> BoxFuture<'a, Done> {
+        Box::pin(async { set_status(self.server_id, ObproxyStatus::Creating, work).await.map(|_| ()) })
+    }
+}
+
+/// Answers whether there is such a proxy.
+async fn set_status(id: i64, status: ObproxyStatus, work: &mut Work<'_>) -> Result<bool, Stopped> {
+    let known = work.change(move |rows| Box::pin(lead_to(rows, id, status))).await?;
+    if known {
+        work.line(&format!("proxy {id} is {status}")).await?;
+    }
+    Ok(known)
+}
+
+/// What the host of a proxy is follows from what runs on it.
+async fn lead_to(rows: &mut AnyConnection, id: i64, status: ObproxyStatus) -> Result<bool, StoreError> {
+    let Some(proxy) = obproxy::proxy(rows, id).await? else { return Ok(false) };
+    obproxy::set_proxy_status(rows, proxy.id, status).await?;
+    let others = obproxy::proxies_on_host(rows, proxy.host_id).await?;
+    let running = others.iter().any(|proxy| proxy.status == ObproxyStatus::Running);
+    let status = if running { HostStatus::Online } else { HostStatus::Available };
+    host::set_status(rows, proxy.host_id, status).await?;
+    Ok(true)
+}

@@ -1,0 +1,3 @@
+//! Steps about a package.
+
+pub(super) mod install;

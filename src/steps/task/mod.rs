@@ -1,0 +1,4 @@
+//! Steps that only hold a graph together.
+
+pub(super) mod finish;
+pub(super) mod wait;

@@ -3,50 +3,33 @@
 //! Data goes to stdout, everything said about it to stderr. A command that starts a task follows it to its end;
 //! interrupting it ends the following, never the task. The exit code tells the kind of failure: see `oblet --help`.
 
-mod account;
+mod agent;
 mod args;
-mod audit;
-mod client;
-mod connection;
-mod contexts;
-mod enrolment;
-mod error;
-mod event_stream;
-mod follow;
+mod console;
+mod frame;
 mod host;
-mod log_follow;
 mod obproxy;
-mod once;
-mod output;
 mod package;
-mod progress;
-mod prompt;
-mod resolve;
-mod settings;
-mod site;
-mod sse;
-mod status;
-mod subtask;
-mod support;
-mod table;
-mod target;
+mod rest;
+mod system;
 mod task;
-mod task_model;
-mod task_tables;
-mod version;
-mod yaml;
+mod user;
 
 use clap::{CommandFactory, FromArgMatches as _};
 use serde_json::json;
 use std::{fmt::Display, process::ExitCode};
 
 use args::{Cli, Command, Consent, Trial};
-use client::Client;
-use error::CliError;
-use output::{Output, usage_error};
-use resolve::Kind;
-use settings::Settings;
-use task::dry_run_query;
+use console::{
+    error::CliError,
+    output::{Output, usage_error},
+    prompt,
+};
+use frame::resolve::Kind;
+use host::places;
+use rest::{client::Client, settings::Settings};
+use system::{audit, status, support, target, version};
+use task::{dry_run_query, subtask};
 
 /// What every command that asks the coordinator needs.
 struct Context<'a> {
@@ -106,10 +89,10 @@ fn run(cli: &Cli, output: &Output) -> Result<(), CliError> {
             return output.text(&String::from_utf8_lossy(&script));
         }
         Command::Login { coordinator, name } => {
-            return runtime.block_on(account::login(&cli.global, output, coordinator, name.as_deref()));
+            return runtime.block_on(user::login(&cli.global, output, coordinator, name.as_deref()));
         }
-        Command::Logout => return account::logout(&cli.global, output),
-        Command::Context(command) => return account::contexts(output, command),
+        Command::Logout => return user::logout(&cli.global, output),
+        Command::Context(command) => return user::contexts(output, command),
         _ => {}
     }
     let prepared = Settings::new(&cli.global).and_then(|settings| Ok((Client::new(settings.clone())?, settings)));
@@ -140,12 +123,12 @@ impl Context<'_> {
             Command::Obproxy(command) => obproxy::run(self, command).await,
             Command::Task(command) => task::run(self, command).await,
             Command::Subtask(command) => subtask::run(self, command).await,
-            Command::Region(command) => site::run(self, &site::REGION, command).await,
-            Command::Idc(command) => site::run_idc(self, command).await,
-            Command::HostType(command) => site::run(self, &site::HOST_TYPE, command).await,
+            Command::Region(command) => places::run(self, &places::REGION, command).await,
+            Command::Idc(command) => places::run_idc(self, command).await,
+            Command::HostType(command) => places::run(self, &places::HOST_TYPE, command).await,
             Command::Target(command) => target::run(self, command).await,
             Command::Audit(command) => audit::run(self, command).await,
-            Command::User(command) => account::user(self, settings, command).await,
+            Command::User(command) => user::user(self, settings, command).await,
             Command::Version => version::run(self.output, Ok(self)).await,
             Command::Support { file } => support::run(self, file).await,
             // These ask no coordinator, or ask it before there is a context.

@@ -7,10 +7,12 @@ use tokio_util::io::ReaderStream;
 use super::{
     Context,
     args::Package as Command,
-    error::CliError,
-    output::Progress,
-    resolve::{self, PACKAGE},
-    table::{Column, column},
+    console::{
+        error::CliError,
+        output::Progress,
+        table::{Column, column},
+    },
+    frame::resolve::{self, PACKAGE},
 };
 use crate::deb;
 

@@ -1,0 +1,3 @@
+//! Hosts' agents: how they are enrolled and revoked.
+
+pub(super) mod enrolment;

@@ -1,0 +1,5 @@
+//! What every command passes, and what several of them take.
+
+pub(super) mod once;
+pub(super) mod resolve;
+pub(super) mod values;

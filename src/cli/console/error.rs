@@ -3,7 +3,7 @@ use serde_json::{Value, json};
 use std::{io, path::PathBuf, process::ExitCode};
 
 use super::{connection, table::printable};
-use crate::{cli::task::model::Task, telemetry};
+use crate::telemetry;
 
 /// Why a command did not do what it was asked to. Display says what failed; the rest is told by [`CliError::report`].
 #[derive(Debug, thiserror::Error)]
@@ -47,7 +47,7 @@ pub(crate) enum CliError {
     Unanswered { key: String, error: Box<Self> },
     /// Each task tells for itself why it failed.
     #[error("{} failed", plural(.0.len()))]
-    Tasks(Vec<Task>),
+    Tasks(Vec<TaskFailure>),
     #[error("interrupted")]
     Interrupted { next: String },
     /// The command has printed what is wrong.
@@ -62,6 +62,13 @@ pub(crate) enum CliError {
     /// The reader of a pipe has seen enough: no failure.
     #[error("the output is closed")]
     OutputClosed,
+}
+
+/// A task that failed, and everything an operator must know about that.
+#[derive(Debug)]
+pub(crate) struct TaskFailure {
+    pub(crate) task_id: u64,
+    pub(crate) report: String,
 }
 
 /// What the coordinator says when it refuses a request.
@@ -98,6 +105,10 @@ impl From<io::Error> for CliError {
 }
 
 impl CliError {
+    pub(crate) fn unreadable(doing: &str, cause: &str) -> Self {
+        Self::Unreadable { doing: doing.into(), cause: format!("the answer does not follow the API: {cause}") }
+    }
+
     pub(crate) fn exit_code(&self) -> ExitCode {
         ExitCode::from(match self {
             Self::OutputClosed => 0,
@@ -135,7 +146,7 @@ impl CliError {
     pub(crate) fn reports(&self) -> Vec<String> {
         match self {
             Self::OutputClosed => Vec::new(),
-            Self::Tasks(tasks) => tasks.iter().map(Task::failure_report).collect(),
+            Self::Tasks(failures) => failures.iter().map(|failure| failure.report.clone()).collect(),
             error => vec![error.report()],
         }
     }
@@ -146,8 +157,8 @@ impl CliError {
         let message = std::iter::once(self.to_string()).chain(causes.next()).collect::<Vec<_>>().join(": ");
         let refusal = self.refusal();
         let details: Vec<Value> = match self {
-            Self::Tasks(tasks) => {
-                tasks.iter().map(|task| json!({"taskId": task.id, "report": task.failure_report()})).collect()
+            Self::Tasks(failures) => {
+                failures.iter().map(|failure| json!({"taskId": failure.task_id, "report": failure.report})).collect()
             }
             _ => causes.map(Value::from).collect(),
         };

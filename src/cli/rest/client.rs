@@ -138,7 +138,7 @@ impl Client {
         let answered = tokio::time::timeout(self.timeout, text(response)).await;
         let body = answered.map_err(|_elapsed| timed_out())?.map_err(failed)?;
         read(doing, status, wait, &body)?;
-        Err(unreadable(doing, "it is not an event stream"))
+        Err(CliError::unreadable(doing, "it is not an event stream"))
     }
 
     pub(crate) async fn delete(&self, doing: &str, path: &str, query: &[(&str, &str)]) -> Result<Value, CliError> {
@@ -240,7 +240,7 @@ fn retry_after(headers: &HeaderMap) -> Option<u64> {
 /// The data of an answer. Service discovery answers a bare array, everything else an [`Envelope`].
 fn read(doing: &str, status: StatusCode, retry_after: Option<u64>, body: &str) -> Result<Value, CliError> {
     if status.is_success() && body.trim_start().starts_with('[') {
-        return serde_json::from_str(body).map_err(|error| unreadable(doing, &error.to_string()));
+        return serde_json::from_str(body).map_err(|error| CliError::unreadable(doing, &error.to_string()));
     }
     match serde_json::from_str::<Envelope>(body) {
         Ok(envelope) if status.is_success() && envelope.successful => Ok(envelope.data),
@@ -248,7 +248,7 @@ fn read(doing: &str, status: StatusCode, retry_after: Option<u64>, body: &str) -
             let refusal = Refusal { retry_after_seconds: retry_after, ..refusal(status, envelope) };
             Err(CliError::Refused { doing: doing.into(), refusal: Box::new(refusal) })
         }
-        Err(error) if status.is_success() => Err(unreadable(doing, &error.to_string())),
+        Err(error) if status.is_success() => Err(CliError::unreadable(doing, &error.to_string())),
         Err(_) => {
             let refusal = Refusal {
                 status,
@@ -282,8 +282,4 @@ fn refusal(status: StatusCode, envelope: Envelope) -> Refusal {
     let (details, next_move) = (details.collect(), error.next_move);
     let trace_id = envelope.trace_id;
     Refusal { status, code: error.code, message, details, next_move, trace_id, retry_after_seconds: None }
-}
-
-pub(crate) fn unreadable(doing: &str, cause: &str) -> CliError {
-    CliError::Unreadable { doing: doing.into(), cause: format!("the answer does not follow the API: {cause}") }
 }

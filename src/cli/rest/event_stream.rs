@@ -1,10 +1,7 @@
 use reqwest::Response;
 use std::{collections::VecDeque, time::Duration};
 
-use super::{
-    client::unreadable,
-    sse::{Event, Parser},
-};
+use super::sse::{Event, Parser};
 use crate::cli::console::error::CliError;
 
 /// A coordinator sends something each 15 s. After three times as long nobody is at the other end.
@@ -40,7 +37,8 @@ impl EventStream {
                 })?,
             };
             let Some(bytes) = chunk else { return Ok(None) };
-            self.ready.extend(self.parser.feed(&bytes).map_err(|error| unreadable(doing, &error.to_string()))?);
+            self.ready
+                .extend(self.parser.feed(&bytes).map_err(|error| CliError::unreadable(doing, &error.to_string()))?);
         }
     }
 }

@@ -63,8 +63,8 @@ pub(crate) fn print_ids(context: &Context<'_>, answer: &Value, ids: &[u64]) -> R
 /// `bare`: the data is the one task itself, not a list. Ctrl-C ends the watching, never the work.
 pub(crate) async fn watch(context: &Context<'_>, ids: &[u64], bare: bool) -> Result<(), CliError> {
     let tasks = rest(context, ids, bare).await?;
-    let failed: Vec<_> = tasks.into_iter().filter(Task::has_failed).collect();
-    if failed.is_empty() { Ok(()) } else { Err(CliError::Tasks(failed)) }
+    let failures: Vec<_> = tasks.iter().filter(|task| task.has_failed()).map(Task::failure).collect();
+    if failures.is_empty() { Ok(()) } else { Err(CliError::Tasks(failures)) }
 }
 
 /// The same, and answers how the tasks ended.

@@ -12,7 +12,7 @@ use crate::{
         Context,
         args::SubtaskId,
         console::{error::CliError, output::Shape},
-        rest::{client::unreadable, event_stream::EventStream, sse::Event},
+        rest::{event_stream::EventStream, sse::Event},
         task,
     },
     graph::SubtaskStatus,
@@ -245,7 +245,7 @@ impl<'a> Reader<'a> {
     /// Prints an event; true if it is the last.
     fn tell(&mut self, event: Event) -> Result<bool, CliError> {
         let is_data = self.context.output.shape() == Shape::Data;
-        let wrong = |error: serde_json::Error| unreadable(&self.doing, &error.to_string());
+        let wrong = |error: serde_json::Error| CliError::unreadable(&self.doing, &error.to_string());
         match event.name.as_str() {
             "log" => {
                 let Text { text } = serde_json::from_str(&event.data).map_err(wrong)?;
@@ -274,7 +274,7 @@ impl<'a> Reader<'a> {
     /// Each event is printed for itself, so that a script can read them one by one.
     fn piece(&self, data: &str) -> Result<(), CliError> {
         let mut value: Value =
-            serde_json::from_str(data).map_err(|error| unreadable(&self.doing, &error.to_string()))?;
+            serde_json::from_str(data).map_err(|error| CliError::unreadable(&self.doing, &error.to_string()))?;
         if let (true, Some(members)) = (self.one_of_several, value.as_object_mut()) {
             members.insert("subtaskId".into(), json!(self.of.subtask));
         }

@@ -84,7 +84,7 @@ async fn cancel(context: &Context<'_>, id: u64, run: &Run) -> Result<(), CliErro
     }
     let ends = follow::rest(context, &[id], true).await?;
     if ends.iter().any(|task| task.problem.is_some()) {
-        return Err(CliError::Tasks(ends));
+        return Err(CliError::Tasks(ends.iter().map(Task::failure).collect()));
     }
     context.output.note(&match ends.iter().any(Task::has_failed) {
         true => format!("Canceled. To continue: oblet task retry {id}. To undo it: oblet task rollback {id}"),

@@ -5,10 +5,9 @@ use std::collections::{HashMap, VecDeque};
 use crate::{
     cli::{
         console::{
-            error::{CliError, labelled},
+            error::{CliError, TaskFailure, labelled},
             table::{local_time, text},
         },
-        rest::client::unreadable,
     },
     graph::{SubtaskStatus, TaskStatus},
 };
@@ -100,7 +99,7 @@ impl Creator {
 
 impl Task {
     pub(crate) fn read(doing: &str, data: &Value) -> Result<Self, CliError> {
-        let task = Self::deserialize(data).map_err(|error| unreadable(doing, &error.to_string()))?;
+        let task = Self::deserialize(data).map_err(|error| CliError::unreadable(doing, &error.to_string()))?;
         Ok(Self { subtasks: in_order(task.subtasks), older_subtasks: in_order(task.older_subtasks), ..task })
     }
 
@@ -154,6 +153,10 @@ impl Task {
             Some(host) => format!("{} on host {host}", self.name),
             None => self.name.clone(),
         }
+    }
+
+    pub(crate) fn failure(&self) -> TaskFailure {
+        TaskFailure { task_id: self.id, report: self.failure_report() }
     }
 
     /// Everything an operator must know about a task that failed.

@@ -1,20 +1,20 @@
 //! What the command line takes. The doc comments are the help texts.
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
-use std::{path::PathBuf, time::Duration};
-
-pub(crate) use super::{
-    host::{
-        args::{AgentUpgrade, AgentsChange, Host, HostAdd, HostRevoke, Token},
-        place_args::{IdcAdd, Place, SiteAdd, SiteRemoval},
-    },
-    obproxy::args::{CreateArgs, Obproxy, Parameter, Ports, WorkMode},
-    task::args::{Subtask, SubtaskId, Task},
-};
+use clap::{Parser, Subcommand};
+use std::path::PathBuf;
 
 use super::{
-    console::output::Format,
-    frame::values::{idempotency_key, seconds},
+    console::args::OutputArgs,
+    host::{
+        args::Host,
+        places::{IdcAdd, Place, SiteAdd},
+    },
+    obproxy::args::Obproxy,
+    package::Package,
+    rest::args::AccessArgs,
+    system::{audit::Audit, target::Target},
+    task::args::{Subtask, Task},
+    user::{ContextCommand, User},
 };
 
 pub(crate) const EXIT_CODES: &[(u8, &str)] = &[
@@ -47,54 +47,11 @@ pub(crate) const ENVIRONMENT: &[(&str, &str)] = &[
 #[command(name = "oblet", version, disable_help_subcommand = true)]
 pub(crate) struct Cli {
     #[command(flatten)]
-    pub(crate) global: Global,
+    pub(crate) access: AccessArgs,
+    #[command(flatten)]
+    pub(crate) output: OutputArgs,
     #[command(subcommand)]
     pub(crate) command: Command,
-}
-
-#[derive(Debug, Args)]
-#[command(next_help_heading = "Global options")]
-pub(crate) struct Global {
-    /// URL of the coordinator [env: OBLET_URL] [default: the context's, else https://127.0.0.1:8443]
-    #[arg(long, global = true)]
-    pub(crate) url: Option<String>,
-    /// User name at the coordinator [env: OBLET_USER] [default: the context's, else admin]
-    #[arg(long, global = true)]
-    pub(crate) user: Option<String>,
-    /// File with the user's password, "-" for standard input [env: OBLET_PASSWORD_FILE, or the password itself in
-    /// OBLET_PASSWORD] [default: the context's, else ask on a terminal]
-    #[arg(long, value_name = "FILE", global = true)]
-    pub(crate) password_file: Option<PathBuf>,
-    /// File with the certificates to trust (PEM) [env: OBLET_CA] [default: the context's, else the system's]
-    #[arg(long, value_name = "FILE", global = true)]
-    pub(crate) ca: Option<PathBuf>,
-    /// Context to use, in place of the environment's OBLET_URL, OBLET_USER, OBLET_PASSWORD and so on
-    /// [env: OBLET_CONTEXT, where those are not set] [default: the current one]
-    #[arg(long, value_name = "NAME", global = true)]
-    pub(crate) context: Option<String>,
-    /// Seconds to wait for an answer from the coordinator
-    #[arg(long, env = "OBLET_TIMEOUT", hide_env_values = true, value_name = "SECONDS", default_value = "30", value_parser = seconds, global = true)]
-    pub(crate) timeout: Duration,
-    /// Output format; with json and yaml, errors have the same format
-    #[arg(short, long, value_enum, default_value_t, value_name = "FORMAT", global = true)]
-    pub(crate) output: Format,
-    /// Print tables without the header line
-    #[arg(long, global = true)]
-    pub(crate) no_headers: bool,
-    /// When to use colours; takes precedence over NO_COLOR in the environment
-    #[arg(long, value_enum, default_value_t, value_name = "WHEN", global = true)]
-    pub(crate) color: Color,
-    /// Do not show progress
-    #[arg(short, long, global = true)]
-    pub(crate) quiet: bool,
-}
-
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Color {
-    #[default]
-    Auto,
-    Always,
-    Never,
 }
 
 #[derive(Debug, Subcommand)]
@@ -151,7 +108,7 @@ pub(crate) enum Command {
     Logout,
     /// List contexts or choose one
     #[command(subcommand)]
-    Context(Contexts),
+    Context(ContextCommand),
     /// Show the versions of oblet and of the coordinator
     Version,
     /// Write a bundle for support: versions, status, hosts, failed tasks with their logs, audit events; no passwords
@@ -162,112 +119,4 @@ pub(crate) enum Command {
     },
     /// Print the completion script for a shell
     Completion { shell: clap_complete::Shell },
-}
-
-#[derive(Debug, Subcommand)]
-pub(crate) enum Package {
-    /// Upload an rpm or deb file to the coordinator; there is no dry run
-    Upload {
-        /// File whose name is the one in its header
-        #[arg(value_name = "PATH")]
-        file: PathBuf,
-    },
-    /// List the packages
-    List,
-    /// Remove a package that no proxy uses
-    Remove {
-        /// Id or file name of the package
-        package: String,
-        #[command(flatten)]
-        consent: Consent,
-        #[command(flatten)]
-        trial: Trial,
-    },
-}
-
-#[derive(Debug, Subcommand)]
-pub(crate) enum Target {
-    /// List the targets
-    List,
-}
-
-#[derive(Debug, Subcommand)]
-pub(crate) enum Audit {
-    /// List changes, newest first
-    List {
-        /// Only changes by this user
-        #[arg(long = "by", value_name = "USER")]
-        user: Option<String>,
-        /// Only actions that begin with this, such as task or task.retry
-        #[arg(long, value_name = "ACTION")]
-        action: Option<String>,
-        /// Only changes to this object, such as "task 33001"
-        #[arg(long, value_name = "OBJECT")]
-        object: Option<String>,
-        /// Maximum number of changes to list
-        #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..), value_name = "COUNT")]
-        limit: u32,
-    },
-}
-
-#[derive(Debug, Subcommand)]
-pub(crate) enum User {
-    /// Change your password
-    ///
-    /// Asks for the current password, and twice for the new one. If the context of oblet login holds the password, it
-    /// holds the new one afterwards.
-    Passwd {
-        /// File with the new password, "-" for standard input; required without a terminal
-        #[arg(long, value_name = "FILE")]
-        new_password_file: Option<PathBuf>,
-        #[command(flatten)]
-        trial: Trial,
-    },
-}
-
-#[derive(Debug, Subcommand)]
-pub(crate) enum Contexts {
-    /// List the contexts; the current one has a star
-    List,
-    /// Make a context the current one
-    Use {
-        /// Name of the context
-        #[arg(value_name = "CONTEXT")]
-        name: String,
-    },
-}
-
-/// How a command treats the task that it starts.
-#[derive(Debug, Args)]
-pub(crate) struct Run {
-    /// Do not wait for the task to finish; print its id
-    #[arg(long)]
-    pub(crate) detach: bool,
-    /// Show what would be done without doing it
-    #[arg(long, conflicts_with = "detach")]
-    pub(crate) dry_run: bool,
-}
-
-/// How a command sends the request that creates tasks.
-#[derive(Debug, Args)]
-pub(crate) struct Creation {
-    #[command(flatten)]
-    pub(crate) run: Run,
-    /// Key of the request: sent again with the same key, it creates no further tasks [default: a random key]
-    #[arg(long, value_name = "KEY", value_parser = idempotency_key, conflicts_with = "dry_run")]
-    pub(crate) idempotency_key: Option<String>,
-}
-
-#[derive(Debug, Clone, Copy, Args)]
-pub(crate) struct Consent {
-    /// Do not ask for confirmation
-    #[arg(short, long)]
-    pub(crate) yes: bool,
-}
-
-#[derive(Debug, Clone, Copy, Args)]
-pub(crate) struct Trial {
-    /// Check whether it can be done without doing it
-    #[arg(long)]
-    pub(crate) dry_run: bool,
 }

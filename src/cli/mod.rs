@@ -19,17 +19,20 @@ use clap::{CommandFactory, FromArgMatches as _};
 use serde_json::json;
 use std::{fmt::Display, process::ExitCode};
 
-use args::{Cli, Command, Consent, Trial};
+use args::{Cli, Command};
 use console::{
     error::CliError,
     output::{Output, usage_error},
     prompt,
 };
-use frame::resolve::Kind;
+use frame::{
+    args::{Consent, Trial, dry_run_query},
+    resolve::Kind,
+};
 use host::places;
 use rest::{client::Client, settings::Settings};
 use system::{audit, status, support, target, version};
-use task::{dry_run_query, subtask};
+use task::subtask;
 
 /// What every command that asks the coordinator needs.
 struct Context<'a> {
@@ -74,7 +77,7 @@ pub fn main() -> ExitCode {
             return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
         }
     };
-    let output = Output::new(&cli.global);
+    let output = Output::new(&cli.output);
     let Err(error) = run(&cli, &output) else { return ExitCode::SUCCESS };
     output.error(&error);
     error.exit_code()
@@ -89,13 +92,13 @@ fn run(cli: &Cli, output: &Output) -> Result<(), CliError> {
             return output.text(&String::from_utf8_lossy(&script));
         }
         Command::Login { coordinator, name } => {
-            return runtime.block_on(user::login(&cli.global, output, coordinator, name.as_deref()));
+            return runtime.block_on(user::login(&cli.access, output, coordinator, name.as_deref()));
         }
-        Command::Logout => return user::logout(&cli.global, output),
+        Command::Logout => return user::logout(&cli.access, output),
         Command::Context(command) => return user::contexts(output, command),
         _ => {}
     }
-    let prepared = Settings::new(&cli.global).and_then(|settings| Ok((Client::new(settings.clone())?, settings)));
+    let prepared = Settings::new(&cli.access).and_then(|settings| Ok((Client::new(settings.clone())?, settings)));
     match (prepared, &cli.command) {
         (Ok((client, settings)), command) => runtime.block_on(Context { client, output }.carry_out(command, &settings)),
         (Err(error), Command::Version) => runtime.block_on(version::run(output, Err(error))),

@@ -1,25 +1,26 @@
 //! Who the operator is at which coordinator: login, contexts, the password.
 
+use clap::Subcommand;
 use secrecy::{ExposeSecret as _, SecretString};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 
 use super::{
     Context,
-    args::{Contexts as Command, Global, User},
     console::{
         error::CliError,
         output::{Output, Shape},
         prompt,
         table::{Column, column},
     },
+    frame::args::{Trial, dry_run_query},
     rest::{
+        args::AccessArgs,
         client::Client,
         contexts::{Contexts, Profile, check_name},
         settings::{Settings, chosen, password_file, read_secret},
     },
     system::version::INFO,
-    task::dry_run_query,
 };
 
 const COLUMNS: &[Column] = &[
@@ -31,15 +32,42 @@ const COLUMNS: &[Column] = &[
     column("PASSWORD FILE", "/passwordFile").wide(),
 ];
 
+#[derive(Debug, Subcommand)]
+pub(crate) enum User {
+    /// Change your password
+    ///
+    /// Asks for the current password, and twice for the new one. If the context of oblet login holds the password, it
+    /// holds the new one afterwards.
+    Passwd {
+        /// File with the new password, "-" for standard input; required without a terminal
+        #[arg(long, value_name = "FILE")]
+        new_password_file: Option<PathBuf>,
+        #[command(flatten)]
+        trial: Trial,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ContextCommand {
+    /// List the contexts; the current one has a star
+    List,
+    /// Make a context the current one
+    Use {
+        /// Name of the context
+        #[arg(value_name = "CONTEXT")]
+        name: String,
+    },
+}
+
 /// Checks user and password before anything is saved.
-pub(crate) async fn login(global: &Global, output: &Output, url: &str, name: Option<&str>) -> Result<(), CliError> {
+pub(crate) async fn login(access: &AccessArgs, output: &Output, url: &str, name: Option<&str>) -> Result<(), CliError> {
     let mut contexts = open()?;
-    let settings = Settings::of_login(global, url)?;
+    let settings = Settings::of_login(access, url)?;
     let name = name.map_or_else(|| name_of(&settings.url), ToOwned::to_owned);
     check_name(&name)?;
     let doing = format!("log in to {}", settings.url);
     let info = Client::new(settings.clone())?.get(&doing, INFO).await?;
-    let file = password_file(global).filter(|path| path != Path::new("-"));
+    let file = password_file(access).filter(|path| path != Path::new("-"));
     let profile = Profile {
         url: settings.url.to_string(),
         user: settings.user.clone(),
@@ -51,9 +79,9 @@ pub(crate) async fn login(global: &Global, output: &Output, url: &str, name: Opt
     output.changed(&json!({"name": name, "url": settings.url.as_str(), "user": settings.user, "info": info}), &name)
 }
 
-pub(crate) fn logout(global: &Global, output: &Output) -> Result<(), CliError> {
+pub(crate) fn logout(access: &AccessArgs, output: &Output) -> Result<(), CliError> {
     let mut contexts = open()?;
-    let Some(name) = chosen(global, Some(&contexts))?.map(|(name, _)| name.to_owned()) else {
+    let Some(name) = chosen(access, Some(&contexts))?.map(|(name, _)| name.to_owned()) else {
         return Err(CliError::Usage {
             message: "there is no current context to log out of".into(),
             next: "name one with --context; see the contexts with: oblet context list".into(),
@@ -64,10 +92,10 @@ pub(crate) fn logout(global: &Global, output: &Output) -> Result<(), CliError> {
     output.changed(&json!({"name": name}), &name)
 }
 
-pub(crate) fn contexts(output: &Output, command: &Command) -> Result<(), CliError> {
+pub(crate) fn contexts(output: &Output, command: &ContextCommand) -> Result<(), CliError> {
     let mut contexts = open()?;
     match command {
-        Command::List => {
+        ContextCommand::List => {
             let entry = |(name, profile): (&String, &Profile)| {
                 json!({
                     "current": (contexts.current() == Some(name)).then_some("*"),
@@ -81,7 +109,7 @@ pub(crate) fn contexts(output: &Output, command: &Command) -> Result<(), CliErro
             let data: Vec<Value> = contexts.all().iter().map(entry).collect();
             output.list(&json!({"contents": data}), COLUMNS, "/name")
         }
-        Command::Use { name } => {
+        ContextCommand::Use { name } => {
             contexts.set_current(name)?;
             output.note(&format!("{name} is the current context."));
             output.changed(&json!({"name": name}), name)

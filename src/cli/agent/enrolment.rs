@@ -5,15 +5,17 @@ use std::net::IpAddr;
 
 use crate::cli::{
     Context,
-    args::{HostAdd, HostRevoke, Token},
     console::{
         error::CliError,
         output::{Shape, entries},
         table::{Column, column, local_time, text},
     },
-    frame::resolve::{self, HOST, Kind},
+    frame::{
+        args::dry_run_query,
+        resolve::{self, HOST, Kind},
+    },
+    host::args::{HostAdd, HostRevoke, Token},
     rest::settings::is_loopback,
-    task::dry_run_query,
 };
 
 const TOKENS: &str = "api/v2/compute/hosts/enrolmentTokens";

@@ -1,5 +1,6 @@
 //! What the operator reads, and is asked on a terminal.
 
+pub(super) mod args;
 pub(super) mod connection;
 pub(super) mod error;
 pub(super) mod output;

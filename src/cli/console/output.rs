@@ -2,26 +2,11 @@ use serde_json::{Value, json};
 use std::io::{self, IsTerminal, Write};
 
 use super::{
+    args::{Color, Format, OutputArgs},
     error::CliError,
     table::{Column, Layout, printable, text},
     yaml,
 };
-use crate::cli::args::{Color, Global};
-
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
-pub(crate) enum Format {
-    /// A table for people
-    #[default]
-    Table,
-    /// A table with more columns
-    Wide,
-    /// The API's data as JSON
-    Json,
-    /// The API's data as YAML
-    Yaml,
-    /// Only the ids or names that other commands accept
-    Name,
-}
 
 /// What a format is made of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,20 +45,20 @@ impl Format {
 }
 
 impl Output {
-    pub(crate) fn new(global: &Global) -> Self {
+    pub(crate) fn new(args: &OutputArgs) -> Self {
         let stderr_is_terminal = io::stderr().is_terminal();
         let no_color = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
-        let color = |is_terminal: bool| match global.color {
+        let color = |is_terminal: bool| match args.color {
             Color::Always => true,
             Color::Never => false,
             Color::Auto => is_terminal && !no_color,
         };
-        let wide = global.output == Format::Wide;
-        let only_errors = global.output.shape() == Shape::Data && !stderr_is_terminal;
+        let wide = args.output == Format::Wide;
+        let only_errors = args.output.shape() == Shape::Data && !stderr_is_terminal;
         Self {
-            format: global.output,
+            format: args.output,
             layout: Layout {
-                headers: !global.no_headers,
+                headers: !args.no_headers,
                 color: color(io::stdout().is_terminal()),
                 wide,
                 // None unless stdout is a terminal.
@@ -81,7 +66,7 @@ impl Output {
             },
             color_errors: color(stderr_is_terminal),
             only_errors,
-            progress: match (global.quiet || only_errors, stderr_is_terminal) {
+            progress: match (args.quiet || only_errors, stderr_is_terminal) {
                 (true, _) => Progress::None,
                 (false, true) => Progress::Bars,
                 (false, false) => Progress::Lines,

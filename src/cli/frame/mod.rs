@@ -1,5 +1,6 @@
 //! What every command passes, and what several of them take.
 
+pub(super) mod args;
 pub(super) mod once;
 pub(super) mod resolve;
 pub(super) mod values;

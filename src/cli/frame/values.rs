@@ -1,13 +1,8 @@
-use clap::builder::{PossibleValuesParser, RangedI64ValueParser, TypedValueParser as _};
+use clap::builder::RangedI64ValueParser;
 use std::time::Duration;
 
 pub(crate) fn port() -> RangedI64ValueParser<u16> {
     clap::value_parser!(u16).range(1..)
-}
-
-/// In any case, as people type it.
-pub(crate) fn task_status() -> impl clap::builder::TypedValueParser<Value = String> {
-    PossibleValuesParser::new(["RUNNING", "FAILED", "SUCCESSFUL"]).map(|status| status.to_uppercase())
 }
 
 pub(crate) fn id(text: &str) -> Result<u64, String> {
@@ -19,13 +14,6 @@ pub(crate) fn idempotency_key(text: &str) -> Result<String, String> {
     match text.len() {
         1..=191 if text.bytes().all(|byte| byte.is_ascii_graphic()) => Ok(text.into()),
         _ => Err("a key has 1 to 191 visible ASCII characters".into()),
-    }
-}
-
-pub(crate) fn seconds(text: &str) -> Result<Duration, String> {
-    match text.parse() {
-        Ok(seconds @ 1..=3600) => Ok(Duration::from_secs(seconds)),
-        _ => Err("not a number of seconds from 1 to 3600".into()),
     }
 }
 

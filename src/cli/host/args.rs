@@ -1,9 +1,9 @@
 use clap::{Args, Subcommand};
 use std::{net::IpAddr, path::PathBuf, time::Duration};
 
-use crate::cli::{
+use crate::cli::frame::{
     args::{Consent, Creation, Trial},
-    frame::values::{duration, id, port},
+    values::{duration, id, port},
 };
 
 #[derive(Debug, Subcommand)]

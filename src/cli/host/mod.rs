@@ -1,5 +1,4 @@
 pub(super) mod args;
-pub(super) mod place_args;
 pub(super) mod places;
 
 use serde_json::{Value, json};
@@ -7,16 +6,19 @@ use serde_json::{Value, json};
 use super::{
     Context,
     agent::enrolment,
-    args::{AgentUpgrade, AgentsChange, Consent, Host as Command, HostAdd, Trial},
     console::{
         error::CliError,
         output::{Shape, entries},
         table::{Column, column},
     },
-    frame::resolve::{self, HOST},
+    frame::{
+        args::{Consent, Trial, dry_run_query},
+        resolve::{self, HOST},
+    },
     package,
-    task::{dry_run_query, follow},
+    task::follow,
 };
+use args::{AgentUpgrade, AgentsChange, Host as Command, HostAdd};
 use places::{HOST_TYPE, IDC};
 
 pub(crate) const HOSTS: &str = "api/v2/compute/hosts";

@@ -1,7 +1,7 @@
 use clap::{Args, Subcommand, ValueEnum};
 use std::{net::SocketAddr, path::PathBuf, str::FromStr};
 
-use crate::cli::{args::Creation, frame::values::port};
+use crate::cli::frame::{args::Creation, values::port};
 
 /// The account with which proxies log in to an OceanBase cluster.
 const PROXY_USER: &str = "proxyro";

@@ -6,7 +6,6 @@ use std::net::SocketAddr;
 
 use super::{
     Context,
-    args::{CreateArgs, Obproxy as Command, Parameter, Ports, WorkMode},
     console::{
         error::CliError,
         table::{Column, column},
@@ -15,6 +14,7 @@ use super::{
     rest::settings::read_secret,
     task::follow,
 };
+use args::{CreateArgs, Obproxy as Command, Parameter, Ports, WorkMode};
 
 pub(crate) const CLUSTERS: &str = "api/v2/obproxy/clusters";
 /// The startup parameter in which a proxy is told the servers of its one OceanBase cluster.

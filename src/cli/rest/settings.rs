@@ -10,11 +10,11 @@ use std::{
     time::Duration,
 };
 
-use super::contexts::{Contexts, Profile, refuse_shared};
-use crate::cli::{
-    args::Global,
-    console::{error::CliError, prompt},
+use super::{
+    args::AccessArgs,
+    contexts::{Contexts, Profile, refuse_shared},
 };
+use crate::cli::console::{error::CliError, prompt};
 
 const DEFAULT_URL: &str = "https://127.0.0.1:8443";
 const DEFAULT_USER: &str = "admin";
@@ -38,24 +38,24 @@ pub(crate) struct Settings {
 }
 
 impl Settings {
-    pub(crate) fn new(global: &Global) -> Result<Self, CliError> {
+    pub(crate) fn new(access: &AccessArgs) -> Result<Self, CliError> {
         let contexts = Contexts::load()?;
-        let chosen = chosen(global, contexts.as_ref())?;
+        let chosen = chosen(access, contexts.as_ref())?;
         let profile = chosen.map(|(_, profile)| profile);
         // Where a flag names the context, the environment has no say in what the context holds.
-        let environment = |name: &str| if global.context.is_some() { None } else { variable(name) };
+        let environment = |name: &str| if access.context.is_some() { None } else { variable(name) };
         let given = |flag: Option<String>, name, of_context: Option<&String>| {
             flag.or_else(|| environment(name)).or_else(|| of_context.cloned())
         };
-        let url = given(global.url.clone(), "OBLET_URL", profile.map(|profile| &profile.url));
-        let user = given(global.user.clone(), "OBLET_USER", profile.map(|profile| &profile.user));
+        let url = given(access.url.clone(), "OBLET_URL", profile.map(|profile| &profile.url));
+        let user = given(access.user.clone(), "OBLET_USER", profile.map(|profile| &profile.user));
         let url = coordinator_url(url.as_deref().unwrap_or(DEFAULT_URL))?;
         let user = user.unwrap_or_else(|| DEFAULT_USER.into());
         // The password of a context goes to its coordinator, as its user, and nowhere else.
         let own = chosen
             .filter(|(_, profile)| profile.user == user && coordinator_url(&profile.url).is_ok_and(|own| own == url));
-        let ca = global.ca.clone().or_else(|| environment("OBLET_CA").map(PathBuf::from));
-        let (password, is_typed) = match (given_password(global, &environment)?, own) {
+        let ca = access.ca.clone().or_else(|| environment("OBLET_CA").map(PathBuf::from));
+        let (password, is_typed) = match (given_password(access, &environment)?, own) {
             (Some(password), _) => (password, false),
             (None, Some((_, Profile { password_file: Some(path), .. }))) => (read_secret(path)?, false),
             (None, _) => (ask_password(&user, &url)?, true),
@@ -63,7 +63,7 @@ impl Settings {
         Ok(Self {
             password,
             ca: ca.or_else(|| profile?.ca.clone()),
-            timeout: global.timeout,
+            timeout: access.timeout,
             context: own.map(|(name, _)| name.to_owned()),
             is_typed,
             url,
@@ -72,9 +72,9 @@ impl Settings {
     }
 
     /// Those of a login: only flags and environment count, and the operator is asked for the rest.
-    pub(crate) fn of_login(global: &Global, url: &str) -> Result<Self, CliError> {
+    pub(crate) fn of_login(access: &AccessArgs, url: &str) -> Result<Self, CliError> {
         let url = coordinator_url(url)?;
-        let user = match global.user.clone().or_else(|| variable("OBLET_USER")) {
+        let user = match access.user.clone().or_else(|| variable("OBLET_USER")) {
             Some(user) => user,
             None if prompt::is_possible() => {
                 let answer = prompt::line(&format!("User at {url} [{DEFAULT_USER}]: "))?;
@@ -82,21 +82,21 @@ impl Settings {
             }
             None => DEFAULT_USER.into(),
         };
-        let password = match given_password(global, &variable)? {
+        let password = match given_password(access, &variable)? {
             Some(password) => password,
             None => ask_password(&user, &url)?,
         };
-        let ca = global.ca.clone().or_else(|| variable("OBLET_CA").map(PathBuf::from));
-        Ok(Self { url, user, password, ca, timeout: global.timeout, context: None, is_typed: false })
+        let ca = access.ca.clone().or_else(|| variable("OBLET_CA").map(PathBuf::from));
+        Ok(Self { url, user, password, ca, timeout: access.timeout, context: None, is_typed: false })
     }
 }
 
 /// The context that the command is about, if there is one.
 pub(crate) fn chosen<'a>(
-    global: &Global,
+    access: &AccessArgs,
     contexts: Option<&'a Contexts>,
 ) -> Result<Option<(&'a str, &'a Profile)>, CliError> {
-    let name = global.context.clone().or_else(|| variable("OBLET_CONTEXT"));
+    let name = access.context.clone().or_else(|| variable("OBLET_CONTEXT"));
     match (contexts, name) {
         (Some(contexts), name) => contexts.choose(name.as_deref()),
         (None, None) => Ok(None),
@@ -113,15 +113,15 @@ fn variable(name: &str) -> Option<String> {
 }
 
 /// The file with the password that a flag or the environment names.
-pub(crate) fn password_file(global: &Global) -> Option<PathBuf> {
-    global.password_file.clone().or_else(|| variable("OBLET_PASSWORD_FILE").map(PathBuf::from))
+pub(crate) fn password_file(access: &AccessArgs) -> Option<PathBuf> {
+    access.password_file.clone().or_else(|| variable("OBLET_PASSWORD_FILE").map(PathBuf::from))
 }
 
 fn given_password(
-    global: &Global,
+    access: &AccessArgs,
     environment: &dyn Fn(&str) -> Option<String>,
 ) -> Result<Option<SecretString>, CliError> {
-    let file = global.password_file.clone().or_else(|| environment("OBLET_PASSWORD_FILE").map(PathBuf::from));
+    let file = access.password_file.clone().or_else(|| environment("OBLET_PASSWORD_FILE").map(PathBuf::from));
     match file {
         Some(path) => read_secret(&path).map(Some),
         None => Ok(environment(PASSWORD).map(Into::into)),

@@ -1,8 +1,8 @@
+use clap::Subcommand;
 use serde_json::{Value, json};
 
 use crate::cli::{
     Context,
-    args::Audit,
     console::{
         error::CliError,
         output::entries,
@@ -22,6 +22,25 @@ const COLUMNS: &[Column] = &[
     column("TRACE", "/traceId").wide(),
     column("DETAIL", "/detail").free(),
 ];
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Audit {
+    /// List changes, newest first
+    List {
+        /// Only changes by this user
+        #[arg(long = "by", value_name = "USER")]
+        user: Option<String>,
+        /// Only actions that begin with this, such as task or task.retry
+        #[arg(long, value_name = "ACTION")]
+        action: Option<String>,
+        /// Only changes to this object, such as "task 33001"
+        #[arg(long, value_name = "OBJECT")]
+        object: Option<String>,
+        /// Maximum number of changes to list
+        #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..), value_name = "COUNT")]
+        limit: u32,
+    },
+}
 
 pub(crate) async fn run(context: &Context<'_>, command: &Audit) -> Result<(), CliError> {
     let Audit::List { user, action, object, limit } = command;

@@ -13,12 +13,11 @@ use tar::{Builder, Header};
 use super::{status, version::INFO};
 use crate::cli::{
     Context,
-    args::SubtaskId,
     console::{error::CliError, output::entries, table::text},
     host::HOSTS,
     obproxy::CLUSTERS,
     package::PACKAGES,
-    task::{TASKS, model::Task, subtask},
+    task::{TASKS, args::SubtaskId, model::Task, subtask},
 };
 
 /// The newest of each kind: enough to see what happened, small enough to send.

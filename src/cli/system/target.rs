@@ -1,8 +1,8 @@
+use clap::Subcommand;
 use serde_json::Value;
 
 use crate::cli::{
     Context,
-    args::Target as Command,
     console::{
         error::CliError,
         output::{Shape, entries},
@@ -13,9 +13,15 @@ use crate::cli::{
 /// The rows are built from groups of targets, so the columns only have headings.
 const COLUMNS: &[Column] = &[column("TARGET", ""), column("LABELS", "").free()];
 
-pub(crate) async fn run(context: &Context<'_>, command: &Command) -> Result<(), CliError> {
+#[derive(Debug, Subcommand)]
+pub(crate) enum Target {
+    /// List the targets
+    List,
+}
+
+pub(crate) async fn run(context: &Context<'_>, command: &Target) -> Result<(), CliError> {
     match command {
-        Command::List => list(context).await,
+        Target::List => list(context).await,
     }
 }
 

@@ -2,7 +2,11 @@ use serde_json::{Value, json};
 
 use crate::cli::{
     Context,
-    console::{error::CliError, output::Output, table::text},
+    console::{
+        error::CliError,
+        output::{Output, Shape},
+        table::text,
+    },
 };
 
 pub(crate) const INFO: &str = "api/v2/info";
@@ -21,7 +25,7 @@ pub(crate) async fn run(output: &Output, context: Result<&Context<'_>, CliError>
         "coordinator": {"url": url, "product": info.get("product"), "buildVersion": info.get("buildVersion")},
     });
     match output.shape() {
-        crate::cli::console::output::Shape::Data => output.data(&data)?,
+        Shape::Data => output.data(&data)?,
         _ => output.fields([
             ("Client", OWN.to_owned()),
             ("Coordinator", text(info.get("buildVersion"))),

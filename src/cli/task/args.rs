@@ -1,8 +1,11 @@
-use clap::{Args, Subcommand};
+use clap::{
+    Args, Subcommand,
+    builder::{PossibleValuesParser, TypedValueParser},
+};
 
-use crate::cli::{
+use crate::cli::frame::{
     args::{Consent, Run, Trial},
-    frame::values::{id, task_status},
+    values::id,
 };
 
 #[derive(Debug, Subcommand)]
@@ -10,7 +13,7 @@ pub(crate) enum Task {
     /// List tasks, newest first
     List {
         /// Only tasks with this status; repeat it for several
-        #[arg(long, value_parser = task_status(), ignore_case = true, value_name = "STATUS")]
+        #[arg(long, value_parser = status(), ignore_case = true, value_name = "STATUS")]
         status: Vec<String>,
         /// Maximum number of tasks to list
         #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u64).range(1..=2000), value_name = "COUNT")]
@@ -127,4 +130,9 @@ pub(crate) struct SubtaskId {
     /// Id of the subtask
     #[arg(value_parser = id)]
     pub(crate) subtask: u64,
+}
+
+/// In any case, as people type it.
+fn status() -> impl TypedValueParser<Value = String> {
+    PossibleValuesParser::new(["RUNNING", "FAILED", "SUCCESSFUL"]).map(|status| status.to_uppercase())
 }

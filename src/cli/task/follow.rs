@@ -10,9 +10,8 @@ use super::{
 };
 use crate::cli::{
     Context,
-    args::Creation,
     console::{error::CliError, output::Shape},
-    frame::once,
+    frame::{args::Creation, once},
 };
 
 const SHORTEST_PAUSE: Duration = Duration::from_millis(200);

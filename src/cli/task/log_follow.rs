@@ -4,13 +4,13 @@ use std::{collections::HashMap, pin::pin, time::Duration};
 use tokio::time::Instant;
 
 use super::{
+    args::SubtaskId,
     follow::PATIENCE,
     model::{Subtask, Task},
 };
 use crate::{
     cli::{
         Context,
-        args::SubtaskId,
         console::{error::CliError, output::Shape},
         rest::{event_stream::EventStream, sse::Event},
         task,

@@ -10,13 +10,14 @@ use serde_json::{Value, json};
 
 use super::{
     Context,
-    args::{Consent, Run, SubtaskId, Task as Command, Trial},
     console::{
         error::CliError,
         output::{Shape, entries},
         table::{Column, column},
     },
+    frame::args::{Consent, Run, Trial, dry_run_query},
 };
+use args::{SubtaskId, Task as Command};
 use model::Task;
 use tables::{print_task, print_task_state, print_tasks};
 
@@ -51,10 +52,6 @@ pub(crate) async fn run(context: &Context<'_>, command: &Command) -> Result<(), 
 
 fn confirm(context: &Context<'_>, id: u64, consent: Consent, run: &Run, verb: &str) -> Result<(), CliError> {
     context.confirm(consent, Trial { dry_run: run.dry_run }, id, &format!("{verb} task {id}"))
-}
-
-pub(crate) fn dry_run_query(dry_run: bool) -> &'static [(&'static str, &'static str)] {
-    if dry_run { &[("dryRun", "true")] } else { &[] }
 }
 
 /// `call` is the API's name for what an operator calls `verb`.

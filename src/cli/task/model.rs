@@ -3,11 +3,9 @@ use serde_json::Value;
 use std::collections::{HashMap, VecDeque};
 
 use crate::{
-    cli::{
-        console::{
-            error::{CliError, TaskFailure, labelled},
-            table::{local_time, text},
-        },
+    cli::console::{
+        error::{CliError, TaskFailure, labelled},
+        table::{local_time, text},
     },
     graph::{SubtaskStatus, TaskStatus},
 };

@@ -2,17 +2,19 @@ use serde_json::{Value, json};
 use std::fmt;
 
 use super::{
-    DRY_RUN_NOTE, TASKS, dry_run_query, log_follow,
+    DRY_RUN_NOTE, TASKS,
+    args::{Subtask as Command, SubtaskId},
+    log_follow,
     tables::{print_subtask, print_subtasks},
 };
 use crate::cli::{
     Context,
-    args::{Consent, Subtask as Command, SubtaskId, Trial},
     console::{
         error::CliError,
         output::{Shape, entries},
         table::{Column, column},
     },
+    frame::args::{Consent, Trial, dry_run_query},
     task,
 };
 

@@ -6,7 +6,6 @@ use std::path::{Path, PathBuf};
 use tokio_util::io::ReaderStream;
 
 use super::{
-    Context,
     console::{
         error::CliError,
         output::Progress,
@@ -14,12 +13,13 @@ use super::{
     },
     frame::{
         args::{Consent, Trial},
-        resolve::{self, PACKAGE},
+        context::Context,
+        kind::{PACKAGE, PACKAGES},
+        resolve,
     },
 };
 use crate::deb;
 
-pub(crate) const PACKAGES: &str = "api/v2/software-packages";
 /// Large enough that a system call is rare, small enough that the bar moves.
 const CHUNK_BYTES: usize = 256 * 1024;
 

@@ -6,14 +6,16 @@ use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 
 use super::{
-    Context,
     console::{
         error::CliError,
         output::{Output, Shape},
         prompt,
         table::{Column, column},
     },
-    frame::args::{Trial, dry_run_query},
+    frame::{
+        args::{Trial, dry_run_query},
+        context::Context,
+    },
     rest::{
         args::AccessArgs,
         client::Client,

@@ -4,7 +4,6 @@ use serde_json::{Value, json};
 use std::net::IpAddr;
 
 use crate::cli::{
-    Context,
     console::{
         error::CliError,
         output::{Shape, entries},
@@ -12,7 +11,9 @@ use crate::cli::{
     },
     frame::{
         args::dry_run_query,
-        resolve::{self, HOST, Kind},
+        context::Context,
+        kind::{HOST, Kind},
+        resolve,
     },
     host::args::{HostAdd, HostRevoke, Token},
     rest::settings::is_loopback,

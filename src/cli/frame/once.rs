@@ -1,7 +1,8 @@
 use serde_json::Value;
 use std::time::Duration;
 
-use crate::cli::{Context, console::error::CliError};
+use super::context::Context;
+use crate::cli::console::error::CliError;
 
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
 /// With the pauses between them, as long as a coordinator needs to start again: about 6 s.

@@ -3,48 +3,8 @@
 use serde_json::Value;
 use std::net::IpAddr;
 
-use crate::cli::{
-    Context,
-    console::{
-        error::CliError,
-        output::entries,
-        table::{Column, column},
-    },
-    host::HOSTS,
-    obproxy::CLUSTERS,
-    package::PACKAGES,
-};
-
-/// Something that has names.
-pub(crate) struct Kind {
-    /// Such as "host".
-    pub(crate) what: &'static str,
-    pub(crate) path: &'static str,
-    /// By which an entry is found; the first tells candidates apart.
-    pub(crate) names: &'static [Column],
-    pub(crate) list_command: &'static str,
-}
-
-pub(crate) const HOST: Kind = Kind {
-    what: "host",
-    path: HOSTS,
-    names: &[column("address", "/innerIpAddress"), column("alias", "/alias"), column("name", "/name")],
-    list_command: "oblet host list",
-};
-
-pub(crate) const CLUSTER: Kind = Kind {
-    what: "OBProxy cluster",
-    path: CLUSTERS,
-    names: &[column("name", "/name")],
-    list_command: "oblet obproxy list",
-};
-
-pub(crate) const PACKAGE: Kind = Kind {
-    what: "package",
-    path: PACKAGES,
-    names: &[column("file name", "/fileName")],
-    list_command: "oblet package list",
-};
+use super::{context::Context, kind::Kind};
+use crate::cli::console::{error::CliError, output::entries};
 
 /// The id of what is called `name`. `doing` completes "cannot ..." in the error.
 pub(crate) async fn id(context: &Context<'_>, doing: &str, kind: &Kind, name: &str) -> Result<u64, CliError> {

@@ -4,7 +4,6 @@ pub(super) mod places;
 use serde_json::{Value, json};
 
 use super::{
-    Context,
     agent::enrolment,
     console::{
         error::CliError,
@@ -13,15 +12,15 @@ use super::{
     },
     frame::{
         args::{Consent, Trial, dry_run_query},
-        resolve::{self, HOST},
+        context::Context,
+        kind::{HOST, HOSTS},
+        resolve,
     },
     package,
     task::follow,
 };
 use args::{AgentUpgrade, AgentsChange, Host as Command, HostAdd};
 use places::{HOST_TYPE, IDC};
-
-pub(crate) const HOSTS: &str = "api/v2/compute/hosts";
 
 const COLUMNS: &[Column] = &[
     column("ID", "/id"),

@@ -4,14 +4,15 @@ use clap::{Args, Subcommand};
 use serde_json::{Map, Value, json};
 
 use crate::cli::{
-    Context,
     console::{
         error::CliError,
         table::{Column, column},
     },
     frame::{
         args::{Consent, Trial, dry_run_query},
-        resolve::{self, Kind},
+        context::Context,
+        kind::Kind,
+        resolve,
     },
 };
 

@@ -5,18 +5,20 @@ use serde_json::{Map, Value, json};
 use std::net::SocketAddr;
 
 use super::{
-    Context,
     console::{
         error::CliError,
         table::{Column, column},
     },
-    frame::resolve::{self, CLUSTER, HOST, PACKAGE},
+    frame::{
+        context::Context,
+        kind::{CLUSTER, CLUSTERS, HOST, PACKAGE},
+        resolve,
+    },
     rest::settings::read_secret,
     task::follow,
 };
 use args::{CreateArgs, Obproxy as Command, Parameter, Ports, WorkMode};
 
-pub(crate) const CLUSTERS: &str = "api/v2/obproxy/clusters";
 /// The startup parameter in which a proxy is told the servers of its one OceanBase cluster.
 const ROOT_SERVICE_LIST: &str = "rootservice_list";
 

@@ -2,12 +2,12 @@ use clap::Subcommand;
 use serde_json::{Value, json};
 
 use crate::cli::{
-    Context,
     console::{
         error::CliError,
         output::entries,
         table::{Column, column},
     },
+    frame::context::Context,
 };
 
 const EVENTS: &str = "api/v2/audit/events";

@@ -5,14 +5,15 @@ use std::collections::BTreeMap;
 
 use super::version::INFO;
 use crate::cli::{
-    Context,
     console::{
         error::CliError,
         output::{Shape, entries},
         table::{Column, column, text},
     },
-    host::HOSTS,
-    obproxy::CLUSTERS,
+    frame::{
+        context::Context,
+        kind::{CLUSTERS, HOSTS},
+    },
     task::{
         TASKS,
         model::Task,

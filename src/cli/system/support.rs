@@ -12,11 +12,11 @@ use tar::{Builder, Header};
 
 use super::{status, version::INFO};
 use crate::cli::{
-    Context,
     console::{error::CliError, output::entries, table::text},
-    host::HOSTS,
-    obproxy::CLUSTERS,
-    package::PACKAGES,
+    frame::{
+        context::Context,
+        kind::{CLUSTERS, HOSTS, PACKAGES},
+    },
     task::{TASKS, args::SubtaskId, model::Task, subtask},
 };
 

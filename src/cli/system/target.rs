@@ -2,12 +2,12 @@ use clap::Subcommand;
 use serde_json::Value;
 
 use crate::cli::{
-    Context,
     console::{
         error::CliError,
         output::{Shape, entries},
         table::{Column, column, text},
     },
+    frame::context::Context,
 };
 
 /// The rows are built from groups of targets, so the columns only have headings.

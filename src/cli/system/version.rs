@@ -1,12 +1,12 @@
 use serde_json::{Value, json};
 
 use crate::cli::{
-    Context,
     console::{
         error::CliError,
         output::{Output, Shape},
         table::text,
     },
+    frame::context::Context,
 };
 
 pub(crate) const INFO: &str = "api/v2/info";

@@ -9,9 +9,8 @@ use super::{
     tables::{print_plan, print_tasks},
 };
 use crate::cli::{
-    Context,
     console::{error::CliError, output::Shape},
-    frame::{args::Creation, once},
+    frame::{args::Creation, context::Context, once},
 };
 
 const SHORTEST_PAUSE: Duration = Duration::from_millis(200);

@@ -10,8 +10,8 @@ use super::{
 };
 use crate::{
     cli::{
-        Context,
         console::{error::CliError, output::Shape},
+        frame::context::Context,
         rest::{event_stream::EventStream, sse::Event},
         task,
     },

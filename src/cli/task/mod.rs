@@ -9,13 +9,15 @@ pub(super) mod tables;
 use serde_json::{Value, json};
 
 use super::{
-    Context,
     console::{
         error::CliError,
         output::{Shape, entries},
         table::{Column, column},
     },
-    frame::args::{Consent, Run, Trial, dry_run_query},
+    frame::{
+        args::{Consent, Run, Trial, dry_run_query},
+        context::Context,
+    },
 };
 use args::{SubtaskId, Task as Command};
 use model::Task;

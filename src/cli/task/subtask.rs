@@ -8,13 +8,15 @@ use super::{
     tables::{print_subtask, print_subtasks},
 };
 use crate::cli::{
-    Context,
     console::{
         error::CliError,
         output::{Shape, entries},
         table::{Column, column},
     },
-    frame::args::{Consent, Trial, dry_run_query},
+    frame::{
+        args::{Consent, Trial, dry_run_query},
+        context::Context,
+    },
     task,
 };
 

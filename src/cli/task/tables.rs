@@ -1,12 +1,12 @@
 use super::model::{Creator, Subtask, Task};
 use crate::{
     cli::{
-        Context,
         console::{
             error::CliError,
             output::Shape,
             table::{Column, column, local_time, text},
         },
+        frame::context::Context,
     },
     graph::SubtaskStatus,
 };

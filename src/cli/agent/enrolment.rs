@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 use std::net::IpAddr;
 
+use super::args::{Invitation, RevokeArgs, Token};
 use crate::cli::{
     console::{
         error::CliError,
@@ -15,7 +16,6 @@ use crate::cli::{
         kind::{HOST, Kind},
         resolve,
     },
-    host::args::{HostAdd, HostRevoke, Token},
     rest::settings::is_loopback,
 };
 
@@ -45,16 +45,20 @@ const CERTIFICATE_COLUMNS: &[Column] = &[
 ];
 
 /// Requests tokens and prints the command to run on each host.
-pub(crate) async fn invite(context: &Context<'_>, args: &HostAdd) -> Result<(), CliError> {
+pub(crate) async fn invite(
+    context: &Context<'_>,
+    addresses: &[IpAddr],
+    invitation: &Invitation,
+    dry_run: bool,
+) -> Result<(), CliError> {
     let body = json!({
-        "innerIpAddressList": args.addresses,
-        "ttlSeconds": args.ttl.as_secs(),
-        "anySource": args.any_source,
+        "innerIpAddressList": addresses,
+        "ttlSeconds": invitation.ttl.as_secs(),
+        "anySource": invitation.any_source,
     });
     let doing = "create enrolment tokens";
-    let dry_run = args.creation.run.dry_run;
     let mut data = context.client.post(doing, TOKENS, dry_run_query(dry_run), Some(&body)).await?;
-    if let Some(url) = &args.coordinator {
+    if let Some(url) = &invitation.coordinator {
         let made = data.get_mut("contents").and_then(Value::as_array_mut).into_iter().flatten();
         made.filter_map(Value::as_object_mut).for_each(|made| {
             made.insert("coordinatorUrl".into(), json!(url));
@@ -74,9 +78,9 @@ pub(crate) async fn invite(context: &Context<'_>, args: &HostAdd) -> Result<(), 
             let what = if several { "each command on its host" } else { "this command on the host" };
             context.output.remark(&format!("Run {what}, as root. It works once, until {}.", local_time(&until)));
             let coordinator = text(hosts.first().and_then(|made| made.get("coordinatorUrl")));
-            if args.coordinator.is_none()
+            if invitation.coordinator.is_none()
                 && coordinator.parse().is_ok_and(|url| is_loopback(&url))
-                && !args.addresses.iter().all(IpAddr::is_loopback)
+                && !addresses.iter().all(IpAddr::is_loopback)
             {
                 context.output.note(
                     "The coordinator advertises a loopback address, which other hosts cannot reach: give its URL with \
@@ -102,7 +106,7 @@ fn command(made: &Value, several: bool) -> String {
 }
 
 /// An address needs no host that was added: it may belong to one that was only enrolled.
-pub(crate) async fn revoke(context: &Context<'_>, args: &HostRevoke) -> Result<(), CliError> {
+pub(crate) async fn revoke(context: &Context<'_>, args: &RevokeArgs) -> Result<(), CliError> {
     let host = &args.host;
     let doing = format!("revoke host {host}");
     let body = match host.parse::<IpAddr>() {

@@ -15,8 +15,8 @@ use crate::cli::{
         kind::{CLUSTERS, HOSTS},
     },
     task::{
-        TASKS,
         model::Task,
+        requests::TASKS,
         tables::{TASK_COLUMNS, task_row},
     },
 };

@@ -17,7 +17,11 @@ use crate::cli::{
         context::Context,
         kind::{CLUSTERS, HOSTS, PACKAGES},
     },
-    task::{TASKS, args::SubtaskId, model::Task, subtask},
+    task::{
+        args::SubtaskId,
+        model::Task,
+        requests::{self, TASKS},
+    },
 };
 
 /// The newest of each kind: enough to see what happened, small enough to send.
@@ -126,8 +130,8 @@ async fn add_task(context: &Context<'_>, bundle: &mut Bundle, id: u64) -> io::Re
     let mut logs = String::new();
     for subtask in task.subtasks().iter().filter(|subtask| subtask.has_started()) {
         logs.push_str(&subtask.log_heading());
-        match subtask::log(context, SubtaskId { task: id, subtask: subtask.id }).await {
-            Ok(data) => logs.push_str(&subtask::log_text(&data)),
+        match requests::log(context, SubtaskId { task: id, subtask: subtask.id }).await {
+            Ok(data) => logs.push_str(&requests::log_text(&data)),
             Err(error) => logs.push_str(&format!("{}\n", error.data())),
         }
     }

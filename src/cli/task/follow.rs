@@ -3,9 +3,9 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::{
-    TASKS,
     model::Task,
     progress::View,
+    requests::TASKS,
     tables::{print_plan, print_tasks},
 };
 use crate::cli::{

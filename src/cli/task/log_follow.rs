@@ -7,13 +7,13 @@ use super::{
     args::SubtaskId,
     follow::PATIENCE,
     model::{Subtask, Task},
+    requests,
 };
 use crate::{
     cli::{
         console::{error::CliError, output::Shape},
         frame::context::Context,
         rest::{event_stream::EventStream, sse::Event},
-        task,
     },
     graph::SubtaskStatus,
 };
@@ -87,7 +87,7 @@ async fn read_task(context: &Context<'_>, id: u64, way_back: &str) -> Result<(),
 /// A coordinator that has answered before may be away for a moment.
 async fn ask(context: &Context<'_>, id: u64, last_answer: &mut Option<Instant>) -> Result<Task, CliError> {
     loop {
-        match task::get(context, id).await {
+        match requests::get(context, id).await {
             Err(error) if error.is_temporary() && last_answer.is_some_and(|at| at.elapsed() < PATIENCE) => {
                 tokio::time::sleep(UNDONE_PAUSE).await;
             }

@@ -3,6 +3,7 @@ pub(super) mod follow;
 pub(super) mod log_follow;
 pub(super) mod model;
 pub(super) mod progress;
+pub(super) mod requests;
 pub(super) mod subtask;
 pub(super) mod tables;
 
@@ -21,10 +22,8 @@ use super::{
 };
 use args::{SubtaskId, Task as Command};
 use model::Task;
-use tables::{print_task, print_task_state, print_tasks};
-
-pub(crate) const TASKS: &str = "api/v2/tasks/instances";
-pub(crate) const DRY_RUN_NOTE: &str = "Nothing was changed; this is the state that the change would lead to.";
+use requests::{TASKS, get};
+use tables::{DRY_RUN_NOTE, print_task, print_task_state, print_tasks};
 
 const OBJECTS: &[Column] = &[column("OBJECT", "/object")];
 
@@ -124,11 +123,11 @@ async fn logs(context: &Context<'_>, id: u64) -> Result<(), CliError> {
     let (_, task) = get(context, id).await?;
     let mut logs = Vec::new();
     for subtask in task.subtasks().iter().filter(|subtask| subtask.has_started()) {
-        let data = subtask::log(context, SubtaskId { task: id, subtask: subtask.id }).await?;
+        let data = requests::log(context, SubtaskId { task: id, subtask: subtask.id }).await?;
         match output.shape() {
             Shape::Data => logs.push(json!({"id": subtask.id, "name": subtask.name, "log": data.get("log")})),
             Shape::Table | Shape::Name => {
-                output.log(&format!("{}{}", subtask.log_heading(), subtask::log_text(&data)))?;
+                output.log(&format!("{}{}", subtask.log_heading(), requests::log_text(&data)))?;
             }
         }
     }
@@ -136,11 +135,4 @@ async fn logs(context: &Context<'_>, id: u64) -> Result<(), CliError> {
         Shape::Data => output.data(&json!({"contents": logs})),
         Shape::Table | Shape::Name => Ok(()),
     }
-}
-
-pub(crate) async fn get(context: &Context<'_>, id: u64) -> Result<(Value, Task), CliError> {
-    let doing = format!("show task {id}");
-    let data = context.client.get(&doing, &format!("{TASKS}/{id}")).await?;
-    let task = Task::read(&doing, &data)?;
-    Ok((data, task))
 }

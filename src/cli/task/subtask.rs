@@ -1,11 +1,9 @@
 use serde_json::{Value, json};
-use std::fmt;
 
 use super::{
-    DRY_RUN_NOTE, TASKS,
     args::{Subtask as Command, SubtaskId},
-    log_follow,
-    tables::{print_subtask, print_subtasks},
+    log_follow, requests,
+    tables::{DRY_RUN_NOTE, print_subtask, print_subtasks},
 };
 use crate::cli::{
     console::{
@@ -17,7 +15,6 @@ use crate::cli::{
         args::{Consent, Trial, dry_run_query},
         context::Context,
     },
-    task,
 };
 
 const FIELDS: &[Column] = &[
@@ -28,22 +25,10 @@ const FIELDS: &[Column] = &[
     column("Attempt", "/runTime"),
 ];
 
-impl SubtaskId {
-    pub(crate) fn path(self) -> String {
-        format!("{TASKS}/{}/subtasks/{}", self.task, self.subtask)
-    }
-}
-
-impl fmt::Display for SubtaskId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "subtask {} of task {}", self.subtask, self.task)
-    }
-}
-
 pub(crate) async fn run(context: &Context<'_>, command: &Command) -> Result<(), CliError> {
     match command {
         Command::List { task } => {
-            let (data, task) = task::get(context, *task).await?;
+            let (data, task) = requests::get(context, *task).await?;
             print_subtasks(context, &json!({"contents": subtasks(&data)}), &task)
         }
         Command::Show { of } => show(context, *of).await,
@@ -67,7 +52,7 @@ fn confirm(context: &Context<'_>, of: SubtaskId, consent: Consent, trial: Trial,
 
 /// The API tells subtasks with their task only.
 async fn show(context: &Context<'_>, of: SubtaskId) -> Result<(), CliError> {
-    let (data, task) = task::get(context, of.task).await?;
+    let (data, task) = requests::get(context, of.task).await?;
     let subtask = task.subtasks().iter().find(|subtask| subtask.id == of.subtask);
     let entry = subtasks(&data).iter().find(|entry| entry.get("id").and_then(Value::as_u64) == Some(of.subtask));
     match (subtask, entry) {
@@ -103,21 +88,9 @@ async fn change(context: &Context<'_>, of: SubtaskId, trial: Trial, verb: &str) 
 }
 
 pub(crate) async fn print_log(context: &Context<'_>, of: SubtaskId) -> Result<(), CliError> {
-    let data = log(context, of).await?;
+    let data = requests::log(context, of).await?;
     match context.output.shape() {
         Shape::Data => context.output.data(&data),
-        Shape::Table | Shape::Name => context.output.log(&log_text(&data)),
-    }
-}
-
-pub(crate) async fn log(context: &Context<'_>, of: SubtaskId) -> Result<Value, CliError> {
-    context.client.get(&format!("read the log of {of}"), &format!("{}/log", of.path())).await
-}
-
-pub(crate) fn log_text(data: &Value) -> String {
-    match data.get("log").and_then(Value::as_str) {
-        Some(log) if log.is_empty() || log.ends_with('\n') => log.to_owned(),
-        Some(log) => format!("{log}\n"),
-        None => String::new(),
+        Shape::Table | Shape::Name => context.output.log(&requests::log_text(&data)),
     }
 }

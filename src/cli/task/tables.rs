@@ -159,6 +159,8 @@ fn waiting_row(subtask: &Subtask) -> Option<Vec<String>> {
     Some(vec![subtask.id.to_string(), time(waiting.until.as_deref()), what])
 }
 
+pub(crate) const DRY_RUN_NOTE: &str = "Nothing was changed; this is the state that the change would lead to.";
+
 /// Prints the task and its subtasks as a decision would leave them.
 pub(crate) fn print_task_state(context: &Context<'_>, data: &Value, task: &Task) -> Result<(), CliError> {
     let output = &context.output;

@@ -1,4 +1,4 @@
-//! What the command line takes. The doc comments are the help texts.
+//! The command line as a whole; what a noun takes stands beside its commands. The doc comments are the help texts.
 
 use clap::{Parser, Subcommand};
 use std::path::PathBuf;

@@ -1,4 +1,4 @@
-//! The operator's commands, over the coordinator's REST API.
+//! The operator's commands, over the coordinator's REST API. One room per subject.
 //!
 //! Data goes to stdout, everything said about it to stderr. A command that starts a task follows it to its end;
 //! interrupting it ends the following, never the task. The exit code tells the kind of failure: see `oblet --help`.

@@ -1,4 +1,4 @@
-//! What has names, and where the API lists it.
+//! What has names, and where the API lists it: the kinds that more than one room asks for.
 
 use crate::cli::console::table::{Column, column};
 

@@ -1,3 +1,5 @@
+//! How values are written that several commands take.
+
 use clap::builder::RangedI64ValueParser;
 use std::time::Duration;
 

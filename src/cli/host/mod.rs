@@ -1,3 +1,5 @@
+//! Hosts: what adds, shows and removes them. Their agents have a room of their own.
+
 pub(super) mod args;
 pub(super) mod places;
 

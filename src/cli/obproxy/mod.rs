@@ -1,3 +1,5 @@
+//! OBProxy clusters: what creates and shows them.
+
 pub(super) mod args;
 
 use secrecy::ExposeSecret;

@@ -1,3 +1,5 @@
+//! Tasks and their subtasks: what shows, follows and decides on them.
+
 pub(super) mod args;
 pub(super) mod follow;
 pub(super) mod log_follow;

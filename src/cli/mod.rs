@@ -1,58 +1,33 @@
-//! The operator's commands, over the coordinator's REST API.
+//! The operator's commands, over the coordinator's REST API. One room per subject.
 //!
 //! Data goes to stdout, everything said about it to stderr. A command that starts a task follows it to its end;
 //! interrupting it ends the following, never the task. The exit code tells the kind of failure: see `oblet --help`.
 
-mod account;
+mod agent;
 mod args;
-mod audit;
-mod client;
-mod connection;
-mod contexts;
-mod enrolment;
-mod error;
-mod event_stream;
-mod follow;
+mod console;
+mod frame;
 mod host;
-mod log_follow;
 mod obproxy;
-mod once;
-mod output;
 mod package;
-mod progress;
-mod prompt;
-mod resolve;
-mod settings;
-mod site;
-mod sse;
-mod status;
-mod subtask;
-mod support;
-mod table;
-mod target;
+mod rest;
+mod system;
 mod task;
-mod task_model;
-mod task_tables;
-mod version;
-mod yaml;
+mod user;
 
 use clap::{CommandFactory, FromArgMatches as _};
-use serde_json::json;
-use std::{fmt::Display, process::ExitCode};
+use std::process::ExitCode;
 
-use args::{Cli, Command, Consent, Trial};
-use client::Client;
-use error::CliError;
-use output::{Output, usage_error};
-use resolve::Kind;
-use settings::Settings;
-use task::dry_run_query;
-
-/// What every command that asks the coordinator needs.
-struct Context<'a> {
-    client: Client,
-    output: &'a Output,
-}
+use args::{Cli, Command};
+use console::{
+    error::CliError,
+    output::{Output, usage_error},
+};
+use frame::context::Context;
+use host::places;
+use rest::{client::Client, settings::Settings};
+use system::{audit, status, support, target, version};
+use task::subtask;
 
 /// The commands and options, for manual pages and completions.
 pub fn command() -> clap::Command {
@@ -91,7 +66,7 @@ pub fn main() -> ExitCode {
             return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
         }
     };
-    let output = Output::new(&cli.global);
+    let output = Output::new(&cli.output);
     let Err(error) = run(&cli, &output) else { return ExitCode::SUCCESS };
     output.error(&error);
     error.exit_code()
@@ -106,98 +81,50 @@ fn run(cli: &Cli, output: &Output) -> Result<(), CliError> {
             return output.text(&String::from_utf8_lossy(&script));
         }
         Command::Login { coordinator, name } => {
-            return runtime.block_on(account::login(&cli.global, output, coordinator, name.as_deref()));
+            return runtime.block_on(user::login(&cli.access, output, coordinator, name.as_deref()));
         }
-        Command::Logout => return account::logout(&cli.global, output),
-        Command::Context(command) => return account::contexts(output, command),
+        Command::Logout => return user::logout(&cli.access, output),
+        Command::Context(command) => return user::contexts(output, command),
         _ => {}
     }
-    let prepared = Settings::new(&cli.global).and_then(|settings| Ok((Client::new(settings.clone())?, settings)));
+    let prepared = Settings::new(&cli.access).and_then(|settings| Ok((Client::new(settings.clone())?, settings)));
     match (prepared, &cli.command) {
-        (Ok((client, settings)), command) => runtime.block_on(Context { client, output }.carry_out(command, &settings)),
+        (Ok((client, settings)), command) => {
+            runtime.block_on(carry_out(&Context { client, output }, command, &settings))
+        }
         (Err(error), Command::Version) => runtime.block_on(version::run(output, Err(error))),
         (Err(error), _) => Err(error),
     }
 }
 
-impl Context<'_> {
-    async fn carry_out(&self, command: &Command, settings: &Settings) -> Result<(), CliError> {
-        tokio::select! {
-            // Following a task has its own answer to an interruption, and is asked first.
-            biased;
-            result = self.dispatch(command, settings) => result,
-            Ok(()) = tokio::signal::ctrl_c() => Err(CliError::Interrupted {
-                next: "the coordinator may have carried out the request, see: oblet task list".into(),
-            }),
-        }
+async fn carry_out(context: &Context<'_>, command: &Command, settings: &Settings) -> Result<(), CliError> {
+    tokio::select! {
+        // Following a task has its own answer to an interruption, and is asked first.
+        biased;
+        result = dispatch(context, command, settings) => result,
+        Ok(()) = tokio::signal::ctrl_c() => Err(CliError::Interrupted {
+            next: "the coordinator may have carried out the request, see: oblet task list".into(),
+        }),
     }
+}
 
-    async fn dispatch(&self, command: &Command, settings: &Settings) -> Result<(), CliError> {
-        match command {
-            Command::Status => status::run(self).await,
-            Command::Host(command) => host::run(self, command).await,
-            Command::Package(command) => package::run(self, command).await,
-            Command::Obproxy(command) => obproxy::run(self, command).await,
-            Command::Task(command) => task::run(self, command).await,
-            Command::Subtask(command) => subtask::run(self, command).await,
-            Command::Region(command) => site::run(self, &site::REGION, command).await,
-            Command::Idc(command) => site::run_idc(self, command).await,
-            Command::HostType(command) => site::run(self, &site::HOST_TYPE, command).await,
-            Command::Target(command) => target::run(self, command).await,
-            Command::Audit(command) => audit::run(self, command).await,
-            Command::User(command) => account::user(self, settings, command).await,
-            Command::Version => version::run(self.output, Ok(self)).await,
-            Command::Support { file } => support::run(self, file).await,
-            // These ask no coordinator, or ask it before there is a context.
-            Command::Login { .. } | Command::Logout | Command::Context(_) | Command::Completion { .. } => Ok(()),
-        }
-    }
-
-    /// Has the operator repeat the name of what is about to be changed. Nothing has to be confirmed where nothing is
-    /// changed. `doing` completes "cannot ...".
-    fn confirm(&self, consent: Consent, trial: Trial, name: impl Display, doing: &str) -> Result<(), CliError> {
-        if consent.yes || trial.dry_run {
-            return Ok(());
-        }
-        let not_done = |hint: String| Err(CliError::Unconfirmed { doing: doing.into(), hint });
-        if !prompt::is_possible() {
-            return not_done("no terminal to confirm on (use --yes)".into());
-        }
-        let name = name.to_string();
-        let answer = prompt::line(&format!("Type {name} to {doing}: "))?;
-        if answer == name { Ok(()) } else { not_done(format!("not confirmed (type {name}, or use --yes)")) }
-    }
-
-    /// The same for several, of which the operator repeats the number.
-    fn confirm_many(&self, consent: Consent, dry_run: bool, names: &[String], doing: &str) -> Result<(), CliError> {
-        let trial = Trial { dry_run };
-        match names {
-            [name] => self.confirm(consent, trial, name, doing),
-            names => self.confirm(consent, trial, names.len(), &format!("{doing} ({} hosts)", names.len())),
-        }
-    }
-
-    fn dry_run_note(&self, doing: &str) {
-        self.output.note(&format!("Nothing was changed; without --dry-run, this command would {doing}."));
-    }
-
-    /// Removes what has an id, once that is confirmed. `name` is what the operator calls it.
-    async fn remove(
-        &self,
-        doing: &str,
-        kind: &Kind,
-        id: u64,
-        name: &str,
-        consent: Consent,
-        trial: Trial,
-    ) -> Result<(), CliError> {
-        self.confirm(consent, trial, name, doing)?;
-        self.client.delete(doing, &format!("{}/{id}", kind.path), dry_run_query(trial.dry_run)).await?;
-        match (trial.dry_run, doing.split_once(' ')) {
-            (true, _) => self.dry_run_note(doing),
-            (false, Some(("revoke", what))) => self.output.note(&format!("Revoked {what}.")),
-            (false, what) => self.output.note(&format!("Removed {}.", what.map_or(doing, |(_, what)| what))),
-        }
-        self.output.changed(&json!({"id": id}), id)
+async fn dispatch(context: &Context<'_>, command: &Command, settings: &Settings) -> Result<(), CliError> {
+    match command {
+        Command::Status => status::run(context).await,
+        Command::Host(command) => host::run(context, command).await,
+        Command::Package(command) => package::run(context, command).await,
+        Command::Obproxy(command) => obproxy::run(context, command).await,
+        Command::Task(command) => task::run(context, command).await,
+        Command::Subtask(command) => subtask::run(context, command).await,
+        Command::Region(command) => places::run(context, &places::REGION, command).await,
+        Command::Idc(command) => places::run_idc(context, command).await,
+        Command::HostType(command) => places::run(context, &places::HOST_TYPE, command).await,
+        Command::Target(command) => target::run(context, command).await,
+        Command::Audit(command) => audit::run(context, command).await,
+        Command::User(command) => user::user(context, settings, command).await,
+        Command::Version => version::run(context.output, Ok(context)).await,
+        Command::Support { file } => support::run(context, file).await,
+        // These ask no coordinator, or ask it before there is a context.
+        Command::Login { .. } | Command::Logout | Command::Context(_) | Command::Completion { .. } => Ok(()),
     }
 }

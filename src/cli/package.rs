@@ -1,20 +1,25 @@
+use clap::Subcommand;
 use futures_util::TryStreamExt;
 use indicatif::{HumanBytes, ProgressBar, ProgressStyle};
 use serde_json::Value;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use tokio_util::io::ReaderStream;
 
 use super::{
-    Context,
-    args::Package as Command,
-    error::CliError,
-    output::Progress,
-    resolve::{self, PACKAGE},
-    table::{Column, column},
+    console::{
+        error::CliError,
+        output::Progress,
+        table::{Column, column},
+    },
+    frame::{
+        args::{Consent, Trial},
+        context::Context,
+        kind::{PACKAGE, PACKAGES},
+        resolve,
+    },
 };
 use crate::deb;
 
-pub(crate) const PACKAGES: &str = "api/v2/software-packages";
 /// Large enough that a system call is rare, small enough that the bar moves.
 const CHUNK_BYTES: usize = 256 * 1024;
 
@@ -41,17 +46,38 @@ const FIELDS: &[Column] = &[
     column("SHA-1", "/sha1"),
 ];
 
-pub(crate) async fn run(context: &Context<'_>, command: &Command) -> Result<(), CliError> {
+#[derive(Debug, Subcommand)]
+pub(crate) enum Package {
+    /// Upload an rpm or deb file to the coordinator; there is no dry run
+    Upload {
+        /// File whose name is the one in its header
+        #[arg(value_name = "PATH")]
+        file: PathBuf,
+    },
+    /// List the packages
+    List,
+    /// Remove a package that no proxy uses
+    Remove {
+        /// Id or file name of the package
+        package: String,
+        #[command(flatten)]
+        consent: Consent,
+        #[command(flatten)]
+        trial: Trial,
+    },
+}
+
+pub(crate) async fn run(context: &Context<'_>, command: &Package) -> Result<(), CliError> {
     match command {
-        Command::Upload { file } => {
+        Package::Upload { file } => {
             let data = upload(context, file).await?;
             context.output.entry(&data, FIELDS, "/id")
         }
-        Command::List => {
+        Package::List => {
             let data = context.client.list("list the packages", PACKAGES).await?;
             context.output.list(&data, COLUMNS, "/id")
         }
-        Command::Remove { package, consent, trial } => {
+        Package::Remove { package, consent, trial } => {
             let doing = format!("remove package {package}");
             let id = resolve::id(context, &doing, &PACKAGE, package).await?;
             context.remove(&doing, &PACKAGE, id, package, *consent, *trial).await

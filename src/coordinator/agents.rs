@@ -1,5 +1,7 @@
 //! Connections to agents: opened on demand, shared, bounded, and an answer of "unknown" kept apart from "no".
 
+pub use super::address::AgentAddress;
+
 use super::connection::{DialError, Distrust, Gate, OpenGate, Scissors, dial};
 #[cfg(test)]
 use crate::simulation;
@@ -11,8 +13,8 @@ use hyper_util::rt::TokioIo;
 use std::{
     collections::HashMap,
     error::Error,
-    fmt, io,
-    net::{IpAddr, SocketAddr},
+    io,
+    net::IpAddr,
     path::Path,
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
@@ -33,22 +35,6 @@ const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(20);
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Connections kept; the one that was unused longest gives way. A connection costs about 40 KiB.
 const MAX_CHANNELS: usize = 4096;
-
-/// Where an agent listens.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct AgentAddress(pub SocketAddr);
-
-impl AgentAddress {
-    pub fn new(ip: IpAddr, port: u16) -> Self {
-        Self(SocketAddr::new(ip, port))
-    }
-}
-
-impl fmt::Display for AgentAddress {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
-    }
-}
 
 /// Why a call brought no result. The difference between `Unknown` and the others decides whether it is made again.
 #[derive(Debug, thiserror::Error)]

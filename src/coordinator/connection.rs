@@ -6,7 +6,7 @@
 //!     cut off as well.
 //!  3. What is cut ends for everyone who still holds it, calls under way included.
 
-use super::agents::AgentAddress;
+use super::address::AgentAddress;
 use crate::tls::{CallerTls, CertificateFacts, Fingerprint, TlsError};
 use futures_util::future::BoxFuture;
 use jiff::Timestamp;

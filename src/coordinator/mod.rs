@@ -1,5 +1,6 @@
 //! The coordinator: keeps state, builds nothing by itself, drives tasks through agents.
 
+mod address;
 pub mod agents;
 pub mod config;
 pub mod connection;

@@ -8,6 +8,7 @@
 )]
 
 mod arrows;
+mod circles;
 mod metrics;
 mod pages;
 mod source;

@@ -14,6 +14,10 @@ pub(crate) fn root() -> &'static Path {
 pub(crate) struct Source {
     /// The module of the library, or `bin`.
     pub(crate) room: String,
+    /// The module that it is, such as `a::b`.
+    pub(crate) module: String,
+    /// Below `src`.
+    pub(crate) path: String,
     pub(crate) code: String,
 }
 
@@ -25,7 +29,9 @@ pub(crate) fn sources() -> Vec<Source> {
         .map(|file| {
             let first = file.strip_prefix(&src).unwrap().components().next().unwrap();
             let room = first.as_os_str().to_str().unwrap().trim_end_matches(".rs").to_owned();
-            Source { room, code: without_tests(&fs::read_to_string(&file).unwrap()) }
+            let path = file.strip_prefix(&src).unwrap().to_str().unwrap().to_owned();
+            let module = path.trim_end_matches(".rs").trim_end_matches("/mod").replace('/', "::");
+            Source { room, module, path, code: without_tests(&fs::read_to_string(&file).unwrap()) }
         })
         .collect()
 }

@@ -23,8 +23,9 @@ mod writer;
 
 pub use collection::{Expired, Need};
 pub use commits::Commits;
-pub use records::{Accepted, Acknowledged, Attempt, Canceled, Page};
-pub use recovery::{GivenUp, Resume, Unfinished};
+pub use records::{Accepted, Acknowledged, Canceled, Page};
+pub use recovery::{GivenUp, Unfinished};
+pub use rows::{Attempt, Resume};
 pub use writer::JournalFailure;
 
 use crate::blocking;

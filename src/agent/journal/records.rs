@@ -2,12 +2,9 @@
 
 use super::{
     Journal, JournalError,
-    rows::{attempt, effect_word, event, log_unreadable, record},
+    rows::{Attempt, attempt, effect_word, event, log_unreadable, record},
 };
-use crate::agent::{
-    operation::{Key, Order, Outcome, Phase, PhaseEvent, Record, UndoTarget, now_us},
-    step::Undoes,
-};
+use crate::agent::operation::{Key, Order, Outcome, Phase, PhaseEvent, Record, UndoTarget, now_us};
 use crate::graph::Direction;
 use sqlx::{AssertSqlSafe, Row as _, SqliteConnection};
 use uuid::Uuid;
@@ -50,16 +47,6 @@ pub enum Acknowledged {
     Unknown,
     NotFinished,
     StaleEpoch { highest: u64 },
-}
-
-/// An attempt of an operation that an undo takes back.
-#[derive(Debug)]
-pub struct Attempt {
-    pub key: Key,
-    pub is_over: bool,
-    /// An undo that succeeded has taken it back.
-    pub is_undone: bool,
-    pub undoes: Undoes,
 }
 
 /// A part of the journal.

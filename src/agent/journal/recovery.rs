@@ -3,20 +3,10 @@
 use super::{
     Journal, JournalError,
     records::{encode, note},
-    rows::{key, resume},
+    rows::{Resume, key, resume},
 };
-use crate::agent::operation::{Order, Outcome, Phase, now_us};
+use crate::agent::operation::{Outcome, Phase, now_us};
 use sqlx::Row as _;
-
-/// An operation that was under way when the agent stopped.
-#[derive(Debug)]
-pub struct Resume {
-    pub position: i64,
-    pub order: Order,
-    pub phase: Phase,
-    pub identity: Option<String>,
-    pub deadline_us: Option<i64>,
-}
 
 /// What recovery finds.
 #[derive(Debug)]

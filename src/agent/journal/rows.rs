@@ -1,6 +1,6 @@
 //! Rows of the journal as values.
 
-use super::{records::Attempt, recovery::Resume, seal::Sealer};
+use super::seal::Sealer;
 use crate::{
     agent::{
         operation::{Key, Order, Outcome, Phase, PhaseEvent, Record, UndoTarget},
@@ -12,6 +12,26 @@ use crate::{
 use sqlx::{Row as _, sqlite::SqliteRow};
 use std::time::Duration;
 use uuid::Uuid;
+
+/// An operation that was under way when the agent stopped.
+#[derive(Debug)]
+pub struct Resume {
+    pub position: i64,
+    pub order: Order,
+    pub phase: Phase,
+    pub identity: Option<String>,
+    pub deadline_us: Option<i64>,
+}
+
+/// An attempt of an operation that an undo takes back.
+#[derive(Debug)]
+pub struct Attempt {
+    pub key: Key,
+    pub is_over: bool,
+    /// An undo that succeeded has taken it back.
+    pub is_undone: bool,
+    pub undoes: Undoes,
+}
 
 pub(super) fn record(row: &SqliteRow) -> sqlx::Result<Record> {
     let undoes: Option<String> = row.try_get("undoes_operation_id")?;

@@ -3,11 +3,11 @@
 
 use crate::{
     api::frame::{
-        around::TraceId,
         envelope::{Envelope, ErrorEnvelope, Reply, ocp_time},
         error::{ApiError, code},
         extract::JsonBody,
         state::ApiState,
+        trace::TraceId,
     },
     coordinator::{
         enrolment::{Application, EnrolmentError},

@@ -1,11 +1,12 @@
 //! The frame around every request: trace id, log line, deadline, metrics, and the envelope around what comes out.
 
 use super::{
-    envelope::{Envelope, ErrorEnvelope, Frame, Outcome, ocp_time},
-    error::{ApiError, code},
+    envelope::{Envelope, ErrorEnvelope, Frame, ocp_time},
+    error::{ApiError, Outcome, code},
     state::ApiState,
+    trace::TraceId,
 };
-use crate::{api::package::UPLOAD_ROUTE, coordinator::store::now_micros};
+use crate::coordinator::store::now_micros;
 use axum::{
     body::Body,
     extract::{MatchedPath, Request, State},
@@ -14,68 +15,15 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use futures_util::FutureExt as _;
-use prometheus::{HistogramOpts, HistogramVec, IntCounterVec, Opts, Registry};
 use std::{
-    fmt,
     panic::AssertUnwindSafe,
-    sync::Arc,
     time::{Duration, Instant},
 };
 use tracing::Instrument as _;
 
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
-
-/// Names a request in the answer, in the log and in the tasks that it made.
-#[derive(Debug, Clone)]
-pub(in crate::api) struct TraceId(Arc<str>);
-
-impl TraceId {
-    pub(in crate::api) fn random() -> Self {
-        let (_, low) = uuid::Uuid::now_v7().as_u64_pair();
-        Self(format!("{low:016x}").into())
-    }
-
-    pub(in crate::api) fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Display for TraceId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(&self.0)
-    }
-}
-
-/// Requests by route, never by path, so that the number of series is bounded.
-#[derive(Clone)]
-pub(in crate::api) struct RequestMetrics {
-    total: IntCounterVec,
-    seconds: HistogramVec,
-}
-
-impl RequestMetrics {
-    pub(in crate::api) fn register(registry: &Registry) -> Result<Self, prometheus::Error> {
-        let labels = ["method", "route", "status"];
-        let total = IntCounterVec::new(Opts::new("oblet_api_requests_total", "Requests that were answered."), &labels)?;
-        let seconds = HistogramVec::new(
-            HistogramOpts::new("oblet_api_request_duration_seconds", "Time from a request to its answer."),
-            &labels,
-        )?;
-        registry.register(Box::new(total.clone()))?;
-        registry.register(Box::new(seconds.clone()))?;
-        Ok(Self { total, seconds })
-    }
-
-    fn observe(&self, method: &Method, route: &str, status: StatusCode, elapsed: Duration) {
-        let method = match *method {
-            Method::GET | Method::POST | Method::PUT | Method::PATCH | Method::DELETE | Method::HEAD => method.as_str(),
-            _ => "other",
-        };
-        let labels = [method, route, status.as_str()];
-        self.total.with_label_values(&labels).inc();
-        self.seconds.with_label_values(&labels).observe(elapsed.as_secs_f64());
-    }
-}
+/// A package takes as long as it takes to come in.
+pub(in crate::api) const UPLOAD_ROUTE: &str = "/api/v2/software-packages";
 
 pub(in crate::api) async fn frame(
     State(state): State<ApiState>,

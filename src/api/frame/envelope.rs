@@ -1,7 +1,7 @@
 //! OCP's envelope around every answer. Handlers answer an [`Outcome`]; the frame around all routes writes it,
 //! because only the frame knows the trace id and how long the request took.
 
-use super::error::{ApiError, ErrorBody};
+use super::error::{ApiError, ErrorBody, Outcome};
 use axum::{
     http::StatusCode,
     response::{IntoResponse, Response},
@@ -10,13 +10,6 @@ use jiff::{Timestamp, tz::TimeZone};
 use serde::Serialize;
 use serde_json::Value;
 use utoipa::ToSchema;
-
-/// What a handler hands to the frame.
-#[derive(Clone)]
-pub(in crate::api) enum Outcome {
-    Data(Option<Value>),
-    Error(ErrorBody),
-}
 
 /// A success with data.
 pub(in crate::api) struct Reply<T>(pub(in crate::api) T);

@@ -11,6 +11,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use serde::Serialize;
+use serde_json::Value;
 use std::{error::Error, num::NonZeroU16, time::Duration};
 use utoipa::ToSchema;
 
@@ -52,6 +53,13 @@ pub(in crate::api) struct ErrorBody {
     /// What to do about it. Not part of OCP's answers.
     #[serde(skip_serializing_if = "Option::is_none")]
     next_move: Option<String>,
+}
+
+/// What a handler hands to the frame.
+#[derive(Clone)]
+pub(in crate::api) enum Outcome {
+    Data(Option<Value>),
+    Error(ErrorBody),
 }
 
 /// One of several mistakes in a request.
@@ -169,7 +177,7 @@ impl IntoResponse for ApiError {
         if let Some(seconds) = self.retry_after_seconds {
             response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds.get()));
         }
-        response.extensions_mut().insert(super::envelope::Outcome::Error(self.body));
+        response.extensions_mut().insert(Outcome::Error(self.body));
         response
     }
 }

@@ -1,6 +1,6 @@
 //! Who sends a request, under which trace id; what they change is written to the audit log under both.
 
-use super::{around::TraceId, auth::Caller, error::ApiError};
+use super::{auth::Caller, error::ApiError, trace::TraceId};
 use crate::coordinator::store::{
     StoreError,
     audit::{self, Change},

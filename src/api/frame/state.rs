@@ -1,6 +1,6 @@
 //! What the handlers work with.
 
-use super::{around::RequestMetrics, auth::Gate, streams};
+use super::{gate::Gate, metrics::RequestMetrics};
 use crate::{
     api::system::scrape_token::ScrapeToken,
     coordinator::{
@@ -17,6 +17,9 @@ use prometheus::Registry;
 use std::{collections::HashMap, net::IpAddr, path::PathBuf, sync::Arc};
 use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
+
+/// Streams that are open at a time.
+pub(in crate::api) const MAX_STREAMS: usize = 256;
 
 /// Drives tasks and speaks with agents. Implemented by the coordinator.
 pub trait TaskEngine: Send + Sync {
@@ -101,7 +104,7 @@ impl ApiState {
         let metrics = RequestMetrics::register(&settings.registry)?;
         let host = nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok()).unwrap_or_default();
         let server = host.split('.').next().unwrap_or_default().into();
-        let streams = Arc::new(Semaphore::new(streams::MAX_STREAMS));
+        let streams = Arc::new(Semaphore::new(MAX_STREAMS));
         Ok(Self { gate: Arc::new(Gate::new()), metrics, streams, server, settings: Arc::new(settings) })
     }
 

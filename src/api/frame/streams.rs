@@ -6,7 +6,10 @@
 //!  3. A commit of this coordinator wakes the stream; a look each second finds what another one has written.
 //!  4. Streams are bounded in number and end with the coordinator.
 
-use super::{error::ApiError, state::ApiState};
+use super::{
+    error::ApiError,
+    state::{ApiState, MAX_STREAMS},
+};
 use crate::{
     coordinator::store::{Store, StoreError},
     telemetry::chain,
@@ -27,8 +30,6 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-/// Streams that are open at a time.
-pub(in crate::api) const MAX_STREAMS: usize = 256;
 const LAST_EVENT_ID: &str = "Last-Event-ID";
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// A busy coordinator commits far more often than anybody can read.

@@ -5,7 +5,7 @@
 //! `Message` being "successful" and on `Success` being true. Parameters that are not known are ignored.
 
 use crate::{
-    api::frame::{around::TraceId, envelope::ocp_time, extract::Params, state::ApiState},
+    api::frame::{envelope::ocp_time, extract::Params, state::ApiState, trace::TraceId},
     coordinator::store::{
         StoreError, now_micros,
         obproxy::{self, Cluster},

@@ -35,7 +35,6 @@ use utoipa_axum::{
 };
 
 /// The one route whose requests may be large and slow.
-pub(super) const UPLOAD_ROUTE: &str = "/api/v2/software-packages";
 /// OCP's type of the packages that install obproxy.
 pub(super) const OBPROXY_PACKAGE: &str = "OBPROXY_INSTALL_PACKAGE";
 pub(super) const AGENT_PACKAGE: &str = "OCP_AGENT_INSTALL_PACKAGE";

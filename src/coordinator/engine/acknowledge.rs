@@ -6,7 +6,7 @@
 use super::{
     Shared,
     attempt::backoff,
-    flight::Agents,
+    hosts::{Agents, operation_key},
     store::{PreparationError, Write},
 };
 use crate::{
@@ -150,9 +150,4 @@ async fn acknowledge_one(agents: &Agents, host_id: Option<i64>, key: v1::Operati
 
 fn is_journaled(node: &PlannedNode) -> bool {
     matches!(&node.step, Step::Agent(step) if step.info().policy != Policy::Pure)
-}
-
-pub(super) fn operation_key(node: &PlannedNode, dispatch: Dispatch) -> v1::OperationKey {
-    let operation_id = node.operation_id(dispatch.direction).to_string();
-    v1::OperationKey { operation_id, attempt: dispatch.attempt }
 }

@@ -2,7 +2,8 @@ use super::{
     MAX_RUNNING_PER_TASK, Order, Shared,
     acknowledge::{Acknowledgements, Unfinished},
     attempt::Outcome,
-    flight::{Agents, Flight},
+    flight::Flight,
+    hosts::Agents,
     journal::Closed,
     store::Write,
 };

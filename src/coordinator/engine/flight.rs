@@ -2,65 +2,25 @@
 
 use super::{
     LocalRun, Shared,
-    acknowledge::operation_key,
     attempt::{AgentAttempt, Outcome, PackageFile},
+    hosts::{Agents, operation_key},
     journal::Closed,
     log::AttemptLog,
-    quiet::QuietHosts,
     store::PreparationError,
     waits::WaitPlace,
 };
 use crate::{
-    coordinator::{
-        agents::Agent,
-        store::{
-            now_micros,
-            task::{LogPosition, TaskId},
-        },
+    coordinator::store::{
+        now_micros,
+        task::{LogPosition, TaskId},
     },
     graph::{Direction, Dispatch, Effect, Failure, Operation},
     operations::{PlannedNode, TaskPlan},
     steps::{AgentStep, Step},
 };
-use std::{
-    collections::HashMap,
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-
-/// The agents of a task's hosts. Their addresses do not change under a task, which reserves its hosts.
-pub(super) struct Agents {
-    shared: Arc<Shared>,
-    known: Mutex<HashMap<i64, Agent>>,
-}
-
-impl Agents {
-    pub(super) fn new(shared: Arc<Shared>) -> Self {
-        Self { shared, known: Mutex::default() }
-    }
-
-    pub(super) fn epoch(&self) -> u64 {
-        self.shared.agent_epoch()
-    }
-
-    pub(super) fn quiet(&self) -> &QuietHosts {
-        &self.shared.quiet
-    }
-
-    pub(super) async fn of(&self, host_id: Option<i64>) -> Result<Agent, PreparationError> {
-        let host_id = host_id.unwrap_or(0);
-        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner).get(&host_id).cloned();
-        if let Some(agent) = known {
-            return Ok(agent);
-        }
-        let address = self.shared.tasks.agent_address(host_id).await?.ok_or(PreparationError::NoHost(host_id))?;
-        let agent = self.shared.agents.agent(address).map_err(PreparationError::Agent)?;
-        self.known.lock().unwrap_or_else(PoisonError::into_inner).insert(host_id, agent.clone());
-        Ok(agent)
-    }
-}
 
 /// Where OCP sets no limit (it prints 0), for no wait is endless. Such steps take seconds.
 const UNLIMITED: Duration = Duration::from_secs(3600);

@@ -13,6 +13,7 @@ mod acknowledge;
 pub(in crate::coordinator) mod attempt;
 mod driver;
 mod flight;
+mod hosts;
 mod housekeeping;
 pub(in crate::coordinator) mod journal;
 pub(in crate::coordinator) mod local_steps;

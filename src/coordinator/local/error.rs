@@ -1,6 +1,6 @@
 //! Why a step of the coordinator ends early.
 
-use super::host::Skew;
+use super::skew::Skew;
 use crate::{
     coordinator::{agents::CallError, connection::Distrust, engine::journal::Closed, store::StoreError},
     steps::values::PackageRef,

@@ -3,6 +3,7 @@
 use super::{
     Adapter, Done, LocalError,
     error::Stopped,
+    skew::Skew,
     work::{Answer, Work},
 };
 use crate::{
@@ -15,7 +16,7 @@ use crate::{
 };
 use futures_util::future::BoxFuture;
 use sqlx::AnyConnection;
-use std::{fmt, time::Duration};
+use std::time::Duration;
 use tokio::time::Instant;
 
 /// A host that was just named is more likely misnamed than away for long.
@@ -23,30 +24,6 @@ const FIRST_CONTACT: Duration = Duration::from_secs(30);
 /// Certificates, leases and the order of logs bear that much.
 const MAX_SKEW_MILLISECONDS: i64 = 1000;
 const OWN_VERSION: &str = env!("CARGO_PKG_VERSION");
-
-/// How far the clock of a host certainly is from the coordinator's.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Skew {
-    /// Ahead if above zero.
-    milliseconds: i64,
-}
-
-impl Skew {
-    /// A clock that showed `time` somewhere between two moments may have been right at either. However slow the network
-    /// is, it makes no clock look wrong.
-    fn between(asked_at: i64, time: i64, answered_at: i64) -> Self {
-        let micros =
-            if time < asked_at { time.saturating_sub(asked_at) } else { time.saturating_sub(answered_at).max(0) };
-        Self { milliseconds: micros / 1000 }
-    }
-}
-
-impl fmt::Display for Skew {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let side = if self.milliseconds < 0 { "behind" } else { "ahead of" };
-        write!(f, "{} ms {side} the coordinator's", self.milliseconds.unsigned_abs())
-    }
-}
 
 /// Programs of one major version understand each other, whichever is the older.
 fn understands(agent_version: &str) -> bool {
@@ -76,7 +53,7 @@ async fn prepare(step: &PrepareHost, work: &mut Work<'_>) -> Done {
     let time = facts.time.ok_or(LocalError::NoClock { host: ip })?;
     let time = time.seconds.saturating_mul(1_000_000).saturating_add(i64::from(time.nanos) / 1000);
     let skew = Skew::between(asked_at, time, answered_at);
-    if skew.milliseconds.abs() > MAX_SKEW_MILLISECONDS {
+    if skew.milliseconds().abs() > MAX_SKEW_MILLISECONDS {
         return Err(LocalError::Clock { host: ip, skew, limit: MAX_SKEW_MILLISECONDS }.into());
     }
     let line = format!(
@@ -146,16 +123,6 @@ async fn lead(rows: &mut AnyConnection, id: i64, from: HostStatus, to: HostStatu
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn only_the_certain_part_of_a_skew_counts() {
-        let skew = |asked_at, time, answered_at| Skew::between(asked_at, time, answered_at).milliseconds;
-        assert_eq!(skew(1_000_000, 1_900_000, 2_000_000), 0, "a slow network is no skew");
-        assert_eq!(skew(1_000_000, 500_000, 2_000_000), -500);
-        assert_eq!(skew(1_000_000, 4_500_000, 2_000_000), 2500);
-        assert_eq!(Skew { milliseconds: -500 }.to_string(), "500 ms behind the coordinator's");
-        assert_eq!(skew(0, i64::MAX, 0), i64::MAX / 1000);
-    }
 
     #[test]
     fn agents_of_another_major_version_are_not_understood() {

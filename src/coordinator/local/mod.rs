@@ -5,6 +5,7 @@ mod agent;
 mod error;
 mod host;
 mod obproxy;
+mod skew;
 mod work;
 
 use super::{

@@ -7,8 +7,10 @@
 //!  4. An operator may release the locks of a task that does not run. Whatever makes it run again takes them first.
 
 use super::{
-    StoreError, allocate, push_ids,
-    task::{Cause, TaskId, parse},
+    StoreError, allocate,
+    columns::{Cause, parse},
+    push_ids,
+    task::id::TaskId,
 };
 use crate::{
     graph::TaskStatus,

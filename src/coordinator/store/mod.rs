@@ -15,6 +15,7 @@
 
 pub mod agent;
 pub mod audit;
+mod columns;
 pub mod host;
 pub mod locks;
 pub mod obproxy;

@@ -1,8 +1,9 @@
 //! Proxy clusters and the proxies in them.
 
 use super::{
-    StoreError, allocate, now_micros, push_ids,
-    task::{Cause, decode, encode, parse},
+    StoreError, allocate,
+    columns::{Cause, decode, encode, parse},
+    now_micros, push_ids,
 };
 use crate::{
     graph::wire_enum,

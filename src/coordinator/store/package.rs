@@ -1,6 +1,6 @@
 //! Software packages: rows here, files beside the store under their digest.
 
-use super::{StoreError, allocate, now_micros, task::Cause};
+use super::{StoreError, allocate, columns::Cause, now_micros};
 use crate::steps::values::{PackageRef, Sha256};
 use sqlx::{AnyConnection, Row as _, any::AnyRow};
 use std::path::{Path, PathBuf};

@@ -2,8 +2,10 @@
 //! The row is written in the transaction that makes the tasks.
 
 use super::{
-    StoreError, now_micros,
-    task::{TaskId, decode, encode},
+    StoreError,
+    columns::{decode, encode},
+    now_micros,
+    task::TaskId,
 };
 use sqlx::{AnyConnection, Row as _};
 

@@ -2,9 +2,10 @@
 
 use super::{
     super::Host,
-    first_start::{item_failed, secret},
+    failure::unreadable,
     record::Record,
-    sql::{ItemError, ProxySql, SqlError, proxy_hash, same_value},
+    session::{item_failed, login, login_failed, secret},
+    sql::{ItemError, ProxySql, proxy_hash, same_value},
 };
 use crate::{
     agent::{
@@ -15,41 +16,10 @@ use crate::{
     steps::{OBPROXY_SYS_PASSWORD, OBSERVER_SYS_PASSWORD, SetObproxyPasswords, SyncObproxyParameters, values::Port},
 };
 use futures_util::future::BoxFuture;
-use std::net::SocketAddr;
-
-/// Logs in to the proxy of this run, and to nobody else who may listen on its port.
-pub(super) async fn login(host: &Host, port: Port, run: &str, password: &str) -> Result<ProxySql, SqlError> {
-    let address = SocketAddr::new(host.settings.reach(), port.get());
-    let (supervisor, run_dir) = (host.supervisor.clone(), runs::dir(&host.settings, run));
-    let owners = move || Ok(supervisor.processes(&run_dir)?.into_iter().map(|process| process.pid).collect());
-    ProxySql::login(address, owners, password).await
-}
-
-pub(super) fn login_failed(port: Port, error: SqlError) -> StepError {
-    let message = format!("root@proxysys cannot log in through port {port}");
-    let (reason, next_move) = match error {
-        SqlError::Refused => (
-            "LOGIN_REFUSED",
-            format!(
-                "it is another proxy than the one of this cluster, or a proxy whose password was changed by hand: see who \
-                 listens with ss -ltnp 'sport = :{port}', give that proxy the password of its cluster or choose another \
-                 port, then retry the subtask"
-            ),
-        ),
-        SqlError::Stranger(_) => (
-            "PORT_STRANGER",
-            format!("see who listens with ss -ltnp 'sport = :{port}', stop it or choose another port, then retry"),
-        ),
-        SqlError::Late | SqlError::Broken(_) | SqlError::Statement(_) => {
-            ("PROXY_SQL", "see whether the proxy runs and answers on this port, then retry the subtask".into())
-        }
-    };
-    StepError::new(reason, message, next_move).because(error)
-}
 
 async fn session(host: &Host, port: Port, context: &StepContext) -> Result<ProxySql, StepError> {
     let password = secret(context, OBPROXY_SYS_PASSWORD)?;
-    let record = Record::read(&host.settings, port).map_err(super::start::unreadable)?.ok_or_else(|| {
+    let record = Record::read(&host.settings, port).map_err(unreadable)?.ok_or_else(|| {
         let next_move = "start it by a task first, then retry the subtask";
         StepError::new("NOT_STARTED", format!("this agent has started no obproxy on port {port}"), next_move)
     })?;

@@ -12,9 +12,11 @@
 
 use super::{
     super::{Host, beneath::Directory},
+    failure::dead,
     launch::{Launcher, items},
     log::LogOfStart,
-    sql::{Configuration, ItemError, ProxySql, SqlError, same_value},
+    session::{Passwords, item_failed},
+    sql::{ProxySql, SqlError},
 };
 use crate::{
     agent::{
@@ -36,30 +38,6 @@ use zeroize::Zeroizing;
 pub(super) const GRACE: Duration = Duration::from_secs(10);
 const POLL: Duration = Duration::from_millis(50);
 const WHAT: &str = "the first start of obproxy";
-
-/// The passwords of a cluster, which come with the step.
-pub(super) struct Passwords<'a> {
-    /// Of root@proxysys.
-    pub(super) sys: &'a str,
-    /// Of proxyro on the observers.
-    pub(super) observer: &'a str,
-}
-
-impl<'a> Passwords<'a> {
-    pub(super) fn of(context: &'a StepContext) -> Result<Self, StepError> {
-        Ok(Self { sys: secret(context, OBPROXY_SYS_PASSWORD)?, observer: secret(context, OBSERVER_SYS_PASSWORD)? })
-    }
-}
-
-pub(super) fn secret<'a>(context: &'a StepContext, name: &str) -> Result<&'a str, StepError> {
-    context.secrets.get(name).ok_or_else(|| {
-        StepError::new(
-            "SECRET_MISSING",
-            format!("the secret {name} did not come with the step"),
-            "start the task again",
-        )
-    })
-}
 
 /// Brings passwords and items into the configuration that the proxy keeps. The run of this name is over at the end,
 /// whatever happened.
@@ -124,7 +102,7 @@ async fn first_login(
         match host.find(run).await? {
             RunState::Running(_) | RunState::Between => {}
             RunState::Ended(outcome) => {
-                return Err(super::start::dead(step, dir, &run_dir.join("out"), log, &outcome).await);
+                return Err(dead(step, dir, &run_dir.join("out"), log, &outcome).await);
             }
             RunState::Nothing => return Err(failed(WHAT)(io::Error::other("the run was given up"))),
         }
@@ -190,52 +168,6 @@ async fn verify(run_dir: &Path, one_time: &str, passwords: &Passwords<'_>) -> Re
         Ok(_) => Err(failed("the proxy still takes the password of its first start")(SqlError::Refused)),
         Err(error) => Err(failed("the proxy ended before its passwords could be tried")(error)),
     }
-}
-
-pub(super) fn item_failed(error: ItemError) -> StepError {
-    let message = error.to_string();
-    let retry = "then retry the subtask";
-    match error {
-        ItemError::Unknown(_) => StepError::new(
-            "PARAMETER_UNKNOWN",
-            message,
-            format!("take the parameter out of the request or choose another version, {retry}"),
-        ),
-        ItemError::Invalid(..) | ItemError::Differs(_) => StepError::new(
-            "PARAMETER_INVALID",
-            message,
-            format!(
-                "see SHOW PROXYCONFIG on a proxy of this version for the allowed range, correct the value, {retry}"
-            ),
-        ),
-        ItemError::Fixed(_) => StepError::new(
-            "PARAMETER_FIXED",
-            message,
-            "take the parameter out of the request: it follows from the proxy's ports, name or cluster",
-        ),
-        ItemError::Refused(..) => {
-            StepError::new("PROXY_SQL", message, format!("look the error up in the proxy's log, {retry}"))
-        }
-        ItemError::Sql(error) => StepError::new(
-            "PROXY_SQL",
-            "the configuration of the proxy could not be changed",
-            format!("look the error up in the proxy's log, {retry}"),
-        )
-        .because(error),
-    }
-}
-
-/// The first item that is not in force, and what stands in its place.
-pub(super) fn not_in_force(wanted: &[(String, String)], known: &Configuration) -> Option<StepError> {
-    wanted.iter().find_map(|(name, value)| match known.get(name) {
-        Some(shown) if same_value(shown, value) => None,
-        Some(shown) => Some(StepError::new(
-            "PARAMETER_NOT_IN_FORCE",
-            format!("{name} is to be {value:?} and is {shown:?}"),
-            "see SHOW PROXYCONFIG on the proxy for the allowed range, correct the value, then retry the subtask",
-        )),
-        None => Some(item_failed(ItemError::Unknown(name.clone()))),
-    })
 }
 
 fn forget_log(dir: &Path) -> io::Result<()> {

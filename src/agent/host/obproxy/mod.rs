@@ -1,10 +1,12 @@
 //! An obproxy on this host: its launch, its life, and what is asked of it over SQL.
 
 pub(super) mod config;
+mod failure;
 mod first_start;
 mod launch;
 mod log;
 mod mysql;
 pub(super) mod record;
+mod session;
 mod sql;
 pub(super) mod start;

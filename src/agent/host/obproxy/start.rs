@@ -10,18 +10,19 @@ use super::{
         blocking, durable,
         sockets::{held_ports, listener_pid},
     },
-    config::{login, login_failed},
-    first_start::{self, GRACE, Passwords, not_in_force},
+    failure::{dead, directory_failed, read_complaints, unreadable},
+    first_start::{self, GRACE},
     launch::{Launcher, items, log, make_directory, make_log_directory, run_user},
     log::{Complaints, LogOfStart},
     record::Record,
+    session::{Passwords, login, login_failed, not_in_force},
     sql::{SqlError, same_value},
 };
 use crate::{
     agent::{
         host::{
             adapter::Adapter,
-            checks::{instance::available_bytes, processes::user},
+            checks::processes::user,
             package::{install::find_program, rpm_database::RpmDatabase},
             process::{
                 runs,
@@ -32,11 +33,12 @@ use crate::{
     },
     graph::Effect,
     steps::{ObproxyVersion, StartObproxy, values::Port},
+    telemetry::chain,
 };
 use futures_util::future::BoxFuture;
 use serde::{Deserialize, Serialize};
 use std::{
-    io::{self, Read as _, Seek as _, SeekFrom},
+    io,
     net::{Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
     time::Duration,
@@ -52,10 +54,6 @@ const METRICS_PATIENCE: Duration = Duration::from_secs(15);
 /// Without it there is no listener for RPC (L2).
 const RPC_SERVICE: &str = "enable_obproxy_rpc_service";
 const CONNECT_DEADLINE: Duration = Duration::from_secs(2);
-/// obproxy's first files need more.
-const FULL_BYTES: u64 = 1 << 20;
-const TAIL_LINES: usize = 10;
-const TAIL_BYTES: u64 = 16 << 10;
 
 #[derive(Serialize, Deserialize)]
 struct Identity {
@@ -75,24 +73,6 @@ struct Identity {
 
 fn read_identity(text: Option<&str>) -> Option<Identity> {
     serde_json::from_str(text?).ok()
-}
-
-pub(super) fn unreadable(error: io::Error) -> StepError {
-    StepError::new(
-        "STATE_UNREADABLE",
-        "what the agent knows of the proxy could not be read or written",
-        "look at the cause and at the free space in the agent's state directory, then retry the subtask",
-    )
-    .because(error)
-}
-
-fn directory_failed(dir: &Path) -> impl Fn(io::Error) -> StepError + use<> {
-    let message = format!("the directory {} could not be used", dir.display());
-    move |error| {
-        let next_move =
-            "look at its owner, its mode, links on the way to it and the free space, then retry the subtask";
-        StepError::new("DIRECTORY", message.clone(), next_move).because(error)
-    }
 }
 
 /// A proxy that was started, on its way to serve.
@@ -389,75 +369,6 @@ fn no_metrics(step: &StartObproxy, complaints: &Complaints, otherwise: &str) -> 
         format!("obproxy serves without metrics: port {port} could not be listened on, or does not answer: {why}"),
         format!("see who listens with ss -ltnp 'sport = :{port}', free the port or choose another one, then retry"),
     )
-}
-
-async fn read_complaints(dir: &Path, log: LogOfStart, version: ObproxyVersion) -> Complaints {
-    let dir = dir.to_owned();
-    match blocking(move || log.complaints(&dir, version).map_err(directory_failed(&dir))).await {
-        Ok(complaints) => complaints,
-        Err(error) => {
-            tracing::warn!(error = &error as &dyn std::error::Error, "the log of obproxy could not be read");
-            Complaints::default()
-        }
-    }
-}
-
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        source = cause.source();
-    }
-    text
-}
-
-/// A proxy that ended before it served. `said` holds its standard output and standard error.
-pub(super) async fn dead(
-    step: &StartObproxy,
-    dir: &Path,
-    said: &Path,
-    log: LogOfStart,
-    outcome: &RunOutcome,
-) -> StepError {
-    if let Ok(left) = available_bytes(dir)
-        && left < FULL_BYTES
-    {
-        // A program that cannot write cannot say so either.
-        let message = format!("obproxy ended before it served, {outcome}: {} has {left} bytes left", dir.display());
-        let error = StepError::new("DISK_FULL", message, "make room on that file system, then retry the subtask");
-        return outcome.mark(error.leaving(Effect::Done));
-    }
-    let complaints = read_complaints(dir, log, ObproxyVersion::of(&step.package)).await;
-    let lines = if complaints.is_empty() { tail(said).unwrap_or_default() } else { complaints.lines().to_vec() };
-    let words = if lines.is_empty() { "it wrote nothing".into() } else { lines.join(" | ") };
-    let meaning = complaints.meaning().map(|meaning| format!(" ({meaning})")).unwrap_or_default();
-    let next_move = format!(
-        "remove the cause (more in {} and {}), then retry the subtask",
-        dir.join("log/obproxy.log").display(),
-        said.display()
-    );
-    let error = StepError::new(
-        "DEAD_ON_ARRIVAL",
-        format!("obproxy ended before it served, {outcome}{meaning}: {words}"),
-        next_move,
-    );
-    outcome.mark(error.leaving(Effect::Done))
-}
-
-fn tail(path: &Path) -> io::Result<Vec<String>> {
-    let mut file = std::fs::File::open(path)?;
-    let length = file.metadata()?.len();
-    file.seek(SeekFrom::Start(length.saturating_sub(TAIL_BYTES)))?;
-    let mut bytes = Vec::new();
-    file.take(TAIL_BYTES).read_to_end(&mut bytes)?;
-    let text = String::from_utf8_lossy(&bytes);
-    // obproxy begins with its arguments (C1): they say nothing new, and a hash among them would worry whoever reads it.
-    let told = text.lines().filter(|line| !line.contains(crate::steps::OBPROXY_SYS_PASSWORD));
-    let mut lines: Vec<String> = told.rev().take(TAIL_LINES).map(String::from).collect();
-    lines.reverse();
-    Ok(lines)
 }
 
 async fn undo(host: &Host, step: &StartObproxy, context: &StepContext, undoes: &[Undoes]) -> Result<Done, StepError> {

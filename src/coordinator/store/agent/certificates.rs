@@ -9,8 +9,9 @@
 
 use crate::{
     coordinator::store::{
-        StoreError, now_micros,
-        task::{Cause, parse},
+        StoreError,
+        columns::{Cause, parse},
+        now_micros,
     },
     graph::wire_enum,
     tls::{CertificateFacts, Fingerprint},

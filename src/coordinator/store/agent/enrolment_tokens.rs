@@ -3,8 +3,9 @@
 
 use crate::{
     coordinator::store::{
-        StoreError, allocate, now_micros,
-        task::{Cause, parse},
+        StoreError, allocate,
+        columns::{Cause, parse},
+        now_micros,
     },
     graph::wire_enum,
 };

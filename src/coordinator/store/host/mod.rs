@@ -3,8 +3,9 @@
 pub mod places;
 
 use super::{
-    StoreError, allocate, now_micros, push_ids,
-    task::{Cause, decode, encode, parse},
+    StoreError, allocate,
+    columns::{Cause, decode, encode, parse},
+    now_micros, push_ids,
 };
 use crate::{graph::wire_enum, rpc::v1};
 use serde::{Deserialize, Serialize};

@@ -2,8 +2,9 @@
 
 use crate::{
     coordinator::store::{
-        StoreError, allocate, push_ids,
-        task::{Cause, parse},
+        StoreError, allocate,
+        columns::{Cause, parse},
+        push_ids,
     },
     graph::wire_enum,
 };

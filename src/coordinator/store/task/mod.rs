@@ -3,11 +3,13 @@
 mod append;
 pub(super) mod append_all;
 pub mod events;
+pub(super) mod id;
 pub mod logs;
 mod retention;
 
 pub use append::{Append, Clock, Draft, SubtaskChange, append};
 pub use append_all::append_all;
+pub use id::TaskId;
 pub use logs::{LogPosition, append_log, append_logs, log, log_position};
 pub use retention::{NEWEST_KEPT, expire};
 
@@ -16,6 +18,7 @@ mod tests;
 
 use super::{
     Store, StoreError, allocate,
+    columns::{Cause, decode, encode, parse},
     locks::{self, Holder},
     now_micros, push_ids,
 };
@@ -23,19 +26,8 @@ use crate::{
     graph::{Dispatch, Event, Failure, IllegalTransition, NodeIndex, Operation, SubtaskStatus, TaskState, TaskStatus},
     operations::TaskPlan,
 };
-use serde::de::DeserializeOwned;
 use sqlx::{Any, AnyConnection, AnyPool, QueryBuilder, Row as _, any::AnyRow};
-use std::{collections::HashMap, fmt, str::FromStr};
-
-/// Id of a task, as OCP's clients see it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct TaskId(pub i64);
-
-impl fmt::Display for TaskId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
-    }
-}
+use std::collections::HashMap;
 
 /// A task as its rows show it.
 #[derive(Debug, Clone)]
@@ -288,20 +280,6 @@ fn read_subtask(row: &AnyRow) -> Result<SubtaskRecord, StoreError> {
         finished_at: row.try_get("finished_at")?,
         failure: failure.map(|text| decode(&text)).transpose().map_err(damaged)?,
     })
-}
-
-pub(super) type Cause = Box<dyn std::error::Error + Send + Sync>;
-
-pub(super) fn parse<T: FromStr<Err = String>>(row: &AnyRow, column: &str) -> Result<T, Cause> {
-    Ok(row.try_get::<String, _>(column)?.parse::<T>()?)
-}
-
-pub(super) fn decode<T: DeserializeOwned>(text: &str) -> Result<T, Cause> {
-    Ok(serde_json::from_str(text)?)
-}
-
-pub(super) fn encode<T: serde::Serialize>(value: &T) -> Result<String, StoreError> {
-    serde_json::to_string(value).map_err(|error| StoreError::Sql(sqlx::Error::Encode(error.into())))
 }
 
 /// Ids of the tasks that are under way, and of those that could not be taken up: a newer program may know how.

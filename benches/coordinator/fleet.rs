@@ -35,6 +35,12 @@ pub(crate) struct Run {
     pub(crate) commits: f64,
 }
 
+/// The environment that the unit gives to the coordinator.
+fn unit_environment() -> impl Iterator<Item = (&'static str, &'static str)> {
+    let unit = include_str!("../../systemd/oblet-coordinator.service");
+    unit.lines().filter_map(|line| line.strip_prefix("Environment=")?.split_once('='))
+}
+
 impl Drop for Fleet {
     fn drop(&mut self) {
         let _ = self.process.kill();
@@ -58,6 +64,7 @@ impl Fleet {
             .arg(path.join("state"))
             .arg("--initial-password-file")
             .arg(path.join("password"))
+            .envs(unit_environment())
             .spawn()
             .unwrap();
         let deadline = Instant::now() + PATIENCE;

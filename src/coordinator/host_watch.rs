@@ -143,7 +143,7 @@ impl Watch {
     async fn write(&self, id: i64, sign: &Sign) -> Result<(), StoreError> {
         let mut transaction = self.store.begin().await?;
         let Some(host) = host::get(&mut transaction, id).await?.filter(is_watched) else { return Ok(()) };
-        let proxies = obproxy::proxies_on_host(&mut transaction, id).await?;
+        let proxies = obproxy::proxies_on(&mut transaction, &[id]).await?;
         let serves = proxies.iter().any(|proxy| proxy.status == ObproxyStatus::Running);
         let Some((status, details)) = judge(&host, sign, serves) else { return Ok(()) };
         host::observe(&mut transaction, id, status, &details).await?;

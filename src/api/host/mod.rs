@@ -275,7 +275,7 @@ async fn batch_delete(
 async fn delete_all(state: &ApiState, requester: &Requester, dry_run: DryRun, ids: &[i64]) -> Result<NoData, ApiError> {
     let mut transaction = state.store().begin().await?;
     for id in ids {
-        if let Some(proxy) = obproxy::proxies_on_host(&mut transaction, *id).await?.first() {
+        if let Some(proxy) = obproxy::proxies_on(&mut transaction, &[*id]).await?.first() {
             let text = format_args!(
                 "the host {id} is in use: proxy {} ({}) is on it, at SQL port {}",
                 proxy.id, proxy.status, proxy.sql_port

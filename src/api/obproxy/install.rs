@@ -149,7 +149,7 @@ impl Ports {
         if let Some((_, port)) = self.named().find(|(_, port)| agent.contains(&port.get())) {
             return Err(taken(format_args!("the agent has port {port} of host {}", host.id)));
         }
-        for proxy in obproxy::proxies_on_host(connection, host.id).await? {
+        for proxy in obproxy::proxies_on(connection, &[host.id]).await? {
             if let Some(port) = proxy.ports().find(|port| self.named().any(|(_, own)| own == *port)) {
                 let Obproxy { id, status, .. } = proxy;
                 return Err(taken(format_args!("proxy {id} ({status}) has port {port} of host {}", host.id)));

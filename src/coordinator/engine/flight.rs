@@ -43,8 +43,11 @@ pub(super) struct Flight {
 impl Flight {
     pub(super) async fn fly(self) -> Outcome {
         let Some(planned) = self.plan.node(self.dispatch.node).cloned() else { return Outcome::Abandoned };
-        let Ok(mut log) = self.log().await else { return Outcome::Abandoned };
+        let mut log = self.log().await;
         let mut outcome = self.carry_out(&planned, &mut log).await;
+        if let Err(Closed) = log.end().await {
+            return Outcome::Abandoned;
+        }
         if let Outcome::Failed(failure) = &mut outcome
             && failure.log_tail.is_empty()
         {
@@ -82,7 +85,7 @@ impl Flight {
         }
     }
 
-    async fn log(&self) -> Result<AttemptLog, Closed> {
+    async fn log(&self) -> AttemptLog {
         let Dispatch { node, attempt, .. } = self.dispatch;
         let position = match self.has_log {
             // A log that cannot be read is continued at its end by the store's own rules; it decides nothing.
@@ -91,8 +94,8 @@ impl Flight {
         };
         let mut log =
             AttemptLog::new(self.shared.journal.clone(), (self.id, self.shared.epoch), node, attempt, position);
-        log.header(self.operation).await?;
-        Ok(log)
+        log.header(self.operation);
+        log
     }
 
     fn wait_place(&self, planned: &PlannedNode) -> WaitPlace {

@@ -65,8 +65,10 @@ impl Journal {
         self.commits.clone()
     }
 
-    pub(super) async fn log(&self, text: LogText) -> Result<Written, Closed> {
-        self.write(Write::Log(text)).await
+    /// Returns once the text has its place before whatever is asked later. What came of it is answered later, to whoever
+    /// still waits.
+    pub(super) async fn log(&self, text: LogText) -> Result<oneshot::Receiver<Written>, Closed> {
+        self.ask(Write::Log(text)).await
     }
 
     /// Changes rows that are not a task's own on behalf of a task, in one transaction with whatever else waits to be
@@ -101,9 +103,13 @@ impl Journal {
 
     /// Returns once it is synced to disk.
     pub(super) async fn write(&self, write: Write) -> Result<Written, Closed> {
+        self.ask(write).await?.await.map_err(|_| Closed)
+    }
+
+    async fn ask(&self, write: Write) -> Result<oneshot::Receiver<Written>, Closed> {
         let (reply, answer) = oneshot::channel();
         self.requests.send(Request::Write(write, reply)).await.map_err(|_| Closed)?;
-        answer.await.map_err(|_| Closed)
+        Ok(answer)
     }
 
     /// Comes back when the writer has done all that was asked before, without a commit of its own.
@@ -173,7 +179,13 @@ async fn commit(
                             tell(reply, result);
                         }
                     }
-                    Err(Unwritten::Undone(error)) => tell(reply, Err(error.into())),
+                    Err(Unwritten::Undone(error)) => {
+                        if let Write::Log(LogText { task, node, .. }) = &write {
+                            let error = crate::telemetry::chain(&error);
+                            tracing::warn!(%task, %node, error, "a part of a log is not kept");
+                        }
+                        tell(reply, Err(error.into()));
+                    }
                     Err(Unwritten::InDoubt(error)) => return Err(error),
                 }
             }

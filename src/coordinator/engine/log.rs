@@ -1,6 +1,12 @@
+//! The log of one attempt, on its way into the store.
+//!
+//!  1. A part that was handed over is not waited for until the next one. The journal writes in the order in which it is
+//!     asked, so the log of an attempt is on disk no later than its outcome.
+//!  2. The line with which a run begins comes with its first words, or with its end.
+
 use super::{
     journal::{Closed, Journal},
-    store::LogText,
+    store::{LogText, Written},
 };
 use crate::{
     coordinator::store::task::{AppendError, LogPosition, TaskId},
@@ -8,6 +14,15 @@ use crate::{
 };
 use jiff::{Zoned, fmt::strtime};
 use std::collections::VecDeque;
+use tokio::sync::oneshot;
+
+/// A part that the journal was asked to write.
+struct HandedOver {
+    written: oneshot::Receiver<Written>,
+    /// Where the log stands once it is written.
+    after: LogPosition,
+    length: usize,
+}
 
 /// Writes the log of one attempt.
 pub struct AttemptLog {
@@ -17,7 +32,13 @@ pub struct AttemptLog {
     epoch: i64,
     node: NodeIndex,
     attempt: u32,
+    /// Without what was handed over.
     position: LogPosition,
+    handed_over: Option<HandedOver>,
+    /// Not written yet.
+    header: String,
+    /// Bytes of the agent's log that are in, or handed over.
+    agent_offset: i64,
     /// Begin of a character whose end is still on the way.
     unfinished: Vec<u8>,
     /// Bytes that could not be kept, and of which the log does not tell yet.
@@ -44,6 +65,9 @@ impl AttemptLog {
             node,
             attempt,
             position,
+            handed_over: None,
+            header: String::new(),
+            agent_offset: position.agent_offset,
             unfinished: Vec::new(),
             lost_bytes: 0,
             tail: VecDeque::new(),
@@ -52,16 +76,20 @@ impl AttemptLog {
 
     /// Bytes of the agent's log that are in.
     pub(super) fn agent_offset(&self) -> u64 {
-        u64::try_from(self.position.agent_offset).unwrap_or(0)
+        u64::try_from(self.agent_offset).unwrap_or(0)
     }
 
     /// OCP begins each run with such a line.
-    pub(super) async fn header(&mut self, operation: Operation) -> Result<(), Closed> {
-        if self.position.next_part > 0 {
-            return Ok(());
+    pub(super) fn header(&mut self, operation: Operation) {
+        if self.position.next_part == 0 {
+            let time = strtime::format("%Y-%m-%dT%H:%M:%S%.3f%:z", &Zoned::now()).unwrap_or_default();
+            self.header = format!("############{{{operation}}}{{{time}}}############\n");
         }
-        let time = strtime::format("%Y-%m-%dT%H:%M:%S%.3f%:z", &Zoned::now()).unwrap_or_default();
-        self.write(format!("############{{{operation}}}{{{time}}}############\n")).await
+    }
+
+    /// Nothing more comes: a run that had nothing to say has its first line at least.
+    pub(super) async fn end(&mut self) -> Result<(), Closed> {
+        if self.header.is_empty() { Ok(()) } else { self.write(String::new()).await }
     }
 
     /// A line of the coordinator's own.
@@ -84,7 +112,7 @@ impl AttemptLog {
         let rest = self.unfinished.split_off(whole);
         let whole = std::mem::replace(&mut self.unfinished, rest);
         let end = offset.saturating_add(data.len() as u64).saturating_sub(self.unfinished.len() as u64);
-        self.position.agent_offset = i64::try_from(end).unwrap_or(i64::MAX);
+        self.agent_offset = i64::try_from(end).unwrap_or(i64::MAX);
         // A store keeps text; NUL would end it in some dialects.
         self.write(String::from_utf8_lossy(&whole).replace('\0', "\u{fffd}")).await
     }
@@ -106,32 +134,39 @@ impl AttemptLog {
     /// A log that does not fit on the disk must not change the outcome of a step, so only the end of the program counts.
     /// The log says where something is missing, as soon as there is room.
     async fn write(&mut self, text: String) -> Result<(), Closed> {
+        self.settle().await?;
+        let text = match std::mem::take(&mut self.header) {
+            header if header.is_empty() => text,
+            header => header + &text,
+        };
         for line in text.lines() {
             if self.tail.len() == TAIL_LINES {
                 self.tail.pop_front();
             }
             self.tail.push_back(line.to_owned());
         }
-        let position = self.position;
         let length = text.len();
         let text = match self.lost_bytes {
             0 => text,
             lost => format!("[{lost} bytes are missing here: the coordinator's store could not take them]\n{text}"),
         };
+        let position = LogPosition { agent_offset: self.agent_offset, ..self.position };
         let after = position.after(&text);
         let request = LogText { task: self.task, node: self.node, attempt: self.attempt, position, text };
-        match self.journal.log(request).await? {
+        let written = self.journal.log(request).await?;
+        self.handed_over = Some(HandedOver { written, after, length });
+        Ok(())
+    }
+
+    /// Waits for the part that was handed over.
+    async fn settle(&mut self) -> Result<(), Closed> {
+        let Some(HandedOver { written, after, length }) = self.handed_over.take() else { return Ok(()) };
+        match written.await.map_err(|_| Closed)? {
             Ok(()) => {
                 self.position = after;
                 self.lost_bytes = 0;
             }
-            Err(AppendError::Store(error)) => {
-                if self.lost_bytes == 0 {
-                    let error = crate::telemetry::chain(&error);
-                    tracing::warn!(task = %self.task, node = %self.node, error, "a part of a log is not kept");
-                }
-                self.lost_bytes = self.lost_bytes.saturating_add(length);
-            }
+            Err(AppendError::Store(_)) => self.lost_bytes = self.lost_bytes.saturating_add(length),
             // Nobody reads on in this one.
             Err(AppendError::Fenced(_) | AppendError::Reserved(_)) => {}
         }

@@ -79,7 +79,7 @@ async fn forget(id: i64, work: &mut Work<'_>) -> Done {
 /// Answers the host, if there was one, and a proxy on it, for the sake of which it stays.
 async fn delete(rows: &mut AnyConnection, id: i64) -> Result<Option<(Host, Option<i64>)>, StoreError> {
     let Some(host) = host::get(rows, id).await? else { return Ok(None) };
-    let proxy = obproxy::proxies_on_host(rows, id).await?.first().map(|proxy| proxy.id);
+    let proxy = obproxy::proxies_on(rows, &[id]).await?.first().map(|proxy| proxy.id);
     if proxy.is_none() {
         host::delete(rows, id).await?;
     }

@@ -70,12 +70,12 @@ async fn forget_rows(rows: &mut AnyConnection, proxy: Option<i64>, cluster: i64)
         obproxy::delete_proxy(rows, proxy).await?;
         return Ok(());
     }
-    for proxy in obproxy::proxies(rows, cluster).await? {
+    for proxy in obproxy::proxies_of(rows, &[cluster]).await? {
         if proxy.status == ObproxyStatus::Creating {
             obproxy::delete_proxy(rows, proxy.id).await?;
         }
     }
-    if obproxy::proxies(rows, cluster).await?.is_empty() {
+    if obproxy::proxies_of(rows, &[cluster]).await?.is_empty() {
         obproxy::delete(rows, cluster).await?;
     }
     Ok(())
@@ -109,7 +109,7 @@ async fn set_status(id: i64, status: ObproxyStatus, work: &mut Work<'_>) -> Resu
 async fn lead_to(rows: &mut AnyConnection, id: i64, status: ObproxyStatus) -> Result<bool, StoreError> {
     let Some(proxy) = obproxy::proxy(rows, id).await? else { return Ok(false) };
     obproxy::set_proxy_status(rows, proxy.id, status).await?;
-    let others = obproxy::proxies_on_host(rows, proxy.host_id).await?;
+    let others = obproxy::proxies_on(rows, &[proxy.host_id]).await?;
     let running = others.iter().any(|proxy| proxy.status == ObproxyStatus::Running);
     let status = if running { HostStatus::Online } else { HostStatus::Available };
     host::set_status(rows, proxy.host_id, status).await?;

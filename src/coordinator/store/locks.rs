@@ -9,7 +9,7 @@
 use super::{
     StoreError, allocate,
     columns::{Cause, parse},
-    push_ids,
+    pieces, push_ids,
     task::id::TaskId,
 };
 use crate::{
@@ -58,20 +58,15 @@ pub async fn take(
             return Ok(Err(holder));
         }
     }
-    for lock in locks {
-        sqlx::query("DELETE FROM object_locks WHERE object_kind = ? AND object_id = ? AND task_id = ?")
-            .bind(lock.kind.as_str())
-            .bind(lock.id)
-            .bind(task.0)
-            .execute(&mut *connection)
-            .await?;
-        sqlx::query("INSERT INTO object_locks (object_kind, object_id, task_id, exclusive) VALUES (?, ?, ?, ?)")
-            .bind(lock.kind.as_str())
-            .bind(lock.id)
-            .bind(task.0)
-            .bind(i64::from(lock.exclusive))
-            .execute(&mut *connection)
-            .await?;
+    // Those that it still holds are among them.
+    release_all(connection, &[task]).await?;
+    for piece in pieces(locks) {
+        let mut query =
+            QueryBuilder::<Any>::new("INSERT INTO object_locks (object_kind, object_id, task_id, exclusive) ");
+        query.push_values(piece, |mut row, lock| {
+            row.push_bind(lock.kind.as_str()).push_bind(lock.id).push_bind(task.0).push_bind(i64::from(lock.exclusive));
+        });
+        query.build().execute(&mut *connection).await?;
     }
     Ok(Ok(()))
 }

@@ -185,6 +185,19 @@ fn pool(connections: u32, patience: Duration) -> AnyPoolOptions {
     options.before_acquire(|connection, _| Box::pin(async move { Ok(!connection.is_in_transaction()) }))
 }
 
+/// Rows of a statement.
+const LARGEST_PIECE: usize = 64;
+
+/// Cuts into pieces whose lengths are powers of two, at most [`LARGEST_PIECE`].
+fn pieces<T>(mut rest: &[T]) -> impl Iterator<Item = &[T]> {
+    std::iter::from_fn(move || {
+        let length = LARGEST_PIECE.min(1_usize.checked_shl(rest.len().checked_ilog2()?)?);
+        let (piece, others) = rest.split_at_checked(length)?;
+        rest = others;
+        Some(piece)
+    })
+}
+
 /// " IN (?, ?, ...)" with these ids, of which there is at least one.
 fn push_ids(query: &mut QueryBuilder<Any>, ids: impl IntoIterator<Item = i64>) {
     query.push(" IN (");
@@ -248,6 +261,16 @@ mod tests {
             allocate(&mut kept, "epoch", 1).await.unwrap();
             kept.commit().await.unwrap();
             assert_eq!(epochs().await, expected);
+        }
+    }
+
+    #[test]
+    fn pieces_are_powers_of_two_and_nothing_is_left_out() {
+        for count in 0..300_usize {
+            let all: Vec<usize> = (0..count).collect();
+            let lengths: Vec<usize> = pieces(&all).map(<[usize]>::len).collect();
+            assert!(lengths.iter().all(|length| length.is_power_of_two() && *length <= 64), "{lengths:?}");
+            assert_eq!(pieces(&all).flatten().copied().collect::<Vec<_>>(), all);
         }
     }
 }

@@ -233,29 +233,25 @@ pub async fn proxy(connection: &mut AnyConnection, id: i64) -> Result<Option<Obp
     row.as_ref().map(read_proxy).transpose()
 }
 
-pub async fn proxies(connection: &mut AnyConnection, cluster_id: i64) -> Result<Vec<Obproxy>, StoreError> {
-    let rows = sqlx::query("SELECT * FROM obproxies WHERE cluster_id = ? ORDER BY id")
-        .bind(cluster_id)
-        .fetch_all(connection)
-        .await?;
-    rows.iter().map(read_proxy).collect()
-}
-
-/// The proxies of several clusters, by cluster and in the order of their ids.
+/// The proxies of clusters, by cluster and in the order of their ids.
 pub async fn proxies_of(connection: &mut AnyConnection, clusters: &[i64]) -> Result<Vec<Obproxy>, StoreError> {
-    if clusters.is_empty() {
-        return Ok(Vec::new());
-    }
-    let rows = proxies_query("cluster_id", clusters).build().fetch_all(connection).await?;
-    rows.iter().map(read_proxy).collect()
+    proxies_where(connection, "cluster_id", clusters).await
 }
 
-/// The proxies on several hosts, by host and in the order of their ids.
+/// The proxies on hosts, by host and in the order of their ids.
 pub async fn proxies_on(connection: &mut AnyConnection, hosts: &[i64]) -> Result<Vec<Obproxy>, StoreError> {
-    if hosts.is_empty() {
+    proxies_where(connection, "host_id", hosts).await
+}
+
+async fn proxies_where(
+    connection: &mut AnyConnection,
+    column: &'static str,
+    ids: &[i64],
+) -> Result<Vec<Obproxy>, StoreError> {
+    if ids.is_empty() {
         return Ok(Vec::new());
     }
-    let rows = proxies_query("host_id", hosts).build().fetch_all(connection).await?;
+    let rows = proxies_query(column, ids).build().fetch_all(connection).await?;
     rows.iter().map(read_proxy).collect()
 }
 
@@ -297,14 +293,6 @@ pub async fn proxy_of_version(
 
 pub async fn all_proxies(connection: &mut AnyConnection) -> Result<Vec<Obproxy>, StoreError> {
     let rows = sqlx::query("SELECT * FROM obproxies ORDER BY id").fetch_all(connection).await?;
-    rows.iter().map(read_proxy).collect()
-}
-
-pub async fn proxies_on_host(connection: &mut AnyConnection, host_id: i64) -> Result<Vec<Obproxy>, StoreError> {
-    let rows = sqlx::query("SELECT * FROM obproxies WHERE host_id = ? ORDER BY id")
-        .bind(host_id)
-        .fetch_all(connection)
-        .await?;
     rows.iter().map(read_proxy).collect()
 }
 
@@ -400,9 +388,9 @@ mod tests {
         let second = NewObproxy { sql_port, exporter_port, rpc_port: Some(rpc_port), ..new };
         let second = insert_proxy(&mut transaction, second).await.unwrap();
         assert_eq!(second.ports().collect::<Vec<_>>(), ports);
-        assert_eq!(proxies_on_host(&mut transaction, 7).await.unwrap(), [proxy.clone(), second.clone()]);
+        assert_eq!(proxies_on(&mut transaction, &[7]).await.unwrap(), [proxy.clone(), second.clone()]);
         set_proxy_status(&mut transaction, proxy.id, ObproxyStatus::Running).await.unwrap();
-        assert_eq!(proxies(&mut transaction, 1).await.unwrap()[0].status, ObproxyStatus::Running);
+        assert_eq!(proxies_of(&mut transaction, &[1]).await.unwrap()[0].status, ObproxyStatus::Running);
         for id in [proxy.id, second.id] {
             assert!(delete_proxy(&mut transaction, id).await.unwrap());
         }

@@ -75,7 +75,13 @@ impl Rows {
         self.steps.run(run, &mut self.log).await
     }
 
+    /// Waits until the journal has done what it was asked.
+    async fn settled(&self) {
+        self.log.journal().beat().await.unwrap();
+    }
+
     async fn kept(&self) -> String {
+        self.settled().await;
         let query = sqlx::query_scalar::<_, String>("SELECT text FROM subtask_logs ORDER BY part");
         query.fetch_all(self.store.readers()).await.unwrap().concat()
     }
@@ -142,11 +148,13 @@ async fn a_log_tells_what_the_store_did_not_take() {
         writer.commit().await.unwrap();
     };
     rows.log.line("before").await.unwrap();
+    rows.settled().await;
     // The place of the next part is taken, so it is refused, as it is by a full disk.
     write("INSERT INTO subtask_logs VALUES (1, 0, 1, 1, 'in the way', 0)").await;
     for line in ["one", "two"] {
         rows.log.line(line).await.unwrap();
     }
+    rows.settled().await;
     write("DELETE FROM subtask_logs WHERE part = 1").await;
     rows.log.line("after").await.unwrap();
     let missing = "[8 bytes are missing here: the coordinator's store could not take them]";

@@ -190,11 +190,11 @@ async fn a_write_that_the_store_refuses_costs_nobody_else() {
         position: LogPosition { next_part: part, ..LogPosition::default() },
         text: "text".into(),
     };
-    lab.journal.log(text(0)).await.unwrap().unwrap();
+    lab.journal.log(text(0)).await.unwrap().await.unwrap().unwrap();
     // The second of these has the key of the first: the group is undone, and written one by one.
     let (again, next) = tokio::join!(lab.journal.log(text(0)), lab.journal.log(text(1)));
-    assert!(matches!(again.unwrap(), Err(AppendError::Store(_))));
-    next.unwrap().unwrap();
+    assert!(matches!(again.unwrap().await.unwrap(), Err(AppendError::Store(_))));
+    next.unwrap().await.unwrap().unwrap();
     assert!(!lab.fatal.is_cancelled());
     assert!(lab.directory.path().join("coordinator.db").exists());
 }

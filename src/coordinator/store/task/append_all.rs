@@ -1,7 +1,7 @@
 //! Appends of many tasks in a few statements. Every statement goes from one thread to another and back, which costs more
 //! than what most of them do; so a commit that serves a hundred tasks must not need hundreds.
 //!
-//!  1. A statement is about at most [`LARGEST`] rows, and about a power of two of them: there are few texts, and the
+//!  1. A statement is about at most 64 rows, and about a power of two of them: there are few texts, and the
 //!     store keeps them prepared.
 //!  2. Appends whose tasks are not where they expect them, and whatever carries a failure, take the way of single ones.
 
@@ -10,24 +10,11 @@ use super::{
     append::{Append, Clock, SubtaskChange, append, event_row, project},
 };
 use crate::{
-    coordinator::store::{StoreError, locks, push_ids},
+    coordinator::store::{StoreError, locks, pieces, push_ids},
     graph::{Operation, SubtaskStatus, TaskStatus},
 };
 use sqlx::{Any, AnyConnection, QueryBuilder, Row as _};
 use std::collections::{HashMap, HashSet};
-
-/// Rows of a statement.
-const LARGEST: usize = 64;
-
-/// Cuts into pieces whose lengths are powers of two, at most [`LARGEST`].
-pub(in crate::coordinator::store) fn pieces<T>(mut rest: &[T]) -> impl Iterator<Item = &[T]> {
-    std::iter::from_fn(move || {
-        let length = LARGEST.min(1_usize.checked_shl(rest.len().checked_ilog2()?)?);
-        let (piece, others) = rest.split_at_checked(length)?;
-        rest = others;
-        Some(piece)
-    })
-}
 
 /// Does what [`append`] does for each of them, in any order between tasks; answers what came of each. A store error is
 /// one of all of them.

@@ -7,9 +7,9 @@ pub use read::{LogCursor, log, read_from, removed, seek};
 pub use retention::expire;
 pub(super) use retention::remove_all;
 
-use super::{TaskId, append_all::pieces};
+use super::TaskId;
 use crate::{
-    coordinator::store::{StoreError, count_log_bytes},
+    coordinator::store::{StoreError, count_log_bytes, pieces},
     graph::NodeIndex,
 };
 use sqlx::{Any, AnyConnection, AnyPool, QueryBuilder, Row as _};

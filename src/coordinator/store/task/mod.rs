@@ -20,7 +20,7 @@ use super::{
     Store, StoreError, allocate,
     columns::{Cause, decode, encode, parse},
     locks::{self, Holder},
-    now_micros, push_ids,
+    now_micros, pieces, push_ids,
 };
 use crate::{
     graph::{Dispatch, Event, Failure, IllegalTransition, NodeIndex, Operation, SubtaskStatus, TaskState, TaskStatus},
@@ -124,16 +124,16 @@ async fn insert(
     .await?;
     let count = i64::try_from(plan.nodes.len()).unwrap_or(i64::MAX);
     let first = allocate(connection, "subtask", count).await?;
-    for (subtask_id, (node, subtask)) in (first..).zip(state.subtasks()) {
-        sqlx::query("INSERT INTO subtasks (id, task_id, node, status, operation, run_time) VALUES (?, ?, ?, ?, ?, ?)")
-            .bind(subtask_id)
-            .bind(id)
-            .bind(i64::from(node.0))
-            .bind(subtask.status.as_str())
-            .bind(subtask.operation.as_str())
-            .bind(i64::from(subtask.attempt))
-            .execute(&mut *connection)
-            .await?;
+    let subtasks: Vec<_> = (first..).zip(state.subtasks()).collect();
+    for piece in pieces(&subtasks) {
+        let mut query =
+            QueryBuilder::<Any>::new("INSERT INTO subtasks (id, task_id, node, status, operation, run_time) ");
+        query.push_values(piece, |mut row, (subtask_id, (node, subtask))| {
+            row.push_bind(*subtask_id).push_bind(id).push_bind(i64::from(node.0));
+            row.push_bind(subtask.status.as_str()).push_bind(subtask.operation.as_str());
+            row.push_bind(i64::from(subtask.attempt));
+        });
+        query.build().execute(&mut *connection).await?;
     }
     Ok(TaskId(id))
 }

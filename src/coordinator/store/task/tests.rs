@@ -236,13 +236,3 @@ async fn many_appends_leave_what_single_ones_leave() {
         }
     }
 }
-
-#[test]
-fn pieces_are_powers_of_two_and_nothing_is_left_out() {
-    for count in 0..300_usize {
-        let all: Vec<usize> = (0..count).collect();
-        let lengths: Vec<usize> = append_all::pieces(&all).map(<[usize]>::len).collect();
-        assert!(lengths.iter().all(|length| length.is_power_of_two() && *length <= 64), "{lengths:?}");
-        assert_eq!(append_all::pieces(&all).flatten().copied().collect::<Vec<_>>(), all);
-    }
-}

@@ -1,4 +1,4 @@
-//! `/api/v2/compute/hosts`: which hosts there are, and letting go of them. How they come is in `host_creation.rs`.
+//! `/api/v2/compute/hosts`: which hosts there are, and letting go of them. How they come is in `creation.rs`.
 
 pub(super) mod creation;
 pub(super) mod places;

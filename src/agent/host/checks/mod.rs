@@ -1,6 +1,6 @@
 //! What is looked at before anything is changed: commands, processes, room for an instance, the host itself.
 
 pub(super) mod commands;
-pub(super) mod host;
+mod host;
 pub(super) mod instance;
 pub(super) mod processes;

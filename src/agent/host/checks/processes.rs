@@ -38,7 +38,7 @@ impl Adapter for CheckProcesses {
 }
 
 /// `own` answers the processes of the instances that this agent runs: those are no reason to refuse another one.
-pub(in crate::agent::host) fn check(
+fn check(
     settings: &HostSettings,
     own: impl FnOnce(&HostSettings) -> io::Result<HashSet<i32>>,
     step: &CheckProcesses,

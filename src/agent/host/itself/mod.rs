@@ -1,5 +1,5 @@
 //! The agent as a thing that is managed: its process, its service, its upgrade.
 
 pub(super) mod process;
-pub(super) mod service;
+mod service;
 pub(super) mod upgrade;

@@ -1,7 +1,7 @@
 //! The agent's own exporter: itself, its host under node_exporter's names, and each managed instance.
 
 pub mod exposition;
-pub(super) mod registration;
+mod registration;
 pub(super) mod scrape;
 
 use super::{super::HostView as _, Host, managed::List};

@@ -1,6 +1,6 @@
 //! An obproxy on this host: its launch, its life, and what is asked of it over SQL.
 
-pub(super) mod config;
+mod config;
 mod failure;
 mod first_start;
 mod launch;
@@ -9,4 +9,4 @@ mod mysql;
 pub(super) mod record;
 mod session;
 mod sql;
-pub(super) mod start;
+mod start;

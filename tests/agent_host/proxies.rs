@@ -1,13 +1,17 @@
 //! Proxies that die, stay, and are in the way.
 
 use crate::place::{ADDRESS, PACKAGE, Place, VERSIONS, Version, login, rpm_is_missing, running, start_step, until};
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
 use oblet::{
     agent::{
         host::ProcessId,
         step::{Carrier as _, Undoes},
     },
     graph::Effect,
-    steps::{AgentStep, StartObproxy},
+    steps::{AgentStep, SetObproxyPasswords, StartObproxy},
 };
 use std::{fs, net::TcpListener};
 
@@ -141,4 +145,26 @@ async fn strangers_on_the_port_and_in_the_directory_are_left_alone() {
     assert_eq!(attempt.result.unwrap_err().reason, "DIRECTORY_TAKEN");
     assert_eq!(place.undo(&step, "u2", &[attempt.undoes]).await, Effect::None);
     assert!(dir.join("etc").exists());
+}
+
+/// As on a host that is too busy for some seconds.
+#[tokio::test]
+async fn a_proxy_that_answers_late_still_gets_its_passwords() {
+    if rpm_is_missing() {
+        return;
+    }
+    let (place, start) = Place::with_obproxy(VERSIONS[0], &[]).await;
+    place.execute(&AgentStep::StartObproxy(start.clone()), "s", None).await.result.unwrap();
+    let programs: Vec<Pid> = place.programs().into_iter().map(Pid::from_raw).collect();
+    let send = |signal| programs.iter().for_each(|pid| kill(*pid, signal).unwrap());
+    send(Signal::SIGSTOP);
+    let set = AgentStep::SetObproxyPasswords(SetObproxyPasswords { sql_port: start.sql_port });
+    let set = place.execute(&set, "p", None);
+    let busy = async {
+        until("the first login to be given up", || place.told().contains("asking again")).await;
+        send(Signal::SIGCONT);
+    };
+    let (set, ()) = tokio::join!(set, busy);
+    set.result.unwrap();
+    login(&start, &place.passwords.sys).unwrap();
 }

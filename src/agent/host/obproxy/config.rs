@@ -5,7 +5,7 @@ use super::{
     failure::unreadable,
     record::Record,
     session::{item_failed, login, login_failed, secret},
-    sql::{ItemError, ProxySql, proxy_hash, same_value},
+    sql::{ItemError, ProxySql, SqlError, proxy_hash, same_value},
 };
 use crate::{
     agent::{
@@ -14,8 +14,15 @@ use crate::{
     },
     graph::Effect,
     steps::{OBPROXY_SYS_PASSWORD, OBSERVER_SYS_PASSWORD, SetObproxyPasswords, SyncObproxyParameters, values::Port},
+    telemetry::chain,
 };
 use futures_util::future::BoxFuture;
+use std::time::Duration;
+use tokio::time::sleep;
+
+/// A host may be too busy for some seconds to let its proxy answer.
+const TRIES: u32 = 4;
+const PAUSE: Duration = Duration::from_secs(1);
 
 async fn session(host: &Host, port: Port, context: &StepContext) -> Result<ProxySql, StepError> {
     let password = secret(context, OBPROXY_SYS_PASSWORD)?;
@@ -23,7 +30,18 @@ async fn session(host: &Host, port: Port, context: &StepContext) -> Result<Proxy
         let next_move = "start it by a task first, then retry the subtask";
         StepError::new("NOT_STARTED", format!("this agent has started no obproxy on port {port}"), next_move)
     })?;
-    let login = async { login(host, port, &record.run, password).await.map_err(|error| login_failed(port, error)) };
+    let login = async {
+        for _ in 1..TRIES {
+            match login(host, port, &record.run, password).await {
+                Err(error @ (SqlError::Late | SqlError::Broken(_))) => {
+                    context.log.line(&format!("the proxy does not answer, asking again: {}", chain(&error)));
+                    sleep(PAUSE).await;
+                }
+                result => return result.map_err(|error| login_failed(port, error)),
+            }
+        }
+        login(host, port, &record.run, password).await.map_err(|error| login_failed(port, error))
+    };
     runs::ask(context, "the login of root@proxysys", login).await
 }
 

@@ -14,7 +14,7 @@ pub(crate) const UNIT: &str = "oblet-obproxy@2883.service";
 pub(crate) const SQL_PORT: u16 = 2883;
 pub(crate) const SYS_PASSWORD: &str = "aaBB22__proxysys";
 pub(crate) const PATIENCE: Duration = Duration::from_secs(180);
-const POLL: Duration = Duration::from_millis(100);
+pub(crate) const POLL: Duration = Duration::from_millis(100);
 /// Numbers of labs that tests use; a lab raised by hand has number 0.
 const NUMBERS: std::ops::Range<u8> = 200..216;
 

@@ -10,8 +10,10 @@ use tokio::net::TcpStream;
 pub(super) const REST: Bounds = Bounds { in_all: 2048, per_address: 512 };
 /// A proxy asks once a minute and leaves.
 pub(super) const CONFIG_SERVICE: Bounds = Bounds { in_all: 1024, per_address: 64 };
-/// For the head of a request, and between two requests on one connection.
-const SILENCE: Duration = Duration::from_secs(60);
+/// For the head of a request, and between two requests on one connection. Longer than the clients in use keep a silent
+/// connection (90 s: Go, reqwest) and than the minute at which many of them ask again, so that the end of the silence does
+/// not meet the next request on its way.
+const SILENCE: Duration = Duration::from_secs(120);
 const PING_EVERY: Duration = Duration::from_secs(30);
 const PING_ANSWER: Duration = Duration::from_secs(20);
 

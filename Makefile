@@ -38,8 +38,10 @@ lab-packages:
 	@PACKAGE_PROFILE=fast PACKAGE_RELEASE=1 packaging/package.sh >/dev/null
 	@PACKAGE_PROFILE=fast PACKAGE_RELEASE=2 packaging/package.sh >/dev/null
 
+# Tests and programs are built together: built apart, they need most libraries twice, with other features.
+test: export BUILD_FLAGS := --bins --tests
 test: setup ## run all tests; the last line is the runner's count
-	@cargo build --quiet --workspace --bins
+	@cargo build --quiet --workspace $$BUILD_FLAGS
 	@if ((EUID != 0)); then \
 	  echo 'SKIPPED: tests named root_ and lab_ need root' >&2; \
 	elif ! { $(MAKE) lab-packages && tests/lab/previous.sh >/dev/null; }; then \
@@ -62,7 +64,7 @@ real: setup $(if $(LAB),lab-packages) ## check that oblet manages an obproxy: OB
 	  tests/real/real.sh $(if $(LAB),--lab) "$(OBPROXY_RPM)"
 
 chaos: setup ## kill real programs at random moments; ROUNDS=n, SEED=s
-	@cargo build --quiet --workspace --bins
+	@cargo build --quiet --workspace --bins --tests
 	@OBLET_CHAOS_ROUNDS=$(or $(ROUNDS),100) OBLET_CHAOS_SEED=$(SEED) OBLET_CHAOS_FIRST=$(FIRST) \
 	  cargo test --quiet --test end_to_end chaos:: -- --nocapture
 
@@ -100,8 +102,10 @@ lint-shell:
 	  echo 'SKIPPED: shellcheck is not here, so scripts were not linted' >&2; \
 	fi
 
+# Each with the profile of its package.
 bench: ## measure the agent and the coordinator against baselines of the same run
-	cargo bench --bench agent --bench coordinator
+	cargo bench --bench agent
+	cargo bench --profile release-coordinator --bench coordinator
 
 openapi: ## write the OpenAPI document
 	UPDATE_OPENAPI=1 cargo test --quiet openapi

@@ -39,8 +39,21 @@ SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-$(git log -1 --format=%ct)}
 export SOURCE_DATE_EPOCH
 cargo=${CARGO_HOME:-$HOME/.cargo}
 remap="--remap-path-prefix=$cargo=/cargo --remap-path-prefix=$PWD=/oblet"
-PATH=$tools/bin:$PATH RUSTFLAGS="${RUSTFLAGS:-} $remap" \
-  cargo zigbuild --quiet --package oblet --bins --profile "$profile" --target "$target.$glibc"
+zigbuild() {
+  PATH=$tools/bin:$PATH RUSTFLAGS="${RUSTFLAGS:-} $remap" \
+    cargo zigbuild --quiet --package oblet --target "$target.$glibc" --profile "$@"
+}
+if [[ $profile == release ]]; then
+  # The agent is small for the database beside it, the coordinator quick for its fleet.
+  zigbuild release --bin oblet-agent --bin oblet
+  zigbuild release-coordinator --bin oblet-coordinator
+  cp "target/$target/release-coordinator/oblet-coordinator" "target/$target/release/"
+else
+  zigbuild "$profile" --bins
+fi
 
-exec cargo run --quiet --package oblet-packaging -- --binaries "target/$target/$profile" --out target/packages \
+# The whole workspace, so that what is built here is what tests need too: a package by itself has fewer features.
+# shellcheck disable=SC2086 # several flags
+cargo build --quiet --workspace ${BUILD_FLAGS:---bins}
+exec "${CARGO_TARGET_DIR:-target}/debug/oblet-packaging" --binaries "target/$target/$profile" --out target/packages \
   --release "${PACKAGE_RELEASE:-1}" --glibc "$glibc"

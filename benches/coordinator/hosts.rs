@@ -1,25 +1,47 @@
-//! Simulated hosts: agents of the real contract over real gRPC with mutual TLS, whose steps succeed at once.
+//! Simulated hosts: agents of the real contract over real gRPC with mutual TLS, whose steps succeed at once. They share one
+//! listener, but each has a connection and a certificate of its own, and takes packages byte by byte.
 
 use oblet::{
     rpc::v1::{self, agent_service_server},
-    tls::{CertificateAuthority, Role},
+    tls::{CertificateAuthority, Identity, Role},
 };
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use tokio_stream::Iter;
-use tonic::{
-    Request, Response, Status,
-    transport::{Certificate, Server, ServerTlsConfig, server::TcpIncoming},
+use std::{
+    collections::HashMap,
+    io,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU64, Ordering},
+    },
 };
+use tokio::{net::TcpSocket, sync::mpsc};
+use tokio_rustls::TlsAcceptor;
+use tokio_stream::{Iter, wrappers::ReceiverStream};
+use tonic::{Request, Response, Status, transport::Server};
 
 pub(crate) const AGENT_PORT: u16 = 62898;
 
 type Items = Iter<std::vec::IntoIter<Result<v1::WatchResponse, Status>>>;
 
-/// An agent without a host.
-struct Host;
+/// Agents without a host.
+#[derive(Clone, Default)]
+pub(crate) struct Hosts {
+    /// Bytes that each has of the package that it was sent last.
+    packages: Arc<Mutex<HashMap<IpAddr, (String, u64)>>>,
+    /// Bytes of packages that all of them have got.
+    received: Arc<AtomicU64>,
+}
+
+const LOG: &[u8] = b"done\n";
 
 fn operation(key: Option<v1::OperationKey>) -> v1::Operation {
-    v1::Operation { key, phase: v1::Phase::Finished.into(), outcome: Some(succeeded()), ..Default::default() }
+    v1::Operation {
+        key,
+        phase: v1::Phase::Finished.into(),
+        outcome: Some(succeeded()),
+        log_bytes: LOG.len() as u64,
+        ..Default::default()
+    }
 }
 
 fn succeeded() -> v1::Outcome {
@@ -27,12 +49,12 @@ fn succeeded() -> v1::Outcome {
 }
 
 #[tonic::async_trait]
-impl agent_service_server::AgentService for Host {
+impl agent_service_server::AgentService for Hosts {
     type WatchStream = Items;
 
     async fn submit(&self, request: Request<v1::SubmitRequest>) -> Result<Response<v1::SubmitResponse>, Status> {
         let operation = operation(request.into_inner().key);
-        Ok(Response::new(v1::SubmitResponse { operation: Some(operation), log: b"done\n".to_vec() }))
+        Ok(Response::new(v1::SubmitResponse { operation: Some(operation), log: LOG.to_vec() }))
     }
 
     async fn get(&self, request: Request<v1::GetRequest>) -> Result<Response<v1::GetResponse>, Status> {
@@ -58,7 +80,7 @@ impl agent_service_server::AgentService for Host {
         &self,
         _: Request<v1::AcknowledgeRequest>,
     ) -> Result<Response<v1::AcknowledgeResponse>, Status> {
-        Ok(Response::new(v1::AcknowledgeResponse {}))
+        Ok(Response::new(v1::AcknowledgeResponse { more_read: true }))
     }
 
     async fn list_operations(
@@ -86,8 +108,17 @@ impl agent_service_server::AgentService for Host {
         &self,
         request: Request<v1::PutPackageRequest>,
     ) -> Result<Response<v1::PutPackageResponse>, Status> {
-        let next_offset = request.into_inner().size_bytes;
-        Ok(Response::new(v1::PutPackageResponse { next_offset, complete: true }))
+        let host = request.local_addr().unwrap().ip();
+        let chunk = request.into_inner();
+        let mut packages = self.packages.lock().unwrap();
+        let (digest, there) = packages.entry(host).or_default();
+        if *digest != chunk.sha256 {
+            (*digest, *there) = (chunk.sha256, 0);
+        }
+        assert!(chunk.offset <= *there, "a hole in a package");
+        *there = chunk.offset.max(*there) + chunk.data.len() as u64;
+        self.received.fetch_add(chunk.data.len() as u64, Ordering::Relaxed);
+        Ok(Response::new(v1::PutPackageResponse { next_offset: *there, complete: *there == chunk.size_bytes }))
     }
 
     async fn create_signing_request(
@@ -111,17 +142,46 @@ pub(crate) fn address(number: u16) -> Ipv4Addr {
     Ipv4Addr::new(127, 77, high, low)
 }
 
-/// Serves `count` hosts on the runtime that calls this.
-pub(crate) async fn serve(authority: &CertificateAuthority, count: u16) {
+/// Serves `count` hosts on the runtime that calls this; a stranger's certificate is nobody's, so all come from `authority`.
+pub(crate) async fn serve(authority: &CertificateAuthority, count: u16) -> Hosts {
+    let mut configs = HashMap::new();
     for number in 1..=count {
-        let address = address(number);
-        let issued = authority.issue(Role::Agent, "simulated", &[IpAddr::V4(address)]).unwrap();
-        let tls = ServerTlsConfig::new()
-            .identity(tonic::transport::Identity::from_pem(&issued.certificate_pem, issued.key_pem.as_bytes()))
-            .client_ca_root(Certificate::from_pem(authority.certificate_pem()));
-        let listener = tokio::net::TcpListener::bind(SocketAddr::from((address, AGENT_PORT))).await.unwrap();
-        let service = agent_service_server::AgentServiceServer::new(Host);
-        let server = Server::builder().tls_config(tls).unwrap().add_service(service);
-        tokio::spawn(server.serve_with_incoming(TcpIncoming::from(listener).with_nodelay(Some(true))));
+        let address = IpAddr::V4(address(number));
+        let issued = authority.issue(Role::Agent, "simulated", &[address]).unwrap();
+        let identity = Identity {
+            ca_pem: authority.certificate_pem().into(),
+            certificate_pem: issued.certificate_pem.into(),
+            key_pem: issued.key_pem.as_bytes().to_vec().into(),
+        };
+        configs.insert(address, Arc::new(identity.server().unwrap()));
+    }
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.set_reuseaddr(true).unwrap();
+    socket.bind(SocketAddr::from((Ipv4Addr::UNSPECIFIED, AGENT_PORT))).unwrap();
+    let listener = socket.listen(4096).unwrap();
+    let (connections, incoming) = mpsc::channel(64);
+    tokio::spawn(async move {
+        loop {
+            let (stream, _) = listener.accept().await.unwrap();
+            let Some(config) = stream.local_addr().ok().and_then(|address| configs.get(&address.ip())) else { continue };
+            stream.set_nodelay(true).unwrap();
+            let (acceptor, connections) = (TlsAcceptor::from(Arc::clone(config)), connections.clone());
+            tokio::spawn(async move {
+                if let Ok(stream) = acceptor.accept(stream).await {
+                    let _ = connections.send(Ok::<_, io::Error>(stream)).await;
+                }
+            });
+        }
+    });
+    let hosts = Hosts::default();
+    let service = agent_service_server::AgentServiceServer::new(hosts.clone());
+    tokio::spawn(Server::builder().add_service(service).serve_with_incoming(ReceiverStream::new(incoming)));
+    hosts
+}
+
+impl Hosts {
+    /// Bytes of packages that all hosts have got.
+    pub(crate) fn received(&self) -> u64 {
+        self.received.load(Ordering::Relaxed)
     }
 }

@@ -5,10 +5,13 @@ use super::{
     describe::HostView,
     operation::Record,
     packages::PackageStore,
-    runner::{Runner, refused},
+    runner::{Runner, Submitted, refused},
     watch, wire,
 };
-use crate::rpc::{Refused, v1};
+use crate::{
+    rpc::{Refused, v1},
+    steps::Policy,
+};
 use std::{path::PathBuf, sync::Arc};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
@@ -37,11 +40,22 @@ impl v1::agent_service_server::AgentService for AgentApi {
     type WatchStream = ReceiverStream<Result<v1::WatchResponse, Status>>;
 
     async fn submit(&self, request: Request<v1::SubmitRequest>) -> Result<Response<v1::SubmitResponse>, Status> {
-        let order = wire::order(request.into_inner())?;
-        let submitted = self.runner.submit(order).await?;
-        let mut operation = self.operation(&submitted.record);
-        operation.log_bytes += submitted.log.len() as u64;
-        Ok(Response::new(v1::SubmitResponse { operation: Some(operation), log: submitted.log }))
+        let request = request.into_inner();
+        let wait = wire::wait(&request)?;
+        let order = wire::order(request)?;
+        let is_check = order.step.info().policy == Policy::Pure;
+        let Submitted { mut record, mut log } = self.runner.submit(order).await?;
+        if !is_check && !wait.is_zero() {
+            record = self.runner.over_within(record, wait).await?;
+            if record.phase.is_over() {
+                log = watch::log(&self.runner, &record.key, 0).await?;
+            }
+        }
+        let mut operation = self.operation(&record);
+        if is_check {
+            operation.log_bytes = log.len() as u64;
+        }
+        Ok(Response::new(v1::SubmitResponse { operation: Some(operation), log }))
     }
 
     async fn get(&self, request: Request<v1::GetRequest>) -> Result<Response<v1::GetResponse>, Status> {
@@ -67,8 +81,10 @@ impl v1::agent_service_server::AgentService for AgentApi {
         request: Request<v1::AcknowledgeRequest>,
     ) -> Result<Response<v1::AcknowledgeResponse>, Status> {
         let request = request.into_inner();
-        self.runner.acknowledge(wire::key(request.key)?, wire::epoch(request.epoch)?).await?;
-        Ok(Response::new(v1::AcknowledgeResponse {}))
+        let epoch = wire::epoch(request.epoch)?;
+        let keys = wire::acknowledged(request)?;
+        self.runner.acknowledge_all(keys, epoch).await?;
+        Ok(Response::new(v1::AcknowledgeResponse { more_read: true }))
     }
 
     async fn list_operations(

@@ -147,13 +147,80 @@ async fn an_operation_is_watched_to_its_end_and_acknowledged() {
     let outcome = events[3].outcome.clone().unwrap();
     assert_eq!((outcome.result(), outcome.effect()), (v1::Result::Succeeded, v1::Effect::Done));
 
-    let acknowledge = v1::AcknowledgeRequest { key: wire_key(order.key), epoch: 1 };
+    let acknowledge = v1::AcknowledgeRequest { key: wire_key(order.key), epoch: 1, more: Vec::new() };
     running.client.acknowledge(acknowledge).await.unwrap();
     let got = running.client.get(v1::GetRequest { key: wire_key(order.key) }).await.unwrap().into_inner();
     let got = got.operation.unwrap();
     assert_eq!((got.phase(), got.log_bytes, got.outcome), (v1::Phase::Acknowledged, 10, Some(outcome)));
     let list = v1::ListOperationsRequest { unfinished_only: true, ..Default::default() };
     assert!(running.client.list_operations(list).await.unwrap().into_inner().operations.is_empty());
+    running.stop().await;
+}
+
+fn that_waits(order: &Order, wait: Duration) -> v1::SubmitRequest {
+    v1::SubmitRequest { wait: wait.try_into().ok(), ..request(order) }
+}
+
+#[tokio::test]
+async fn an_answer_that_may_wait_carries_the_outcome_and_the_log() {
+    let lab = Lab::new(Behaviour::Succeed);
+    let mut running = lab.start().await;
+    let order = order(install());
+    // Asked again, it answers the same; and a wait that is too long is cut.
+    for wait in [Duration::from_secs(1), Duration::from_secs(3600)] {
+        let answer = running.client.submit(that_waits(&order, wait)).await.unwrap().into_inner();
+        let operation = answer.operation.unwrap();
+        assert_eq!((operation.phase(), operation.log_bytes), (v1::Phase::Finished, 10));
+        assert_eq!(operation.outcome.unwrap().result(), v1::Result::Succeeded);
+        assert_eq!(answer.log, b"begin\nend\n");
+    }
+    assert_eq!(lab.carrier.calls().len(), 1);
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn an_answer_waits_no_longer_than_it_may_and_than_the_agent_runs() {
+    let lab = Lab::new(Behaviour::HoldAt(Phase::Running));
+    let mut running = lab.start().await;
+    let order = order(install());
+    let answer = running.client.submit(that_waits(&order, Duration::from_millis(20))).await.unwrap().into_inner();
+    assert_eq!(answer.operation.unwrap().outcome, None);
+    assert!(answer.log.is_empty());
+
+    let mut client = running.client.clone();
+    let waiting = that_waits(&order, Duration::from_secs(1));
+    let waiting = tokio::spawn(async move { client.submit(waiting).await });
+    running.stop().await;
+    // Refused, lost or answered without an outcome: in each case the coordinator asks again.
+    if let Ok(answer) = waiting.await.unwrap() {
+        assert_eq!(answer.into_inner().operation.unwrap().outcome, None);
+    }
+}
+
+#[tokio::test]
+async fn one_call_acknowledges_many_and_passes_over_those_that_are_not_known() {
+    let lab = Lab::new(Behaviour::Succeed);
+    let mut running = lab.start().await;
+    let orders = [order(install()), order(refresh()), order(install())];
+    for order in &orders[..2] {
+        running.client.submit(that_waits(order, Duration::from_secs(1))).await.unwrap();
+    }
+    let acknowledge = |orders: &[Order]| v1::AcknowledgeRequest {
+        key: wire_key(orders[0].key),
+        epoch: 1,
+        more: orders[1..].iter().filter_map(|order| wire_key(order.key)).collect(),
+    };
+    let [first, second, unknown] = orders;
+    let answer = running.client.acknowledge(acknowledge(&[unknown.clone(), first.clone(), second.clone()])).await;
+    assert!(answer.unwrap().into_inner().more_read);
+    for order in [&first, &second] {
+        let got = running.client.get(v1::GetRequest { key: wire_key(order.key) }).await.unwrap().into_inner();
+        assert_eq!(got.operation.unwrap().phase(), v1::Phase::Acknowledged);
+    }
+    let alone = running.client.acknowledge(acknowledge(&[unknown])).await.unwrap_err();
+    assert_eq!(alone.code(), Code::NotFound);
+    let many: Vec<Order> = std::iter::repeat_with(|| first.clone()).take(257).collect();
+    assert_eq!(running.client.acknowledge(acknowledge(&many)).await.unwrap_err().code(), Code::InvalidArgument);
     running.stop().await;
 }
 
@@ -221,6 +288,10 @@ async fn wrong_requests_are_refused_with_every_field_that_is_wrong() {
         (v1::SubmitRequest { step: None, ..good.clone() }, &["step"]),
         (v1::SubmitRequest { timeout: Some(prost_types::Duration::default()), ..good.clone() }, &["timeout"]),
         (v1::SubmitRequest { undoes_operation_id: "x".into(), ..good.clone() }, &["undoes_operation_id"]),
+        (
+            v1::SubmitRequest { wait: Some(prost_types::Duration { seconds: -1, nanos: 0 }), ..good.clone() },
+            &["wait"],
+        ),
     ];
     for (request, expected) in cases {
         let status = running.client.submit(request).await.unwrap_err();

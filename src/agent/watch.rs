@@ -5,7 +5,7 @@
 
 use super::{
     journal::Commits,
-    operation::{Phase, Record},
+    operation::{Key, Phase, Record},
     runner::Runner,
     wire,
 };
@@ -43,6 +43,19 @@ pub(super) fn watch(runner: Arc<Runner>, record: Record, after_sequence: u64, lo
         }
     });
     stream
+}
+
+/// What there is of a log from an offset on, at most 64 KiB.
+pub(super) async fn log(runner: &Arc<Runner>, key: &Key, offset: u64) -> Result<Vec<u8>, Refused> {
+    let run_id = key.run_id();
+    if runner.logs().len(&run_id) <= offset {
+        return Ok(Vec::new());
+    }
+    let runner = Arc::clone(runner);
+    blocking::run(move || runner.logs().read(&run_id, offset, CHUNK_BYTES))
+        .await
+        .flatten()
+        .map_err(|error| Refused::Internal(format!("the log cannot be read: {error}")))
 }
 
 struct Watcher {
@@ -101,13 +114,8 @@ impl Watcher {
     }
 
     async fn log(&mut self) -> Result<(), Refused> {
-        let run_id = self.record.key.run_id();
-        while self.runner.logs().len(&run_id) > self.log_offset {
-            let (runner, run_id, offset) = (Arc::clone(&self.runner), run_id.clone(), self.log_offset);
-            let data = blocking::run(move || runner.logs().read(&run_id, offset, CHUNK_BYTES))
-                .await
-                .flatten()
-                .map_err(|error| Refused::Internal(format!("the log cannot be read: {error}")))?;
+        loop {
+            let (offset, data) = (self.log_offset, log(&self.runner, &self.record.key, self.log_offset).await?);
             if data.is_empty() {
                 break;
             }

@@ -11,6 +11,11 @@ use std::time::Duration;
 use uuid::Uuid;
 use zeroize::Zeroizing;
 
+/// A longer one would outlive the patience of callers and keep a draining agent from its end.
+const LONGEST_WAIT: Duration = Duration::from_secs(1);
+/// Operations beside the first that one call acknowledges.
+const MOST_MORE: usize = 255;
+
 /// Collects everything that is wrong with a request, so that the caller hears it at once.
 #[derive(Default)]
 struct Violations(Vec<FieldViolation>);
@@ -53,6 +58,21 @@ fn not_a_uuid(error: uuid::Error) -> String {
 pub(super) fn epoch(epoch: u64) -> Result<u64, Refused> {
     // SQLite's integers are signed.
     if i64::try_from(epoch).is_ok() { Ok(epoch) } else { Err(bad_request("epoch", "is above 2^63 - 1")) }
+}
+
+/// How long the answer to a Submit may be held back.
+pub(super) fn wait(request: &v1::SubmitRequest) -> Result<Duration, Refused> {
+    let Some(wait) = request.wait else { return Ok(Duration::ZERO) };
+    let wait = Duration::try_from(wait).map_err(|_negative| bad_request("wait", "is below zero"))?;
+    Ok(wait.min(LONGEST_WAIT))
+}
+
+/// Operations whose outcomes are safe.
+pub(super) fn acknowledged(request: v1::AcknowledgeRequest) -> Result<Vec<Key>, Refused> {
+    if request.more.len() > MOST_MORE {
+        return Err(bad_request("more", format!("has {} operations, at most {MOST_MORE} are taken", request.more.len())));
+    }
+    std::iter::once(request.key).chain(request.more.into_iter().map(Some)).map(key).collect()
 }
 
 pub(super) fn order(request: v1::SubmitRequest) -> Result<Order, Refused> {

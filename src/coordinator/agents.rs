@@ -270,14 +270,36 @@ impl Agent {
         self.client().cancel(request).await.map(tonic::Response::into_inner).map_err(self.error())
     }
 
-    pub async fn acknowledge(&self, key: v1::OperationKey, epoch: u64) -> Result<(), CallError> {
+    /// Tells the agent that these outcomes are safe, at most 256 at a time; an agent one version older hears of them one by
+    /// one.
+    pub async fn acknowledge(&self, keys: &[v1::OperationKey], epoch: u64) -> Result<(), CallError> {
+        let Some((first, more)) = keys.split_first() else { return Ok(()) };
+        if self.acknowledge_once(first, more, epoch).await? || more.is_empty() {
+            return Ok(());
+        }
+        for key in more {
+            match self.acknowledge_once(key, &[], epoch).await {
+                Ok(_) | Err(CallError::NotFound { .. }) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    /// Answers whether the agent has read `more`.
+    async fn acknowledge_once(
+        &self,
+        key: &v1::OperationKey,
+        more: &[v1::OperationKey],
+        epoch: u64,
+    ) -> Result<bool, CallError> {
         #[cfg(test)]
         let asked = simulation::asks(simulation::Point::Acknowledge).await.map_err(self.lost())?;
-        let request = Self::request(v1::AcknowledgeRequest { key: Some(key), epoch });
+        let request = Self::request(v1::AcknowledgeRequest { key: Some(key.clone()), epoch, more: more.to_vec() });
         let answer = self.client().acknowledge(request).await;
         #[cfg(test)]
         simulation::answered(simulation::Point::Acknowledge, asked, &answer).await.map_err(self.lost())?;
-        answer.map(|_| ()).map_err(self.error())
+        answer.map(|answer| answer.into_inner().more_read).map_err(self.error())
     }
 
     #[cfg(test)]

@@ -21,7 +21,8 @@ prove() {
   fi
 }
 
-build_programs() { (cd "$top" && cargo build --quiet --workspace --bins); }
+# shellcheck disable=SC2086 # several flags
+build_programs() { (cd "$top" && cargo build --quiet --workspace ${BUILD_FLAGS:---bins}); }
 oblet() { "$programs/oblet" "$@"; }
 
 # api METHOD PATH [BODY]: the password goes to curl through a file descriptor, not through its arguments.

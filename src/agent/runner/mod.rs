@@ -30,6 +30,7 @@ use super::{
     step::{Carrier, StepLog as _},
 };
 use crate::{rpc::Refused, steps::Policy, telemetry::chain};
+use futures_util::future::join_all;
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex, PoisonError},
@@ -261,6 +262,23 @@ impl Runner {
         self.journal.get(key).await.map_err(refused)?.ok_or_else(|| Refused::NotFound { what: key.to_string() })
     }
 
+    /// Waits until the operation is over, for as long as `wait` at most; answers how it stands then.
+    pub async fn over_within(&self, record: Record, wait: Duration) -> Result<Record, Refused> {
+        if record.phase.is_over() {
+            return Ok(record);
+        }
+        let run = self.runs().get(&record.key).cloned();
+        if let Some(run) = run {
+            tokio::select! {
+                biased;
+                () = run.ended.cancelled() => {}
+                () = self.draining.cancelled() => return Ok(record),
+                () = tokio::time::sleep(wait) => return Ok(record),
+            }
+        }
+        self.get(record.key).await
+    }
+
     /// Stops an operation and answers it once nothing of it runs; one that has not come yet will never run.
     pub async fn cancel(&self, key: Key, epoch: u64) -> Result<Record, Refused> {
         let known = match self.journal.cancel(key, epoch).await.map_err(refused)? {
@@ -314,6 +332,19 @@ impl Runner {
                 problem: "is not finished: there is no outcome to acknowledge".into(),
             }),
         }
+    }
+
+    /// The same for several, in one commit. Those that the journal does not know are passed over.
+    pub async fn acknowledge_all(&self, keys: Vec<Key>, epoch: u64) -> Result<(), Refused> {
+        let is_alone = keys.len() == 1;
+        let acknowledged = keys.into_iter().map(|key| self.acknowledge(key, epoch));
+        for result in join_all(acknowledged).await {
+            match result {
+                Err(Refused::NotFound { .. }) if !is_alone => {}
+                result => result?,
+            }
+        }
+        Ok(())
     }
 
     fn runs(&self) -> std::sync::MutexGuard<'_, HashMap<Key, Run>> {

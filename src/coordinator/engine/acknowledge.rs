@@ -1,5 +1,8 @@
 //! Tells agents that outcomes are safe, so that they may forget them (window W5).
 //!
+//! An agent hears of them when its task comes to rest, or when many have gathered: one call, and one sync of its journal, for
+//! all of them. Until then it keeps records that it would not need any more, which costs it some rows.
+//!
 //! An acknowledgement that does not get through is not lost: a task at rest counts as acknowledged only after every one
 //! of its outcomes is, and until then housekeeping tells them all again.
 
@@ -27,10 +30,17 @@ use tokio::task::JoinSet;
 const TRIES: usize = 10;
 /// Hosts of one task that are told at a time.
 const HOSTS_AT_A_TIME: usize = 16;
+/// As many as one call takes.
+const MOST_GATHERED: usize = 256;
+
+/// By host.
+type Keys = BTreeMap<Option<i64>, Vec<v1::OperationKey>>;
 
 pub(super) struct Acknowledgements {
     agents: Arc<Agents>,
     plan: Arc<TaskPlan>,
+    /// Not on their way yet.
+    gathered: Keys,
     under_way: JoinSet<bool>,
     all_through: bool,
     /// It was tried before, so hosts that did not answer then are left in peace for a while.
@@ -39,25 +49,35 @@ pub(super) struct Acknowledgements {
 
 impl Acknowledgements {
     pub(super) fn new(agents: Arc<Agents>, plan: Arc<TaskPlan>) -> Self {
-        Self { agents, plan, under_way: JoinSet::new(), all_through: true, again: false }
+        Self { agents, plan, gathered: Keys::new(), under_way: JoinSet::new(), all_through: true, again: false }
     }
 
-    pub(super) fn send(&mut self, ended: &[Dispatch]) {
+    /// Takes note of outcomes that are committed.
+    pub(super) fn gather(&mut self, ended: &[Dispatch]) {
+        for dispatch in ended {
+            let Some(node) = self.plan.node(dispatch.node).filter(|node| is_journaled(node)) else { continue };
+            let keys = self.gathered.entry(node.host_id).or_default();
+            keys.push(operation_key(node, *dispatch));
+            if keys.len() == MOST_GATHERED {
+                let full = Keys::from([(node.host_id, std::mem::take(keys))]);
+                self.send(full);
+            }
+        }
+    }
+
+    fn send(&mut self, keys: Keys) {
         while let Some(through) = self.under_way.try_join_next() {
             self.all_through &= through.unwrap_or(false);
         }
-        let key = |dispatch: &Dispatch| {
-            let node = self.plan.node(dispatch.node).filter(|node| is_journaled(node))?;
-            Some((node.host_id, operation_key(node, *dispatch)))
-        };
-        let keys: Vec<_> = ended.iter().filter_map(key).collect();
-        if !keys.is_empty() {
-            self.under_way.spawn(acknowledge(Arc::clone(&self.agents), keys, self.again));
-        }
+        self.under_way.spawn(acknowledge(Arc::clone(&self.agents), keys, self.again));
     }
 
     /// What is left to do about a task at rest whose events are those before `next_sequence`.
-    pub(super) fn left(self, shared: Arc<Shared>, task: TaskId, next_sequence: i64) -> Unfinished {
+    pub(super) fn left(mut self, shared: Arc<Shared>, task: TaskId, next_sequence: i64) -> Unfinished {
+        let rest = std::mem::take(&mut self.gathered);
+        if !rest.is_empty() {
+            self.send(rest);
+        }
         Unfinished { acknowledgements: self, shared, task, next_sequence }
     }
 }
@@ -92,20 +112,16 @@ pub(super) async fn again(shared: &Arc<Shared>, task: TaskId) {
     let Ok(LoadedTask { record, next_sequence, ended, .. }) = shared.tasks.load(task).await else { return };
     let agents = Arc::new(Agents::new(Arc::clone(shared)));
     let mut acknowledgements = Acknowledgements { again: true, ..Acknowledgements::new(agents, Arc::new(record.plan)) };
-    acknowledgements.send(&ended);
+    acknowledgements.gather(&ended);
     acknowledgements.left(Arc::clone(shared), task, next_sequence).finish().await;
 }
 
 /// Answers whether the agents know of all of them. Hosts are told beside each other, so that one that is gone holds up no
 /// other; one whose agent cannot be told is asked no further: the rest would wait for the same silence, and all are told
 /// again later.
-async fn acknowledge(agents: Arc<Agents>, keys: Vec<(Option<i64>, v1::OperationKey)>, again: bool) -> bool {
-    let mut by_host: BTreeMap<Option<i64>, Vec<v1::OperationKey>> = BTreeMap::new();
-    for (host, key) in keys {
-        by_host.entry(host).or_default().push(key);
-    }
+async fn acknowledge(agents: Arc<Agents>, keys: Keys, again: bool) -> bool {
     let tell = async |(host, keys)| tell_host(&agents, host, keys, again).await;
-    stream::iter(by_host)
+    stream::iter(keys)
         .map(tell)
         .buffer_unordered(HOSTS_AT_A_TIME)
         .fold(true, async |all, through| all && through)
@@ -117,17 +133,12 @@ async fn tell_host(agents: &Agents, host_id: Option<i64>, keys: Vec<v1::Operatio
     if again && agents.quiet().rests(host) {
         return false;
     }
-    for key in keys {
-        if !acknowledge_one(agents, host_id, key, if again { 1 } else { TRIES }).await {
-            agents.quiet().did_not_answer(host);
-            return false;
-        }
-    }
-    agents.quiet().answered(host);
-    true
+    let through = told(agents, host_id, &keys, if again { 1 } else { TRIES }).await;
+    if through { agents.quiet().answered(host) } else { agents.quiet().did_not_answer(host) }
+    through
 }
 
-async fn acknowledge_one(agents: &Agents, host_id: Option<i64>, key: v1::OperationKey, tries: usize) -> bool {
+async fn told(agents: &Agents, host_id: Option<i64>, keys: &[v1::OperationKey], tries: usize) -> bool {
     let agent = match agents.of(host_id).await {
         Ok(agent) => agent,
         // Forgotten together with its agent.
@@ -135,7 +146,7 @@ async fn acknowledge_one(agents: &Agents, host_id: Option<i64>, key: v1::Operati
         Err(_) => return false,
     };
     for delay in backoff().take(tries) {
-        match agent.acknowledge(key.clone(), agents.epoch()).await {
+        match agent.acknowledge(keys, agents.epoch()).await {
             Err(CallError::Unknown { .. }) => tokio::time::sleep(delay).await,
             // Forgotten meanwhile, or never begun there.
             Ok(()) | Err(CallError::NotFound { .. }) => return true,

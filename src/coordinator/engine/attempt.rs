@@ -25,6 +25,9 @@ use tokio::{sync::Semaphore, time::Instant};
 use tokio_util::sync::CancellationToken;
 use zeroize::Zeroizing;
 
+/// How long an agent may hold back its answer to a Submit for the outcome, which spares a stream for steps that are quick.
+const HELD_BACK: Duration = Duration::from_millis(250);
+
 /// What an attempt came to.
 #[derive(Debug)]
 pub enum Outcome {
@@ -148,8 +151,12 @@ impl AgentAttempt {
             return Progress::Over(Outcome::Abandoned);
         }
         if !self.is_pure() {
-            // Also when it is over already: the log has to be fetched before the outcome counts.
-            return self.follow(log).await;
+            // The log has to be here as a whole before the outcome counts.
+            let ended = response.operation.filter(|operation| operation.log_bytes == log.agent_offset());
+            return match ended.and_then(|operation| operation.outcome) {
+                Some(outcome) => Progress::Over(translate(outcome)),
+                None => self.follow(log).await,
+            };
         }
         match response.operation.and_then(|operation| operation.outcome) {
             Some(outcome) => Progress::Over(translate(outcome)),
@@ -220,6 +227,7 @@ impl AgentAttempt {
             undoes_effect: self.undoes.as_ref().map_or(v1::Effect::Unspecified, |(_, effect)| (*effect).into()).into(),
             secrets: self.secrets.iter().map(secret).collect(),
             timeout: remaining.try_into().ok(),
+            wait: (!self.is_pure()).then(|| HELD_BACK.try_into().ok()).flatten(),
         }
     }
 

@@ -100,7 +100,7 @@ impl Driver {
         let agents = Arc::new(Agents::new(Arc::clone(&shared)));
         let mut acknowledgements = Acknowledgements::new(Arc::clone(&agents), Arc::clone(&plan));
         if !loaded.record.acknowledged {
-            acknowledgements.send(&loaded.ended);
+            acknowledgements.gather(&loaded.ended);
         }
         Self {
             shared,
@@ -210,7 +210,7 @@ impl Driver {
         if !events.is_empty() {
             self.advance(events).await?;
             // W5: only after the outcome is committed.
-            self.acknowledgements.send(&ended);
+            self.acknowledgements.gather(&ended);
         }
         if abandoned { Err(Stopped::Closed) } else { Ok(()) }
     }

@@ -163,7 +163,9 @@ pub(crate) async fn serve(authority: &CertificateAuthority, count: u16) -> Hosts
     tokio::spawn(async move {
         loop {
             let (stream, _) = listener.accept().await.unwrap();
-            let Some(config) = stream.local_addr().ok().and_then(|address| configs.get(&address.ip())) else { continue };
+            let Some(config) = stream.local_addr().ok().and_then(|address| configs.get(&address.ip())) else {
+                continue;
+            };
             stream.set_nodelay(true).unwrap();
             let (acceptor, connections) = (TlsAcceptor::from(Arc::clone(config)), connections.clone());
             tokio::spawn(async move {

@@ -87,9 +87,23 @@ fn fleets() -> Vec<Value> {
     let (large, floors) = on_a_runtime(fleet(3, 1000));
     let micros = large.micros_per_subtask();
     vec![
-        line("transitions per second, 1000 hosts", large.events / large.wall_seconds, "1/s", floors.commits, "higher", None),
+        line(
+            "transitions per second, 1000 hosts",
+            large.events / large.wall_seconds,
+            "1/s",
+            floors.commits,
+            "higher",
+            None,
+        ),
         line("transitions per synced commit", large.events / large.commits, "", 1.0, "higher", Some(3.0)),
-        line("batchAdd on 1000 hosts against its calls", large.wall_seconds, "s", floors.call_seconds, "lower", Some(8.0)),
+        line(
+            "batchAdd on 1000 hosts against its calls",
+            large.wall_seconds,
+            "s",
+            floors.call_seconds,
+            "lower",
+            Some(8.0),
+        ),
         line("  the same against its aim", large.wall_seconds, "s", 3.0, "lower", Some(1.0)),
         line("  peak memory of the coordinator", large.peak_mib, "MiB", 100.0, "lower", Some(1.0)),
         line("  processor time per subtask", micros, "us", 250.0, "lower", Some(1.0)),

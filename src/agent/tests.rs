@@ -288,10 +288,7 @@ async fn wrong_requests_are_refused_with_every_field_that_is_wrong() {
         (v1::SubmitRequest { step: None, ..good.clone() }, &["step"]),
         (v1::SubmitRequest { timeout: Some(prost_types::Duration::default()), ..good.clone() }, &["timeout"]),
         (v1::SubmitRequest { undoes_operation_id: "x".into(), ..good.clone() }, &["undoes_operation_id"]),
-        (
-            v1::SubmitRequest { wait: Some(prost_types::Duration { seconds: -1, nanos: 0 }), ..good.clone() },
-            &["wait"],
-        ),
+        (v1::SubmitRequest { wait: Some(prost_types::Duration { seconds: -1, nanos: 0 }), ..good.clone() }, &["wait"]),
     ];
     for (request, expected) in cases {
         let status = running.client.submit(request).await.unwrap_err();

@@ -70,7 +70,10 @@ pub(super) fn wait(request: &v1::SubmitRequest) -> Result<Duration, Refused> {
 /// Operations whose outcomes are safe.
 pub(super) fn acknowledged(request: v1::AcknowledgeRequest) -> Result<Vec<Key>, Refused> {
     if request.more.len() > MOST_MORE {
-        return Err(bad_request("more", format!("has {} operations, at most {MOST_MORE} are taken", request.more.len())));
+        return Err(bad_request(
+            "more",
+            format!("has {} operations, at most {MOST_MORE} are taken", request.more.len()),
+        ));
     }
     std::iter::once(request.key).chain(request.more.into_iter().map(Some)).map(key).collect()
 }

@@ -74,6 +74,10 @@ pub struct SettingFlags {
     /// tokens and certificates; the newest 1,000 tasks stay [default: 90].
     #[arg(long, env = "OBLET_COORDINATOR_TASK_RETENTION_DAYS")]
     pub task_retention_days: Option<u32>,
+    /// Tasks that are under way at a time; others wait for their turn. A task that waits for hosts that do not answer does not
+    /// count [default: 1000].
+    #[arg(long, env = "OBLET_COORDINATOR_RUNNING_TASKS")]
+    pub running_tasks: Option<u32>,
     /// Validity in seconds of agents' certificates; they are renewed between half and two thirds of it [default:
     /// 31536000].
     #[arg(long, env = "OBLET_COORDINATOR_AGENT_CERTIFICATE_SECONDS")]
@@ -130,6 +134,8 @@ pub struct Config {
     pub log_filter: String,
     pub log_format: LogFormat,
     pub retention: Retention,
+    /// Tasks that are under way at a time.
+    pub running_tasks: usize,
     /// How long certificates of agents are good for.
     pub agent_certificate_life: Duration,
     pub grace: Duration,
@@ -153,6 +159,8 @@ pub const REQUEST_KEY_DAYS: u32 = 7;
 
 const DAY: Duration = Duration::from_secs(86_400);
 
+/// More take more memory and are over no sooner (`docs/decisions/0009`).
+const RUNNING_TASKS: u32 = 1000;
 /// For trials: a renewal takes a second, and is tried more than once before the certificate runs out.
 const SHORTEST_LIFE_SECONDS: u64 = 10;
 /// Half the life of the authority.
@@ -214,6 +222,10 @@ impl Config {
                 format!("is less than the {REQUEST_KEY_DAYS} days for which the key of a request names its tasks");
             layers.mistake("task_retention_days", why);
         }
+        let running_tasks: u32 = layers.or("running_tasks", RUNNING_TASKS);
+        if running_tasks == 0 {
+            layers.mistake("running_tasks", "is 0");
+        }
         let initial_password_file = layers.optional("initial_password_file");
         let log_format = layers.or("log_format", LogFormat::default());
         let grace_seconds: u32 = layers.or("grace_seconds", 10);
@@ -238,6 +250,7 @@ impl Config {
                 log_limit_bytes: limit_bytes,
                 tasks: DAY * task_retention_days,
             },
+            running_tasks: usize::try_from(running_tasks).unwrap_or(usize::MAX),
             agent_certificate_life: Duration::from_secs(life),
             grace: Duration::from_secs(grace_seconds.into()),
             given,
@@ -265,6 +278,7 @@ mod tests {
             log_format: Some("xml".into()),
             log_retention_days: Some(0),
             task_retention_days: Some(6),
+            running_tasks: Some(0),
             agent_certificate_seconds: Some(9),
             ..SettingFlags::default()
         };
@@ -276,6 +290,7 @@ mod tests {
             "log_format",
             "log_retention_days",
             "task_retention_days",
+            "running_tasks",
             "agent_certificate_seconds",
         ] {
             assert!(told.contains(name), "{name} is not in {told}");

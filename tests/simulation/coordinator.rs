@@ -31,6 +31,8 @@ async fn run(world: Arc<World>, host: String) -> turmoil::Result {
     world.runs_on(&host);
     let (shutdown, fatal) = (CancellationToken::new(), CancellationToken::new());
     let parts = EngineParts {
+        // Few, so that tasks wait for each other.
+        running_tasks: 2,
         tasks: Arc::new(MemoryStore { world: Arc::clone(&world), host: host.clone() }),
         local: Arc::new(SimulatedLocalSteps(Arc::clone(&world))),
         agents: Arc::new(network::pool()),

@@ -116,6 +116,7 @@ pub async fn start(config: &Config) -> Result<Coordinator, StartError> {
     let (vault_of_tasks, dir) = (Arc::clone(&vault), packages_dir.clone());
     let (retention, retained) = watch::channel(config.retention);
     let engine = Engine::start(EngineParts {
+        running_tasks: config.running_tasks,
         tasks: Arc::new(SqlTaskStore {
             store: store.clone(),
             vault: vault_of_tasks,

@@ -121,11 +121,7 @@ pub(super) async fn again(shared: &Arc<Shared>, task: TaskId) {
 /// again later.
 async fn acknowledge(agents: Arc<Agents>, keys: Keys, again: bool) -> bool {
     let tell = async |(host, keys)| tell_host(&agents, host, keys, again).await;
-    stream::iter(keys)
-        .map(tell)
-        .buffer_unordered(HOSTS_AT_A_TIME)
-        .fold(true, async |all, through| all && through)
-        .await
+    stream::iter(keys).map(tell).buffer_unordered(HOSTS_AT_A_TIME).fold(true, async |all, through| all && through).await
 }
 
 async fn tell_host(agents: &Agents, host_id: Option<i64>, keys: Vec<v1::OperationKey>, again: bool) -> bool {
@@ -134,7 +130,11 @@ async fn tell_host(agents: &Agents, host_id: Option<i64>, keys: Vec<v1::Operatio
         return false;
     }
     let through = told(agents, host_id, &keys, if again { 1 } else { TRIES }).await;
-    if through { agents.quiet().answered(host) } else { agents.quiet().did_not_answer(host) }
+    if through {
+        agents.quiet().answered(host)
+    } else {
+        agents.quiet().did_not_answer(host)
+    }
     through
 }
 

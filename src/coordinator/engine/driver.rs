@@ -6,6 +6,7 @@ use super::{
     hosts::Agents,
     journal::Closed,
     store::Write,
+    turns::Turn,
 };
 use crate::{
     coordinator::store::{
@@ -44,6 +45,7 @@ pub(super) struct Driver {
     flights: JoinSet<(Dispatch, Outcome)>,
     cancels: BTreeMap<NodeIndex, CancellationToken>,
     acknowledgements: Acknowledgements,
+    turn: Arc<Turn>,
 }
 
 /// Why a driver stops before its task is over.
@@ -63,9 +65,9 @@ impl From<Closed> for Stopped {
 
 impl Driver {
     /// Claims the task and replays its journal. None: nothing can be done about it, and what there was to say is said.
-    pub(super) async fn load(shared: Arc<Shared>, id: TaskId) -> Option<Self> {
+    pub(super) async fn load(shared: Arc<Shared>, id: TaskId, turn: Arc<Turn>) -> Option<Self> {
         match Self::claim(&shared, id).await {
-            Ok(loaded) => Some(Self::new(shared, id, loaded)),
+            Ok(loaded) => Some(Self::new(shared, id, loaded, turn)),
             Err(Stopped::Problem(problem)) => {
                 give_up(&shared, id, problem).await;
                 None
@@ -95,7 +97,7 @@ impl Driver {
         Ok(loaded)
     }
 
-    fn new(shared: Arc<Shared>, id: TaskId, loaded: LoadedTask) -> Self {
+    fn new(shared: Arc<Shared>, id: TaskId, loaded: LoadedTask, turn: Arc<Turn>) -> Self {
         let plan = Arc::new(loaded.record.plan);
         let agents = Arc::new(Agents::new(Arc::clone(&shared)));
         let mut acknowledgements = Acknowledgements::new(Arc::clone(&agents), Arc::clone(&plan));
@@ -114,12 +116,20 @@ impl Driver {
             flights: JoinSet::new(),
             cancels: BTreeMap::new(),
             acknowledgements,
+            turn,
         }
     }
 
+    /// Nothing of it runs, and something is to be begun.
+    pub(super) fn can_wait(&self) -> bool {
+        self.state.status() == TaskStatus::Running && self.state.subtasks().all(|(_, subtask)| subtask.flight.is_none())
+    }
+
     /// Answers the acknowledgements that are still on their way when the task has come to rest.
-    pub(super) async fn run(mut self, mut orders: mpsc::Receiver<Order>) -> Option<Unfinished> {
-        let ended = self.drive(&mut orders).await;
+    ///
+    /// `first` is an order that came before the driver was here.
+    pub(super) async fn run(mut self, first: Option<Order>, mut orders: mpsc::Receiver<Order>) -> Option<Unfinished> {
+        let ended = self.drive(first, &mut orders).await;
         self.flights.shutdown().await;
         match ended {
             Ok(()) => {
@@ -133,8 +143,11 @@ impl Driver {
         None
     }
 
-    async fn drive(&mut self, orders: &mut mpsc::Receiver<Order>) -> Result<(), Stopped> {
+    async fn drive(&mut self, first: Option<Order>, orders: &mut mpsc::Receiver<Order>) -> Result<(), Stopped> {
         self.resume();
+        if let Some(order) = first {
+            self.obey(order).await?;
+        }
         self.advance(Vec::new()).await?;
         let shutdown = self.shared.shutdown.clone();
         loop {
@@ -266,6 +279,7 @@ impl Driver {
             effect: subtask.effect,
             dispatched_at: self.dispatched_at.get(&dispatch.node).copied().unwrap_or_else(now_micros),
             cancel,
+            flying: Arc::new(self.turn.flight()),
         };
         self.flights.spawn(async move { (dispatch, survive(flight.fly()).await) });
     }

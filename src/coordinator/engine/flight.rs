@@ -7,6 +7,7 @@ use super::{
     journal::Closed,
     log::AttemptLog,
     store::PreparationError,
+    turns::Flying,
     waits::WaitPlace,
 };
 use crate::{
@@ -38,6 +39,7 @@ pub(super) struct Flight {
     /// Microseconds since 1970.
     pub(super) dispatched_at: i64,
     pub(super) cancel: CancellationToken,
+    pub(super) flying: Arc<Flying>,
 }
 
 impl Flight {
@@ -101,7 +103,7 @@ impl Flight {
     fn wait_place(&self, planned: &PlannedNode) -> WaitPlace {
         let limit = i64::try_from(limit(planned).as_micros()).unwrap_or(i64::MAX);
         let until = self.dispatched_at.saturating_add(limit);
-        WaitPlace::new(Arc::clone(&self.shared.waits), self.id, self.dispatch.node, until)
+        WaitPlace::new(Arc::clone(&self.shared.waits), self.id, self.dispatch.node, until, Arc::clone(&self.flying))
     }
 
     /// Counted from the dispatch, also across a restart.
@@ -128,7 +130,7 @@ impl Flight {
         let undoes = (direction == Direction::Undo).then(|| (planned.execute_id.to_string(), self.effect));
         Ok(AgentAttempt {
             agent,
-            permits: self.shared.host_permits(planned.host_id.unwrap_or(0)),
+            permits: self.shared.hosts.of(planned.host_id.unwrap_or(0)),
             step: step.clone(),
             direction,
             key: operation_key(planned, self.dispatch),

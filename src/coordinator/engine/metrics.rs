@@ -6,6 +6,7 @@ pub struct EngineMetrics {
     pub(super) events: IntCounter,
     pub(super) commits: IntCounter,
     pub(super) driven: IntGauge,
+    pub(super) waiting: IntGauge,
     pub(super) problems: IntCounter,
     pub(super) swept: IntCounter,
 }
@@ -20,6 +21,10 @@ impl EngineMetrics {
                 "Transactions of the engine that were synced to disk; each writes all events that wait for it.",
             )?,
             driven: IntGauge::new("oblet_engine_driven_tasks", "Tasks that the coordinator is driving.")?,
+            waiting: IntGauge::new(
+                "oblet_engine_waiting_tasks",
+                "Running tasks that wait for their turn, because `running_tasks` others are under way.",
+            )?,
             problems: IntCounter::new(
                 "oblet_engine_task_problems_total",
                 "Tasks that could not be resumed, because their record is damaged or a newer program wrote it.",
@@ -32,6 +37,7 @@ impl EngineMetrics {
         registry.register(Box::new(metrics.events.clone()))?;
         registry.register(Box::new(metrics.commits.clone()))?;
         registry.register(Box::new(metrics.driven.clone()))?;
+        registry.register(Box::new(metrics.waiting.clone()))?;
         registry.register(Box::new(metrics.problems.clone()))?;
         registry.register(Box::new(metrics.swept.clone()))?;
         Ok(metrics)

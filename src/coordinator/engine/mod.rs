@@ -6,7 +6,7 @@
 //!     asked for again under the same key (window W1), and an outcome is acknowledged only after it is committed (W5).
 //!  3. Each task has its own driver, so that one bad task, or one unreachable host, stalls no other. A task that cannot
 //!     be taken up (a damaged record, a step of a newer program) is shown as FAILED with its problem.
-//!  4. Work per task and per host is bounded.
+//!  4. Work per task and per host is bounded, and so is the number of tasks under way ([`turns`]).
 //!  5. Whoever makes a task wakes its driver, and a sweep finds those that were never woken or whose driver broke off.
 
 mod acknowledge;
@@ -24,6 +24,7 @@ mod sql;
 mod store;
 #[cfg(test)]
 mod tests;
+mod turns;
 pub(in crate::coordinator) mod waits;
 
 pub use attempt::Outcome;
@@ -42,6 +43,7 @@ use super::{
     },
 };
 use crate::graph::{Command, NodeIndex, Refusal};
+use acknowledge::Unfinished;
 use driver::Driver;
 use futures_util::FutureExt as _;
 use journal::Journal;
@@ -56,12 +58,15 @@ use tokio::{
     task::JoinHandle,
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use turns::Turns;
 use waits::Waits;
 
 /// Subtasks of one task that run at a time unless it says otherwise; OCP's engine has the same number.
 const MAX_RUNNING_PER_TASK: usize = 10;
 /// Agent steps that run at a time on one host, over all tasks.
 const MAX_RUNNING_PER_HOST: usize = 4;
+/// Not worth a look for those at rest.
+const FEW_HOSTS: usize = 64;
 const COMMAND_QUEUE: usize = 16;
 /// A driver that panicked so often is not tried again before the next start or an operator's decision.
 const MAX_DRIVER_PANICS: u32 = 3;
@@ -96,20 +101,14 @@ struct Shared {
     journal: Journal,
     metrics: EngineMetrics,
     epoch: i64,
-    hosts: Mutex<HashMap<i64, Arc<Semaphore>>>,
+    hosts: HostPermits,
+    turns: Turns,
     waits: Arc<Waits>,
     quiet: QuietHosts,
     shutdown: CancellationToken,
 }
 
 impl Shared {
-    fn host_permits(&self, host_id: i64) -> Arc<Semaphore> {
-        let mut hosts = self.hosts.lock().unwrap_or_else(PoisonError::into_inner);
-        // Permits that nobody holds are those of a host at rest.
-        hosts.retain(|id, permits| *id == host_id || Arc::strong_count(permits) > 1);
-        Arc::clone(hosts.entry(host_id).or_insert_with(|| Arc::new(Semaphore::new(MAX_RUNNING_PER_HOST))))
-    }
-
     fn agent_epoch(&self) -> u64 {
         u64::try_from(self.epoch).unwrap_or(0)
     }
@@ -117,6 +116,8 @@ impl Shared {
 
 /// What the engine is made of.
 pub struct EngineParts {
+    /// Tasks that are under way at a time, at most.
+    pub running_tasks: usize,
     pub tasks: Arc<dyn TaskStore>,
     pub local: Arc<dyn LocalSteps>,
     pub agents: Arc<AgentPool>,
@@ -153,9 +154,10 @@ impl Engine {
             local: parts.local,
             agents: parts.agents,
             journal,
+            turns: Turns::new(parts.running_tasks, parts.metrics.waiting.clone()),
             metrics: parts.metrics,
             epoch,
-            hosts: Mutex::new(HashMap::new()),
+            hosts: HostPermits::default(),
             waits: Arc::default(),
             quiet: QuietHosts::default(),
             shutdown: parts.shutdown,
@@ -163,7 +165,7 @@ impl Engine {
         let writer = Arc::new(Mutex::new(Some(writer)));
         let engine = Self { shared, drivers: Arc::default(), panics: Arc::default(), tracker, closing, writer };
         tracing::info!(epoch, tasks = unfinished.len(), "taking up unfinished tasks");
-        let taken_up: Vec<_> = unfinished.into_iter().map(|id| engine.wake(id)).collect();
+        let taken_up: Vec<_> = unfinished.into_iter().map(|id| engine.begin(id, Entry::Recovered)).collect();
         for task in taken_up.into_iter().flatten() {
             // An error only says that the driver has let go of its end, which is the news that counts.
             let _ = task.await;
@@ -203,14 +205,18 @@ impl Engine {
     }
 
     /// Starts to drive a task that was committed to the store; harmless if it is driven already. The receiver ends
-    /// when the task was taken up, or turned out to be one that cannot be.
+    /// when the task was taken up or waits for its turn, or turned out to be one that cannot be.
     pub fn wake(&self, id: TaskId) -> Option<oneshot::Receiver<()>> {
+        self.begin(id, Entry::Line)
+    }
+
+    fn begin(&self, id: TaskId, entry: Entry) -> Option<oneshot::Receiver<()>> {
         let mut drivers = self.drivers();
         if drivers.contains_key(&id) {
             return None;
         }
         let (taken_up, receiver) = oneshot::channel();
-        drivers.insert(id, self.spawn_driver(id, taken_up));
+        drivers.insert(id, self.spawn_driver(id, entry, taken_up));
         Some(receiver)
     }
 
@@ -252,7 +258,7 @@ impl Engine {
     }
 
     fn driver(&self, id: TaskId) -> mpsc::Sender<Order> {
-        self.drivers().entry(id).or_insert_with(|| self.spawn_driver(id, oneshot::channel().0)).clone()
+        self.drivers().entry(id).or_insert_with(|| self.spawn_driver(id, Entry::Line, oneshot::channel().0)).clone()
     }
 
     fn driven_tasks(&self) -> HashSet<TaskId> {
@@ -263,7 +269,7 @@ impl Engine {
         self.drivers().contains_key(&id)
     }
 
-    fn spawn_driver(&self, id: TaskId, taken_up: oneshot::Sender<()>) -> mpsc::Sender<Order> {
+    fn spawn_driver(&self, id: TaskId, entry: Entry, taken_up: oneshot::Sender<()>) -> mpsc::Sender<Order> {
         let (orders, receiver) = mpsc::channel(COMMAND_QUEUE);
         let shared = Arc::clone(&self.shared);
         let driven = self.shared.metrics.driven.clone();
@@ -271,11 +277,7 @@ impl Engine {
         let place = Place { drivers: Arc::clone(&self.drivers), id, driven };
         let panics = Arc::clone(&self.panics);
         self.tracker.spawn(async move {
-            let drive = async {
-                let driver = Driver::load(Arc::clone(&shared), id).await;
-                drop(taken_up);
-                driver?.run(receiver).await
-            };
+            let drive = drive(Arc::clone(&shared), id, entry, taken_up, receiver);
             let lock = || panics.lock().unwrap_or_else(PoisonError::into_inner);
             let left = match AssertUnwindSafe(drive).catch_unwind().await {
                 Ok(left) => {
@@ -308,6 +310,64 @@ impl Engine {
             }
         });
         orders
+    }
+}
+
+/// How a driver comes to its task.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Entry {
+    /// It waits for its turn.
+    Line,
+    /// At the start of the program: what was handed out before is asked for at once.
+    Recovered,
+}
+
+/// From the line to the end of the task.
+async fn drive(
+    shared: Arc<Shared>,
+    id: TaskId,
+    entry: Entry,
+    taken_up: oneshot::Sender<()>,
+    mut orders: mpsc::Receiver<Order>,
+) -> Option<Unfinished> {
+    if entry == Entry::Recovered {
+        let driver = Driver::load(Arc::clone(&shared), id, shared.turns.at_once()).await?;
+        if !driver.can_wait() {
+            drop(taken_up);
+            return driver.run(None, orders).await;
+        }
+    }
+    drop(taken_up);
+    let (turn, first) = tokio::select! {
+        biased;
+        () = shared.shutdown.cancelled() => return None,
+        // The sender is kept for as long as the driver runs.
+        order = orders.recv() => (shared.turns.at_once(), order),
+        turn = shared.turns.next() => (turn, None),
+    };
+    Driver::load(shared, id, turn).await?.run(first, orders).await
+}
+
+/// Turns on the hosts that have something to do.
+#[derive(Default)]
+struct HostPermits(Mutex<Permits>);
+
+#[derive(Default)]
+struct Permits {
+    by_host: HashMap<i64, Arc<Semaphore>>,
+    /// When there are so many, those of hosts at rest are dropped.
+    swept_at: usize,
+}
+
+impl HostPermits {
+    fn of(&self, host_id: i64) -> Arc<Semaphore> {
+        let mut permits = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if permits.by_host.len() >= permits.swept_at {
+            // Permits that nobody holds are those of a host at rest.
+            permits.by_host.retain(|_, permits| Arc::strong_count(permits) > 1);
+            permits.swept_at = 2 * permits.by_host.len() + FEW_HOSTS;
+        }
+        Arc::clone(permits.by_host.entry(host_id).or_insert_with(|| Arc::new(Semaphore::new(MAX_RUNNING_PER_HOST))))
     }
 }
 

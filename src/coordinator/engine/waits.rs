@@ -1,5 +1,6 @@
 //! What running subtasks wait for: told to operators, and forgotten with the program, because it is found out again.
 
+use super::turns::Flying;
 use crate::{coordinator::store::task::TaskId, graph::NodeIndex};
 use std::{
     collections::HashMap,
@@ -34,11 +35,18 @@ pub struct WaitPlace {
     task: TaskId,
     node: NodeIndex,
     until: i64,
+    flying: Arc<Flying>,
 }
 
 impl WaitPlace {
-    pub(super) fn new(waits: Arc<Waits>, task: TaskId, node: NodeIndex, until: i64) -> Self {
-        Self { waits, task, node, until }
+    pub(super) fn new(waits: Arc<Waits>, task: TaskId, node: NodeIndex, until: i64, flying: Arc<Flying>) -> Self {
+        Self { waits, task, node, until, flying }
+    }
+
+    /// It waits for a host that does not answer, so the task lets others have its turn.
+    pub fn waits_for_silent(&self, what: impl Into<String>) {
+        self.flying.silent(true);
+        self.waits_for(what);
     }
 
     pub fn waits_for(&self, what: impl Into<String>) {
@@ -51,6 +59,7 @@ impl WaitPlace {
     }
 
     pub fn goes_on(&self) {
+        self.flying.silent(false);
         let mut waits = self.waits.lock();
         if let Some(nodes) = waits.get_mut(&self.task) {
             nodes.remove(&self.node);

@@ -70,7 +70,13 @@ impl Rows {
             direction: Direction::Execute,
             deadline: Instant::now() + 10 * BUSY,
             cancel: &CancellationToken::new(),
-            place: &WaitPlace::new(Arc::default(), TaskId(1), NodeIndex(0), i64::MAX),
+            place: &WaitPlace::new(
+                Arc::default(),
+                TaskId(1),
+                NodeIndex(0),
+                i64::MAX,
+                crate::coordinator::engine::turns::alone(),
+            ),
         };
         self.steps.run(run, &mut self.log).await
     }

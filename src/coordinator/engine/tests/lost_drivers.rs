@@ -100,6 +100,7 @@ pub(super) async fn start(directory: &Path, store: &Store, panics: u32) -> (Engi
         retention: tokio::sync::watch::channel(RETENTION).1,
     };
     let parts = EngineParts {
+        running_tasks: 1000,
         tasks: Arc::new(Panicking { store, left: panics.into() }),
         local: Arc::new(NothingToDo),
         agents: Arc::new(AgentPool::new(&issue(directory, Role::Coordinator)).unwrap()),

@@ -113,7 +113,13 @@ impl Lab {
             packages: Vec::new(),
             deadline: Instant::now() + Duration::from_secs(60),
             cancel: CancellationToken::new(),
-            place: WaitPlace::new(Arc::default(), TaskId(1), NodeIndex(0), i64::MAX),
+            place: WaitPlace::new(
+                Arc::default(),
+                TaskId(1),
+                NodeIndex(0),
+                i64::MAX,
+                crate::coordinator::engine::turns::alone(),
+            ),
         }
     }
 

@@ -63,7 +63,7 @@ async fn a_host_that_stays_silent_fails_after_half_a_minute_and_nothing_else_is_
     lab.told(id, "waiting: agent").await;
     let task = lab.get(&format!("/api/v2/tasks/instances/{id}")).await.unwrap();
     let subtasks = task["data"]["subtasks"].as_array().unwrap();
-    let until = subtasks.iter().find_map(|subtask| subtask["wait"]["until"].as_str()).unwrap();
+    let until = subtasks.iter().find_map(|subtask| subtask["waiting"]["until"].as_str()).unwrap();
     let left = until.parse::<jiff::Timestamp>().unwrap().duration_since(jiff::Timestamp::now());
     assert!(left.as_secs() <= 30, "{until} is in {left:#}");
     let task = lab.finished(id).await;

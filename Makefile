@@ -100,7 +100,10 @@ lint-shell:
 	  echo 'SKIPPED: shellcheck is not here, so scripts were not linted' >&2; \
 	fi
 
-bench: ## measure the agent and the coordinator against baselines of the same run
+bench: ## measure the agent and the coordinator against baselines of the same run; HOSTS=n: the coordinator with n hosts
+	@if [[ -n "$(HOSTS)" ]]; then \
+	  OBLET_BENCH_HOSTS="$(HOSTS)" exec cargo bench --bench coordinator; \
+	fi; \
 	cargo bench --bench agent --bench coordinator
 
 openapi: ## write the OpenAPI document

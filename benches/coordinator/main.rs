@@ -1,7 +1,7 @@
 //! What the coordinator costs: what durability takes from the speed of the store, and a proxy for every host of a
 //! fleet of a hundred and of a thousand simulated hosts behind real gRPC with mutual TLS.
 //!
-//! Prints a table and writes `target/bench/coordinator.json`. The hosts live in this process, the coordinator in its
+//! Prints a table and writes `target/bench/coordinator.json`. `OBLET_BENCH_HOSTS=n` measures one fleet of n hosts instead. The hosts live in this process, the coordinator in its
 //! own; both share the processors of this machine.
 
 #![allow(clippy::print_stdout, reason = "a benchmark talks to its caller")]
@@ -30,8 +30,22 @@ fn main() {
         return;
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    let results = runtime.block_on(measure());
-    report(&results);
+    let hosts = env::var("OBLET_BENCH_HOSTS").ok().filter(|hosts| !hosts.is_empty());
+    match hosts.map(|hosts| hosts.parse().unwrap()) {
+        Some(hosts) => report(&runtime.block_on(measure_one(hosts)), &format!("coordinator-{hosts}")),
+        None => report(&runtime.block_on(measure()), "coordinator"),
+    }
+}
+
+/// A fleet of another size, for the page about sizing: there is nothing of the same run to compare it with.
+async fn measure_one(hosts: u16) -> Vec<Value> {
+    let (run, floors) = on_its_own_runtime(3, hosts).await;
+    let wall = run.wall_seconds;
+    vec![
+        line(&format!("batchAdd on {hosts} hosts, wall time"), wall, "s", floors.call_seconds(&run), "lower", None),
+        line("  processor time of the coordinator", run.cpu_seconds, "s", wall, "lower", None),
+        line("  peak memory of the coordinator", run.peak_mib, "MiB", 100.0, "lower", None),
+    ]
 }
 
 /// Each fleet has a runtime of its own: its hosts end with it and give their addresses back.
@@ -102,7 +116,7 @@ fn line(name: &str, value: f64, unit: &str, floor: f64, better: &str, aim: Optio
         "better": better, "aim": aim, "met": met})
 }
 
-fn report(results: &[Value]) {
+fn report(results: &[Value], name: &str) {
     println!("{:<50} {:>10} {:<5} {:>10} {:>8} {:>6}  met", "what", "value", "unit", "floor", "ratio", "aim");
     for line in results {
         let text = |key: &str| match &line[key] {
@@ -116,6 +130,6 @@ fn report(results: &[Value]) {
     }
     let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/bench");
     fs::create_dir_all(&directory).unwrap();
-    fs::write(directory.join("coordinator.json"), format!("{}\n", serde_json::to_string_pretty(results).unwrap()))
+    fs::write(directory.join(format!("{name}.json")), format!("{}\n", serde_json::to_string_pretty(results).unwrap()))
         .unwrap();
 }

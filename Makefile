@@ -103,8 +103,11 @@ lint-shell:
 	fi
 
 # Each with the profile of its package.
-bench: ## measure the agent and the coordinator against baselines of the same run
-	cargo bench --bench agent
+bench: ## measure the agent and the coordinator against baselines of the same run; HOSTS=n: the coordinator with n hosts
+	@if [[ -n "$(HOSTS)" ]]; then \
+	  OBLET_BENCH_HOSTS="$(HOSTS)" exec cargo bench --profile release-coordinator --bench coordinator; \
+	fi; \
+	cargo bench --bench agent; \
 	cargo bench --profile release-coordinator --bench coordinator
 
 openapi: ## write the OpenAPI document

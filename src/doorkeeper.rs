@@ -3,7 +3,11 @@
 //! Who connects is let in, always, so a flood keeps nobody out for long. Once a listener, or one address at it, has as many
 //! connections as it may, the one that has been silent for longest goes. A stranger who holds sockets therefore loses
 //! them, while whoever speaks stays: a scrape or a request is over before its turn comes.
+//!
+//! A stranger can speak too, a byte at a time. Whoever has proved who he is therefore stays while there are strangers, and
+//! only a part of all connections, and of those of one address, is kept so: there is always a stranger to show out.
 
+use crate::descriptors;
 use std::{
     collections::BTreeMap,
     io,
@@ -11,7 +15,7 @@ use std::{
     pin::Pin,
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     task::{Context, Poll, ready},
     time::Duration,
@@ -27,11 +31,22 @@ use tonic::transport::server::{Connected, TcpConnectInfo};
 /// After the system refused a connection (no descriptor is free) nothing is gained by asking again at once.
 pub(crate) const PAUSE_AFTER_ERROR: Duration = Duration::from_millis(250);
 
+/// Which part of the descriptors of a process one listener may use: a daemon has three at most, and needs the rest itself.
+const PART_OF_DESCRIPTORS: usize = 8;
+
 /// How many connections there may be.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Bounds {
     pub(crate) in_all: usize,
     pub(crate) per_address: usize,
+}
+
+impl Bounds {
+    /// Fewer where the process may have few descriptors, so that strangers never use up all of them.
+    fn within(self, descriptors: usize) -> Self {
+        let in_all = self.in_all.min((descriptors / PART_OF_DESCRIPTORS).max(2));
+        Self { in_all, per_address: self.per_address.min(in_all) }
+    }
 }
 
 #[derive(Debug)]
@@ -39,6 +54,8 @@ struct Guest {
     address: IpAddr,
     /// When it was last heard or told something, in milliseconds since the doorkeeper began.
     last_active: AtomicU64,
+    /// Has proved who it is. Written only by who holds the guests.
+    is_known: AtomicBool,
     shown_out: CancellationToken,
 }
 
@@ -58,6 +75,7 @@ pub(crate) struct Doorkeeper {
 
 impl Doorkeeper {
     pub(crate) fn new(bounds: Bounds) -> Arc<Self> {
+        let bounds = bounds.within(descriptors::limit());
         Arc::new(Self { bounds, began: Instant::now(), guests: Mutex::default() })
     }
 
@@ -70,6 +88,7 @@ impl Doorkeeper {
         let guest = Arc::new(Guest {
             address: peer.ip().to_canonical(),
             last_active: AtomicU64::new(self.now()),
+            is_known: AtomicBool::new(false),
             shown_out: CancellationToken::new(),
         });
         let mut guests = self.guests.lock().unwrap_or_else(PoisonError::into_inner);
@@ -87,6 +106,26 @@ impl Doorkeeper {
         Guarded { stream, shown_out, guest, number, doorkeeper: Arc::clone(self) }
     }
 
+    /// Keeps a connection as long as there are strangers. Of those that are kept, the one that has been silent for longest
+    /// becomes a stranger again if they are half of all that there may be.
+    fn keep(&self, number: u64) {
+        let guests = self.guests.lock().unwrap_or_else(PoisonError::into_inner);
+        // One that was shown out meanwhile is not among them.
+        let Some(guest) = guests.by_number.get(&number) else { return };
+        if guest.is_known() {
+            return;
+        }
+        for (same_address, bound) in [(true, self.bounds.per_address), (false, self.bounds.in_all)] {
+            let among = |other: &&Arc<Guest>| other.is_known() && (!same_address || other.address == guest.address);
+            if guests.by_number.values().filter(among).count() >= bound / 2
+                && let Some(silent) = guests.by_number.values().filter(among).min_by_key(|other| other.last_active())
+            {
+                silent.is_known.store(false, Ordering::Relaxed);
+            }
+        }
+        guest.is_known.store(true, Ordering::Relaxed);
+    }
+
     fn forget(&self, number: u64) {
         self.guests.lock().unwrap_or_else(PoisonError::into_inner).by_number.remove(&number);
     }
@@ -98,11 +137,21 @@ impl Doorkeeper {
     }
 }
 
+impl Guest {
+    fn last_active(&self) -> u64 {
+        self.last_active.load(Ordering::Relaxed)
+    }
+
+    fn is_known(&self) -> bool {
+        self.is_known.load(Ordering::Relaxed)
+    }
+}
+
 impl Guests {
-    /// The one of these that has been silent for longest.
+    /// The one of these that has been silent for longest, a stranger if there is one.
     fn show_out(&mut self, among: impl Fn(&Guest) -> bool) {
         let candidates = self.by_number.iter().filter(|(_, guest)| among(guest));
-        let silent = candidates.min_by_key(|(_, guest)| guest.last_active.load(Ordering::Relaxed));
+        let silent = candidates.min_by_key(|(_, guest)| (guest.is_known(), guest.last_active()));
         if let Some(number) = silent.map(|(number, _)| *number)
             && let Some(guest) = self.by_number.remove(&number)
         {
@@ -131,6 +180,11 @@ impl<S> Guarded<S> {
         self.doorkeeper.forget(self.number);
     }
 
+    /// What its requests need to tell that it has proved who it is.
+    pub(crate) fn standing(&self) -> Standing {
+        Standing { number: self.number, doorkeeper: Arc::clone(&self.doorkeeper) }
+    }
+
     fn check(&mut self, context: &mut Context<'_>) -> io::Result<()> {
         match self.shown_out.as_mut().poll(context) {
             Poll::Ready(()) => {
@@ -142,6 +196,20 @@ impl<S> Guarded<S> {
 
     fn is_active(&self) {
         self.guest.last_active.store(self.doorkeeper.now(), Ordering::Relaxed);
+    }
+}
+
+/// How a listener sees the connection over which a request came.
+#[derive(Debug, Clone)]
+pub(crate) struct Standing {
+    number: u64,
+    doorkeeper: Arc<Doorkeeper>,
+}
+
+impl Standing {
+    /// It has proved who it is: it stays as long as there are strangers, within bounds.
+    pub(crate) fn keep(&self) {
+        self.doorkeeper.keep(self.number);
     }
 }
 
@@ -245,6 +313,49 @@ mod tests {
         assert_eq!(doorkeeper.count(), 3);
         assert!(is_shown_out(&mut first).await || is_shown_out(&mut third).await);
         assert!(!is_shown_out(&mut fourth).await && !is_shown_out(&mut fifth).await);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_stranger_who_speaks_does_not_show_out_who_is_known_and_silent() {
+        let doorkeeper = Doorkeeper::new(Bounds { in_all: 4, per_address: 4 });
+        let (mut follower, _follower) = connect(&doorkeeper, "192.0.2.1");
+        follower.standing().keep();
+        let mut strangers = Vec::new();
+        for number in 0..20 {
+            tokio::time::advance(Duration::from_secs(1)).await;
+            // From the same address, and from others.
+            let (mut stranger, mut client) = connect(&doorkeeper, ["192.0.2.1", "192.0.2.2"][number % 2]);
+            client.write_all(b"x").await.unwrap();
+            assert_eq!(stranger.read(&mut [0; 8]).await.unwrap(), 1);
+            strangers.push((stranger, client));
+            assert!(doorkeeper.count() <= 4);
+        }
+        assert!(!is_shown_out(&mut follower).await);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn no_more_than_half_of_the_connections_are_kept() {
+        let doorkeeper = Doorkeeper::new(Bounds { in_all: 6, per_address: 4 });
+        let mut known = Vec::new();
+        for address in ["192.0.2.1", "192.0.2.1", "192.0.2.1", "192.0.2.2", "192.0.2.3", "192.0.2.3"] {
+            tokio::time::advance(Duration::from_secs(1)).await;
+            let pair = connect(&doorkeeper, address);
+            pair.0.standing().keep();
+            pair.0.standing().keep();
+            known.push(pair);
+        }
+        let kept: Vec<_> = known.iter().map(|(guarded, _)| guarded.guest.is_known()).collect();
+        assert_eq!(kept, [false, false, false, true, true, true]);
+        let (mut newcomer, _newcomer) = connect(&doorkeeper, "192.0.2.9");
+        assert!(is_shown_out(&mut known[0].0).await && !is_shown_out(&mut newcomer).await);
+    }
+
+    #[test]
+    fn strangers_never_use_up_all_descriptors() {
+        let bounds = Bounds { in_all: 2048, per_address: 512 };
+        assert_eq!(bounds.within(65_536), bounds);
+        assert_eq!(bounds.within(1024), Bounds { in_all: 128, per_address: 128 });
+        assert_eq!(bounds.within(0), Bounds { in_all: 2, per_address: 2 });
     }
 
     #[tokio::test]

@@ -11,6 +11,7 @@ pub mod clock;
 pub mod config;
 pub mod coordinator;
 pub mod deb;
+pub mod descriptors;
 mod doorkeeper;
 mod files;
 pub mod graph;

@@ -38,9 +38,13 @@ impl Lab {
     }
 
     fn agent(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_oblet-agent"));
+        self.agent_with_files(arguments, None)
+    }
+
+    /// With a hard limit of open files, and a soft one below it.
+    fn agent_with_files(&self, arguments: &[&str], files: Option<u64>) -> Command {
+        let mut command = flood::limited(env!("CARGO_BIN_EXE_oblet-agent"), files);
         command
-            .env_clear()
             .env("OBLET_AGENT_STATE_DIR", self.path().join("state"))
             .env("OBLET_AGENT_ROOT_DIR", self.path().join("root"))
             .env("OBLET_AGENT_TLS_CA", self.path().join("ca.pem"))
@@ -350,4 +354,42 @@ fn twenty_thousand_sockets_cost_an_agent_neither_its_calls_nor_its_memory() {
         let grown = flood::resident_mib(started.child.id()).saturating_sub(before);
         assert!(grown < 32, "{} connections at {address} cost {grown} MiB", strangers.len());
     }
+}
+
+#[test]
+fn strangers_at_an_agent_with_few_descriptors_keep_the_coordinator_from_nothing() {
+    let lab = Lab::new();
+    let authority = CertificateAuthority::load_or_create(lab.path()).unwrap();
+    let started = lab.start_with(&mut lab.agent_with_files(&[], Some(128)));
+    let metrics_port = lab.described(&authority, &started).unwrap().metrics_port;
+    let metrics = SocketAddr::from((Ipv4Addr::LOCALHOST, u16::try_from(metrics_port).unwrap()));
+    let mut strangers = flood::connect(metrics, 300);
+    strangers.extend(flood::connect(started.address.parse().unwrap(), 300));
+    lab.described(&authority, &started).unwrap();
+}
+
+#[test]
+fn an_agent_without_a_free_descriptor_waits_and_goes_on_when_there_is_one() {
+    let lab = Lab::new();
+    let authority = CertificateAuthority::load_or_create(lab.path()).unwrap();
+    let mut started = lab.start_with(&mut lab.agent_with_files(&[], Some(1000)));
+    let pid = started.child.id();
+    let metrics_port = lab.described(&authority, &started).unwrap().metrics_port;
+    let metrics = SocketAddr::from((Ipv4Addr::LOCALHOST, u16::try_from(metrics_port).unwrap()));
+    flood::leave_descriptors(pid, 8);
+    let mut strangers = flood::connect(metrics, 30);
+    strangers.extend(flood::connect(started.address.parse().unwrap(), 30));
+    flood::wait_for(|| flood::free_descriptors(pid) == 0);
+    assert!(flood::spent_in(pid, Duration::from_secs(2)) < Duration::from_millis(400), "it does not pause");
+    assert!(started.child.try_wait().unwrap().is_none(), "the agent has ended");
+    drop(strangers);
+    flood::wait_for(|| lab.is_let_in(&authority, &started));
+}
+
+/// A shell starts programs with a soft limit of 1024, which strangers with sockets use up.
+#[test]
+fn an_agent_may_have_as_many_files_as_its_hard_limit_allows() {
+    let lab = Lab::new();
+    let started = lab.start_with(&mut lab.agent_with_files(&[], Some(3000)));
+    assert_eq!(flood::limit_of_files(started.child.id()), (3000, 3000));
 }

@@ -8,7 +8,7 @@ use nix::{
 };
 use std::{
     io::{BufRead as _, BufReader, Read as _, Write as _},
-    net::TcpStream,
+    net::{Ipv4Addr, SocketAddr, TcpStream},
     os::unix::net::UnixDatagram,
     path::PathBuf,
     process::{Child, ChildStderr, Command, Stdio},
@@ -35,16 +35,20 @@ impl Drop for Started {
 
 impl Started {
     fn new(config: &str) -> Self {
+        Self::with_files(config, None)
+    }
+
+    /// With a hard limit of open files, and a soft one below it.
+    fn with_files(config: &str, files: Option<u64>) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let notify = directory.path().join("notify");
         let manager = UnixDatagram::bind(&notify).unwrap();
         manager.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
         let file = directory.path().join("coordinator.toml");
         std::fs::write(&file, config).unwrap();
-        let mut child = Command::new(env!("CARGO_BIN_EXE_oblet-coordinator"))
-            .env_clear()
+        let mut child = flood::limited(env!("CARGO_BIN_EXE_oblet-coordinator"), files)
             .env("NOTIFY_SOCKET", notify)
-            .env("WATCHDOG_USEC", "1000000")
+            .env("WATCHDOG_USEC", if files.is_some() { "60000000" } else { "1000000" })
             .env("OBLET_COORDINATOR_STATE_DIR", directory.path().join("state"))
             .env("OBLET_COORDINATOR_LISTEN", "127.0.0.1:0")
             .env("OBLET_COORDINATOR_CONFIG_SERVICE_LISTEN", "127.0.0.2:0")
@@ -197,22 +201,123 @@ fn a_listener_without_tls_that_cannot_be_is_refused() {
     }
 }
 
+/// What a program tells as `name=value` in a line of its log.
+fn field<'a>(line: &'a str, name: &str) -> &'a str {
+    line.split_once(&format!("{name}=")).unwrap().1.split_whitespace().next().unwrap()
+}
+
+/// Requests of an operator, over a new connection each.
+struct Operator {
+    runtime: tokio::runtime::Runtime,
+    client: reqwest::Client,
+    address: SocketAddr,
+    password: String,
+}
+
+impl Operator {
+    fn of(started: &mut Started) -> Self {
+        let told = started.log_until("the password of user admin is");
+        let password = told.trim_end().rsplit_once(' ').unwrap().1.to_owned();
+        let address = field(&started.log_until("serving"), "address").parse().unwrap();
+        let ca = std::fs::read(started.directory.path().join("state/tls/ca.pem")).unwrap();
+        oblet::tls::install_crypto_provider();
+        let client = reqwest::Client::builder()
+            .tls_certs_only([reqwest::Certificate::from_pem(&ca).unwrap()])
+            .resolve("oblet-coordinator", address)
+            .no_proxy()
+            .pool_max_idle_per_host(0)
+            .timeout(Duration::from_secs(60))
+            .build()
+            .unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        Self { runtime, client, address, password }
+    }
+
+    fn asks(&self) -> Result<u16, reqwest::Error> {
+        let url = format!("https://oblet-coordinator:{}/api/v2/compute/hosts", self.address.port());
+        let request = self.client.get(url).basic_auth("admin", Some(&self.password));
+        self.runtime.block_on(async { request.send().await }).map(|answer| answer.status().as_u16())
+    }
+}
+
+/// It listens at an address of its own, and the log does not tell its port.
+fn config_service(pid: u32) -> SocketAddr {
+    let process = procfs::process::Process::new(pid.cast_signed()).unwrap();
+    let sockets: Vec<u64> = { process.fd().unwrap() }
+        .filter_map(|file| match file.ok()?.target {
+            procfs::process::FDTarget::Socket(inode) => Some(inode),
+            _ => None,
+        })
+        .collect();
+    let listens = |entry: &procfs::net::TcpNetEntry| {
+        entry.state == procfs::net::TcpState::Listen
+            && entry.local_address.ip() == Ipv4Addr::new(127, 0, 0, 2)
+            && sockets.contains(&entry.inode)
+    };
+    procfs::net::tcp().unwrap().into_iter().find(listens).unwrap().local_address
+}
+
 /// The watchdog is fed only while the HTTPS server lets in its own program.
 #[test]
-fn twenty_thousand_sockets_cost_a_coordinator_neither_its_watchdog_nor_its_memory() {
+fn twenty_thousand_sockets_cost_a_coordinator_neither_its_calls_nor_its_watchdog_nor_its_memory() {
     let mut started = Started::new("");
-    let line = started.log_until("serving");
-    let address = line.split_once("address=").unwrap().1.split_whitespace().next().unwrap().parse().unwrap();
+    let operator = Operator::of(&mut started);
     started.news("READY=1");
+    assert_eq!(operator.asks().unwrap(), 200);
     let before = flood::resident_mib(started.child.id());
-    let strangers = flood::flood(address);
-    // What was said while they came.
-    started.manager.set_nonblocking(true).unwrap();
-    while started.manager.recv(&mut [0; 4096]).is_ok() {}
-    started.manager.set_nonblocking(false).unwrap();
-    for _ in 0..3 {
-        started.news("WATCHDOG=1");
+    for address in [operator.address, config_service(started.child.id())] {
+        let strangers = flood::flood(address);
+        assert_eq!(operator.asks().unwrap(), 200);
+        let mut proxy = TcpStream::connect(config_service(started.child.id())).unwrap();
+        proxy.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+        proxy
+            .write_all(b"GET /services?Action=GetObProxyConfig HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+            .unwrap();
+        let mut answer = String::new();
+        proxy.read_to_string(&mut answer).unwrap();
+        assert!(answer.starts_with("HTTP/1.1 "), "{answer}");
+        // What was said while they came.
+        started.manager.set_nonblocking(true).unwrap();
+        while started.manager.recv(&mut [0; 4096]).is_ok() {}
+        started.manager.set_nonblocking(false).unwrap();
+        for _ in 0..3 {
+            started.news("WATCHDOG=1");
+        }
+        let grown = flood::resident_mib(started.child.id()).saturating_sub(before);
+        assert!(grown < 128, "{} connections at {address} cost {grown} MiB", strangers.len());
     }
-    let grown = flood::resident_mib(started.child.id()).saturating_sub(before);
-    assert!(grown < 128, "{} connections cost {grown} MiB", strangers.len());
+}
+
+#[test]
+fn strangers_at_a_coordinator_with_few_descriptors_keep_the_operator_from_nothing() {
+    let mut started = Started::with_files("", Some(256));
+    let operator = Operator::of(&mut started);
+    started.news("READY=1");
+    let pid = started.child.id();
+    let mut strangers = flood::connect(config_service(pid), 500);
+    strangers.extend(flood::connect(operator.address, 200));
+    assert_eq!(operator.asks().unwrap(), 200);
+}
+
+#[test]
+fn a_coordinator_without_a_free_descriptor_waits_and_goes_on_when_there_is_one() {
+    let mut started = Started::with_files("", Some(1000));
+    let operator = Operator::of(&mut started);
+    started.news("READY=1");
+    let pid = started.child.id();
+    flood::leave_descriptors(pid, 8);
+    let strangers = flood::connect(config_service(pid), 30);
+    flood::wait_for(|| flood::free_descriptors(pid) == 0);
+    assert!(flood::spent_in(pid, Duration::from_secs(2)) < Duration::from_millis(600), "it does not pause");
+    assert!(started.child.try_wait().unwrap().is_none(), "the coordinator has ended");
+    drop(strangers);
+    flood::wait_for(|| operator.asks().is_ok_and(|status| status == 200));
+}
+
+/// A shell starts programs with a soft limit of 1024, which strangers with sockets use up.
+#[test]
+fn a_coordinator_may_have_as_many_files_as_its_hard_limit_allows() {
+    let started = Started::with_files("", Some(3000));
+    started.news("READY=1");
+    assert_eq!(flood::limit_of_files(started.child.id()), (3000, 3000));
 }

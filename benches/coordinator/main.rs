@@ -3,7 +3,8 @@
 //! first pages of long lists.
 //!
 //! Prints a table and writes `target/bench/coordinator.json`. The hosts live in this process, the coordinator in its
-//! own; both share the processors of this machine. `-- NAME` measures one part: statements, fleets, packages or large.
+//! own; both share the processors of this machine. `-- NAME` measures one part:
+//! statements, fleets, packages or large; `OBLET_BENCH_HOSTS=n` one fleet of n hosts instead.
 
 #![allow(clippy::print_stdout, reason = "a benchmark talks to its caller")]
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "a benchmark may fail loudly")]
@@ -35,6 +36,9 @@ fn main() {
         ("packages", || on_a_runtime(packages())),
         ("large", || on_a_runtime(large())),
     ];
+    if let Some(hosts) = env::var("OBLET_BENCH_HOSTS").ok().filter(|hosts| !hosts.is_empty()) {
+        return report(&on_a_runtime(one(hosts.parse().unwrap())), &format!("coordinator-{hosts}"));
+    }
     let asked: Vec<String> = env::args().skip(1).filter(|argument| !argument.starts_with('-')).collect();
     let mut results = Vec::new();
     for (name, part) in parts {
@@ -42,7 +46,7 @@ fn main() {
             results.extend(part());
         }
     }
-    report(&results);
+    report(&results, "coordinator");
 }
 
 /// Each fleet has a runtime of its own: its hosts end with it and give their port back.
@@ -111,6 +115,23 @@ fn fleets() -> Vec<Value> {
     ]
 }
 
+/// A fleet of another size, for the page about sizing.
+async fn one(count: u16) -> Vec<Value> {
+    let (run, floors) = fleet(6, count).await;
+    vec![
+        line(
+            &format!("batchAdd on {count} hosts against its calls"),
+            run.wall_seconds,
+            "s",
+            floors.call_seconds,
+            "lower",
+            None,
+        ),
+        line("  processor time of the coordinator", run.cpu_seconds, "s", run.wall_seconds, "lower", None),
+        line("  peak memory of the coordinator", run.peak_mib, "MiB", 100.0, "lower", None),
+    ]
+}
+
 /// A large package that each host of a hundred takes.
 async fn packages() -> Vec<Value> {
     let count = 100;
@@ -150,7 +171,7 @@ pub(crate) fn line(name: &str, value: f64, unit: &str, floor: f64, better: &str,
         "better": better, "aim": aim, "met": met})
 }
 
-fn report(results: &[Value]) {
+fn report(results: &[Value], name: &str) {
     println!("{:<50} {:>10} {:<5} {:>10} {:>8} {:>6}  met", "what", "value", "unit", "floor", "ratio", "aim");
     for line in results {
         let text = |key: &str| match &line[key] {
@@ -164,6 +185,6 @@ fn report(results: &[Value]) {
     }
     let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/bench");
     fs::create_dir_all(&directory).unwrap();
-    fs::write(directory.join("coordinator.json"), format!("{}\n", serde_json::to_string_pretty(results).unwrap()))
+    fs::write(directory.join(format!("{name}.json")), format!("{}\n", serde_json::to_string_pretty(results).unwrap()))
         .unwrap();
 }

@@ -117,7 +117,7 @@ impl Done {
 #[derive(Debug, thiserror::Error)]
 #[error("{message}")]
 pub struct StepError {
-    /// UPPER_SNAKE_CASE, stable.
+    /// Stable identifier in UPPER_SNAKE_CASE.
     pub reason: &'static str,
     pub message: String,
     pub next_move: String,

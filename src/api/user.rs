@@ -34,7 +34,7 @@ struct PasswordChange {
     new_password: Password,
 }
 
-/// Changes the password of the user who sends the request. Other requests with the old one are refused from then on.
+/// Changes the password of the user who sends the request. Requests with the old password are refused from then on.
 #[utoipa::path(
     post, path = "/api/v2/profiles/me/changePassword", tag = "users", operation_id = "changePassword",
     params(DryRun), request_body = PasswordChange,
@@ -61,7 +61,7 @@ async fn change_password(
     if new.expose_secret() == current.expose_secret() {
         return Err(ApiError::invalid("newPassword", "it is the same as the current password"));
     }
-    let hash = crate::blocking::run(move || user::hash(&new)).await.map_err(|error| ApiError::internal(&error))??;
+    let hash = state.gate.hash(new).await?;
     let mut transaction = state.store().begin().await?;
     user::set_password_hash(&mut transaction, &requester.name, &hash).await?;
     requester.audit(&mut transaction, "user.password", &format!("user {}", requester.name), "").await?;

@@ -9,6 +9,7 @@ use oblet::{
         host::{Host, metrics},
     },
     config::{EXIT_CONFIG, EXIT_USAGE, StateDirectory},
+    descriptors,
     service_manager::ServiceManager,
     telemetry::{self, LogFilter},
 };
@@ -70,6 +71,7 @@ fn complain(problem: &dyn std::error::Error, code: u8) -> ExitCode {
 }
 
 fn run(config: Config, flags: Flags, filter: LogFilter, service: &ServiceManager) -> anyhow::Result<()> {
+    descriptors::raise_limit();
     let _state = StateDirectory::lock(&config.service.state_dir)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("no runtime")?;
     let ended = runtime.block_on(serve(config, flags, filter, service));

@@ -8,6 +8,7 @@ use oblet::{
         config::{Config, Flags, SettingFlags, Subcommand, UserCommand},
         offline,
     },
+    descriptors,
     service_manager::ServiceManager,
     telemetry::{self, LogFilter},
     terminal, tls,
@@ -119,6 +120,7 @@ async fn set_password(config: &Config, name: &str) -> anyhow::Result<()> {
 async fn run(config: Config, flags: &SettingFlags, filter: &LogFilter, service: &ServiceManager) -> anyhow::Result<()> {
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     let mut hangup = signal(SignalKind::hangup())?;
+    descriptors::raise_limit();
     let mut coordinator = service.while_starting(serve::start(&config)).await?;
     tracing::info!(address = %coordinator.address, version = env!("CARGO_PKG_VERSION"), "serving");
     service.ready();

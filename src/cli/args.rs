@@ -24,7 +24,7 @@ pub(crate) const EXIT_CODES: &[(u8, &str)] = &[
     (3, "not found"),
     (4, "conflict or bad request"),
     (5, "not authorised"),
-    (6, "coordinator or agent unreachable, or certificate not trusted"),
+    (6, "coordinator or agent unreachable (oblet host agent), or certificate not trusted"),
     (7, "timed out"),
     (130, "interrupted"),
 ];

@@ -12,7 +12,7 @@ use super::{
         table::{Column, column},
     },
     frame::{
-        args::{Consent, Trial},
+        args::{Consent, Trial, dry_run_query},
         context::Context,
         kind::{PACKAGE, PACKAGES},
         resolve,
@@ -48,11 +48,13 @@ const FIELDS: &[Column] = &[
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Package {
-    /// Upload an rpm or deb file to the coordinator; there is no dry run
+    /// Upload an rpm or deb file to the coordinator
     Upload {
         /// File whose name is the one in its header
         #[arg(value_name = "PATH")]
         file: PathBuf,
+        #[command(flatten)]
+        trial: Trial,
     },
     /// List the packages
     List,
@@ -69,8 +71,8 @@ pub(crate) enum Package {
 
 pub(crate) async fn run(context: &Context<'_>, command: &Package) -> Result<(), CliError> {
     match command {
-        Package::Upload { file } => {
-            let data = upload(context, file).await?;
+        Package::Upload { file, trial } => {
+            let data = upload(context, file, trial.dry_run).await?;
             context.output.entry(&data, FIELDS, "/id")
         }
         Package::List => {
@@ -91,7 +93,7 @@ pub(crate) async fn take(context: &Context<'_>, doing: &str, path: &Path, dry_ru
         return Ok(id.into());
     }
     if !dry_run {
-        return Ok(upload(context, path).await?.get("id").cloned().unwrap_or_default());
+        return Ok(upload(context, path, false).await?.get("id").cloned().unwrap_or_default());
     }
     let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
     match resolve::id(context, doing, &PACKAGE, name).await {
@@ -106,8 +108,9 @@ pub(crate) async fn take(context: &Context<'_>, doing: &str, path: &Path, dry_ru
 }
 
 /// Answers the package, also if the same file was uploaded before. The coordinator stores packages by their names, so a
-/// renamed file is refused before it is sent.
-pub(crate) async fn upload(context: &Context<'_>, path: &Path) -> Result<Value, CliError> {
+/// renamed file is refused before it is sent. A dry run sends it too, because only the coordinator can tell whether it
+/// would keep it.
+pub(crate) async fn upload(context: &Context<'_>, path: &Path, dry_run: bool) -> Result<Value, CliError> {
     let unreadable = |source| CliError::File { path: path.into(), source };
     let file = tokio::fs::File::open(path).await.map_err(unreadable)?;
     let metadata = file.metadata().await.map_err(unreadable)?;
@@ -124,8 +127,12 @@ pub(crate) async fn upload(context: &Context<'_>, path: &Path) -> Result<Value, 
         ReaderStream::with_capacity(file, CHUNK_BYTES).inspect_ok(move |chunk| counted.inc(chunk.len() as u64));
     let doing = format!("upload {name}");
     let body = reqwest::Body::wrap_stream(content);
-    let answer = context.client.upload(&doing, PACKAGES, name.to_owned(), body, metadata.len()).await;
+    let query = dry_run_query(dry_run);
+    let answer = context.client.upload(&doing, PACKAGES, query, name.to_owned(), (body, metadata.len())).await;
     bar.finish_and_clear();
+    if dry_run && answer.is_ok() {
+        context.output.note(&format!("Dry run: {name} can be uploaded; nothing was stored."));
+    }
     answer
 }
 

@@ -51,10 +51,10 @@ pub enum CallError {
     #[error("agent {agent} is busy: {message}")]
     Busy { agent: AgentAddress, message: String },
     /// A newer coordinator has spoken to the agent.
-    #[error("agent {agent} obeys a newer coordinator: {message}")]
+    #[error("agent {agent} follows a newer coordinator: {message}")]
     Fenced { agent: AgentAddress, message: String },
     /// The agent does not know what is asked for.
-    #[error("agent {agent} does not know it: {message}")]
+    #[error("agent {agent} does not know the operation: {message}")]
     NotFound { agent: AgentAddress, message: String },
     /// The agent is not spoken to, and will not be until its host is enrolled again.
     #[error("agent {agent} is not trusted: {source}")]

@@ -36,7 +36,7 @@ pub enum Distrust {
         since: i64,
         by: String,
     },
-    #[error("host {host} shows the certificate {shown}, which is not the one that it was given")]
+    #[error("host {host} shows the certificate {shown}, which is not the one that was issued to it")]
     OtherCertificate { host: IpAddr, shown: Fingerprint },
 }
 

@@ -48,7 +48,7 @@ pub struct Admission {
 /// Why a host gets no certificate.
 #[derive(Debug, thiserror::Error)]
 pub enum EnrolmentError {
-    #[error("the token is not known")]
+    #[error("the token is unknown")]
     UnknownToken,
     #[error("the token was used {} from {}, for the certificate {}", time(.0.at), .0.from, .0.serial)]
     Used(Use),
@@ -60,11 +60,11 @@ pub enum EnrolmentError {
     OtherSource { address: IpAddr, source_address: IpAddr },
     #[error("the clocks differ too much: it is {} on the host and {} on the coordinator", time(*.host), time(*.coordinator))]
     Clock { host: i64, coordinator: i64 },
-    #[error("the certificate is not made")]
+    #[error("the certificate was not issued")]
     Signing(#[from] SigningError),
     #[error("host {0} is revoked")]
     HostRevoked(IpAddr),
-    #[error("the system gave no random bytes")]
+    #[error("the system returned no random bytes")]
     Random,
     #[error(transparent)]
     Store(#[from] StoreError),

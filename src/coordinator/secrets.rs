@@ -17,7 +17,7 @@ pub enum SecretError {
     KeyFile(#[source] io::Error),
     #[error("the key file of the sealed secrets does not hold 32 bytes")]
     KeyLength,
-    #[error("the system gave no random bytes")]
+    #[error("the system returned no random bytes")]
     Random,
     #[error("a sealed secret cannot be opened: it was sealed with another key, for another place, or is damaged")]
     Unseal,

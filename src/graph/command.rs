@@ -20,7 +20,7 @@ pub enum Refusal {
     RollbackState { operation: Operation, status: TaskStatus },
     #[error("the task is {operation} {status}; only a RUNNING task that is not being canceled already can be canceled")]
     CancelState { operation: Operation, status: TaskStatus },
-    #[error("the task has a step that cannot be taken back")]
+    #[error("the task has a step that cannot be undone")]
     RollbackProhibited,
     #[error("the task has no such subtask")]
     NoSuchSubtask,

@@ -20,7 +20,7 @@ pub enum Effect {
 /// Why an attempt failed, in the words that the operator reads.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Failure {
-    /// UPPER_SNAKE_CASE, stable.
+    /// Stable identifier in UPPER_SNAKE_CASE.
     pub reason: String,
     pub message: String,
     /// From the outermost cause to the innermost.

@@ -155,6 +155,9 @@ macro_rules! wire_enum {
         pub enum $name { $(#[serde(rename = $text)] $variant),+ }
 
         impl $name {
+            /// All that [`Self::as_str`] can answer.
+            pub const TEXTS: &'static [&'static str] = &[$($text),+];
+
             pub fn as_str(self) -> &'static str {
                 match self { $(Self::$variant => $text),+ }
             }

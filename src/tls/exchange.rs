@@ -30,9 +30,9 @@ pub struct IdentityPaths {
 pub enum UnfitCertificate {
     #[error(transparent)]
     Tls(#[from] TlsError),
-    #[error("no key waits for a certificate")]
+    #[error("there is no pending key for the certificate")]
     NoKey,
-    #[error("the certificate does not fit the key that waits for it")]
+    #[error("the certificate does not match the pending key")]
     OtherKey(#[source] TlsError),
     #[error("the certificate names no address that this host has now")]
     NoAddress,

@@ -53,11 +53,11 @@ pub enum TlsError {
     Unfit(#[from] rustls::Error),
     #[error("clients cannot be verified")]
     Verifier(#[from] rustls::server::VerifierBuilderError),
-    #[error("a certificate cannot be made")]
+    #[error("a certificate cannot be created")]
     Issue(#[source] rcgen::Error),
     #[error("the certificate is malformed")]
     Malformed,
-    #[error("the system gave no random bytes")]
+    #[error("the system returned no random bytes")]
     Random,
 }
 

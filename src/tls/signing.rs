@@ -50,7 +50,7 @@ pub enum SigningError {
     /// It asks for more than the host is entitled to.
     #[error("the signing request asks for {0}")]
     Forged(String),
-    #[error("the certificate cannot be made")]
+    #[error("the certificate cannot be created")]
     Sign(#[from] TlsError),
 }
 

@@ -247,7 +247,11 @@ async fn proxies_on_one_host_do_not_collide_and_a_strange_one_still_counts() {
         let clash = StartObproxy { exporter_port: first.exporter_port, ..elsewhere(&first) };
         let error = place.execute(&AgentStep::StartObproxy(clash), "clash", None).await.result.unwrap_err();
         assert_eq!(error.reason, "PORT_TAKEN");
-        assert!(error.message.contains(&format!("port {} is held by pid", first.exporter_port)), "{}", error.message);
+        let (app, port) = (&first.app_name, first.sql_port);
+        let held =
+            format!("port {} is held by the obproxy of {app} at port {port}, which oblet runs", first.exporter_port);
+        assert!(error.message.contains(&held), "{}", error.message);
+        assert!(!error.next_move.contains("stop"), "{}", error.next_move);
 
         let strange = stranger(&place);
         let error = place.execute(&no_obproxy(), "check", None).await.result.unwrap_err();

@@ -86,6 +86,7 @@ async fn a_proxy_outlives_the_agent_is_adopted_and_stopped() {
         let refused = place.execute(&other, "r2", None).await.result.unwrap_err();
         assert_eq!(refused.reason, "PORT_TAKEN");
         assert!(refused.message.contains(&format!("pid {}", before.pid)), "{}", refused.message);
+        assert!(refused.message.starts_with("oblet runs") && !refused.next_move.contains("stop"), "{refused:?}");
 
         // Adopted, it still does not serve; a cancel stops it.
         let (context, _) = place.context("r1", identity.clone());

@@ -32,6 +32,16 @@ pub(crate) fn check(method: &Method, path: &str, status: StatusCode, content_typ
     }
 }
 
+/// The same for an event of a stream.
+pub(crate) fn check_event(path: &str, data: &Value) {
+    let answers = &operation(&Method::GET, path).unwrap()["responses"]["200"];
+    let schema = &answers["content"]["text/event-stream"]["schema"];
+    assert!(!schema.is_null(), "the events of {path} are not described");
+    if let Err(problem) = fits(schema, data, "$") {
+        panic!("an event of {path} differs from its description: {problem}\n{data}");
+    }
+}
+
 fn operation(method: &Method, path: &str) -> Option<&'static Value> {
     let path = path.split('?').next().unwrap();
     // Some are served without their prefix as well.

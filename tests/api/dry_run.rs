@@ -5,7 +5,9 @@ use serde_json::{Value, json};
 use sqlx::Row as _;
 use std::{collections::BTreeMap, sync::atomic::Ordering};
 
-/// Every operation that changes something, by its id; an upload cannot be tried without being sent, and a host that
+const UNKNOWN: &str = "obproxy-1.9.1.9-7.el7.x86_64.rpm";
+
+/// Every operation that changes something, by its id; an upload, which is no JSON, is looked at apart, and a host that
 /// enrols has no use for a trial.
 fn operations() -> Vec<String> {
     let described = serde_json::to_value(oblet::api::openapi()).unwrap();
@@ -16,8 +18,8 @@ fn operations() -> Vec<String> {
                 list.iter().any(|parameter| parameter["name"] == "dryRun" && parameter["in"] == "query")
             });
             let id = operation["operationId"].as_str().unwrap();
-            assert_eq!(takes, method != "get" && id != "uploadPackage" && id != "enrollHost", "{method} {path}");
-            if takes {
+            assert_eq!(takes, method != "get" && id != "enrollHost", "{method} {path}");
+            if takes && id != "uploadPackage" {
                 found.push(id.to_owned());
             }
         }
@@ -108,10 +110,18 @@ async fn lab() -> (Lab, BTreeMap<&'static str, (&'static str, String, Value)>) {
 async fn every_operation_can_be_tried_and_changes_nothing() {
     let (lab, requests) = lab().await;
     assert_eq!(requests.keys().copied().collect::<Vec<_>>(), operations());
+    let files = lab.packages_dir().read_dir().unwrap().count();
+    assert!(files >= 2, "{files}");
     let woken = lab.engine.woken.lock().unwrap().clone();
     // Changes as soon as another connection has committed anything.
     let mut reader = lab.store.readers().acquire().await.unwrap();
     let before: i64 = sqlx::query("PRAGMA data_version").fetch_one(&mut *reader).await.unwrap().get(0);
+    let answer = lab.upload_to("?dryRun=true", UNKNOWN, &package("obproxy", "1.9.1.9", "7.el7", "x86_64")).await;
+    assert_eq!(answer.status, 200, "{}", answer.text);
+    let planned = answer.data();
+    assert_eq!((&planned["fileName"], planned.get("id"), planned.get("createTime")), (&json!(UNKNOWN), None, None));
+    let after: i64 = sqlx::query("PRAGMA data_version").fetch_one(&mut *reader).await.unwrap().get(0);
+    assert_eq!(after, before, "an upload wrote something");
     for (id, (method, path, body)) in &requests {
         let path = format!("{path}?dryRun=true");
         let answer = if *method == "DELETE" { lab.delete(&path).await } else { lab.post(&path, body.clone()).await };
@@ -120,7 +130,7 @@ async fn every_operation_can_be_tried_and_changes_nothing() {
         assert_eq!(after, before, "{id} wrote something");
     }
     assert_eq!(*lab.engine.woken.lock().unwrap(), woken, "no engine was told of anything");
-    assert!(lab.packages_dir().read_dir().unwrap().count() >= 2, "the files of packages are there");
+    assert_eq!(lab.packages_dir().read_dir().unwrap().count(), files, "no file of a package came or went");
     drop(reader);
 
     for id in ["createHosts", "deletePackage"] {
@@ -167,6 +177,13 @@ async fn what_would_be_refused_is_refused_when_it_is_tried() {
     assert_eq!(lab.delete("/api/v2/compute/hosts/2?dryRun=true").await.status, 409);
     assert_eq!(lab.delete("/api/v2/software-packages/1?dryRun=true").await.status, 409);
     assert_eq!(lab.delete("/api/v2/compute/hosts/9?dryRun=true").await.status, 404);
+    assert_eq!(lab.upload_to("?dryRun=true", UNKNOWN, b"no package").await.status, 400);
+    let stored = lab.packages_dir().join(
+        lab.get("/api/v2/software-packages?keyword=1.9.1.1").await.data()["contents"][0]["sha256"].as_str().unwrap(),
+    );
+    let same = std::fs::read(stored.join(OBPROXY)).unwrap();
+    let known = lab.upload_to("?dryRun=true", OBPROXY, &same).await.data();
+    assert_eq!(known["id"], 1, "it is there already");
     let known = json!({"hostBasicDataList": [{"innerIpAddress": "192.0.2.1"}]});
     assert_eq!(lab.post("/api/v2/compute/hosts/batchCreate?dryRun=true", known).await.status, 409);
 }

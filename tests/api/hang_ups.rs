@@ -1,6 +1,6 @@
 //! Clients that hang up: the server drops their requests wherever those wait. What was committed by then takes effect.
 
-use crate::support::Lab;
+use crate::support::{Lab, package};
 use axum::{
     body::Body,
     http::{Request, header},
@@ -121,6 +121,31 @@ async fn a_decision_that_is_in_the_audit_log_is_carried_out_wherever_the_client_
         let decided = "SELECT CAST(substr(object, 6) AS INTEGER) FROM audit_events WHERE action = 'task.cancel'";
         let canceled = "SELECT id FROM tasks WHERE operation = 'CANCEL'";
         numbers(&lab, decided).await == numbers(&lab, canceled).await
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn every_file_of_a_package_has_its_row_wherever_the_client_hangs_up() {
+    let lab = Lab::new().await;
+    hang_up_everywhere(&lab, async |number| {
+        let (version, boundary) = (format!("1.9.{number}"), "part");
+        let name = format!("obproxy-{version}-1.el7.x86_64.rpm");
+        let head =
+            format!("--{boundary}\r\nContent-Disposition: form-data; name=\"file\"; filename=\"{name}\"\r\n\r\n");
+        let file = package("obproxy", &version, "1.el7", "x86_64");
+        let body = [head.as_bytes(), &file, format!("\r\n--{boundary}--\r\n").as_bytes()].concat();
+        let request = Lab::signed("POST", "/api/v2/software-packages")
+            .header(header::CONTENT_TYPE, format!("multipart/form-data; boundary={boundary}"));
+        request.body(Body::from(body)).unwrap()
+    })
+    .await;
+    until("files and rows agree", async || {
+        let rows = sqlx::query("SELECT sha256 FROM packages").fetch_all(lab.store.readers()).await.unwrap();
+        let rows: BTreeSet<String> = rows.iter().map(|row| row.get(0)).collect();
+        let files = std::fs::read_dir(lab.packages_dir()).unwrap();
+        let files: BTreeSet<String> = files.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        !rows.is_empty() && rows == files
     })
     .await;
 }

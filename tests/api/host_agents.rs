@@ -196,7 +196,7 @@ async fn epochs_go_on_above_that_of_an_agent_which_refuses_the_coordinator() {
     let lab = Lab::furnished().await;
     let path = format!("{HOSTS}/1/agent/resetEpoch");
     lab.engine.agent_epoch.store(1, Ordering::Relaxed);
-    assert_eq!(lab.post(&path, json!({})).await.status, 409, "nothing has to be reset");
+    assert_eq!(lab.post(&path, json!({})).await.status, 409, "there is nothing to reset");
     let ahead = 4_102_444_800_u64;
     lab.engine.agent_epoch.store(ahead, Ordering::Relaxed);
     let expected = json!({"agentEpoch": ahead, "coordinatorEpoch": 1, "nextEpoch": ahead + 1});

@@ -19,6 +19,8 @@ mod host_agents;
 #[cfg(test)]
 mod host_preparation;
 #[cfg(test)]
+mod limits;
+#[cfg(test)]
 mod locks;
 #[cfg(test)]
 mod once;

@@ -1,6 +1,9 @@
 //! Server-sent events: a task and a log are followed to their end, also by who comes back in between.
 
-use crate::support::{Lab, OBPROXY, failure};
+use crate::{
+    contract,
+    support::{Lab, OBPROXY, failure},
+};
 use axum::{
     body::{Body, BodyDataStream},
     http::{HeaderMap, StatusCode},
@@ -31,6 +34,7 @@ struct Stream {
     headers: HeaderMap,
     body: BodyDataStream,
     text: String,
+    path: String,
 }
 
 impl Stream {
@@ -41,7 +45,8 @@ impl Stream {
         }
         let response = lab.respond(request.body(Body::empty()).unwrap()).await;
         let (parts, body) = response.into_parts();
-        Self { status: parts.status, headers: parts.headers, body: body.into_data_stream(), text: String::new() }
+        let (body, text) = (body.into_data_stream(), String::new());
+        Self { status: parts.status, headers: parts.headers, body, text, path: path.to_owned() }
     }
 
     /// The next event; None at the end of the stream.
@@ -57,7 +62,10 @@ impl Stream {
                 });
                 self.text = rest.to_owned();
                 match told {
-                    Some(told) => return Some(told),
+                    Some(told) => {
+                        contract::check_event(&self.path, &told.data);
+                        return Some(told);
+                    }
                     // A comment, which keeps the connection alive.
                     None => continue,
                 }

@@ -366,6 +366,10 @@ impl Lab {
     }
 
     pub(crate) async fn upload(&self, name: &str, content: &[u8]) -> Answer {
+        self.upload_to("", name, content).await
+    }
+
+    pub(crate) async fn upload_to(&self, query: &str, name: &str, content: &[u8]) -> Answer {
         let boundary = "part-of-a-form";
         let mut body = format!(
             "--{boundary}\r\nContent-Disposition: form-data; name=\"file\"; filename=\"{name}\"\r\n\
@@ -374,7 +378,7 @@ impl Lab {
         .into_bytes();
         body.extend_from_slice(content);
         body.extend_from_slice(format!("\r\n--{boundary}--\r\n").as_bytes());
-        let request = signed("POST", "/api/v2/software-packages")
+        let request = signed("POST", &format!("/api/v2/software-packages{query}"))
             .header(header::CONTENT_TYPE, format!("multipart/form-data; boundary={boundary}"));
         self.send(request.body(Body::from(body)).unwrap()).await
     }

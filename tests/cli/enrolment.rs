@@ -26,6 +26,20 @@ async fn a_token_is_printed_as_the_line_to_run_on_its_host() {
     assert_snapshot!(format!("{told}\n{}", fake.requests()));
 }
 
+/// A script reads the URL from the data, so it has to be the one that was asked for there too.
+#[tokio::test]
+async fn data_of_tokens_name_the_coordinator_that_was_asked_for() {
+    let made =
+        json!({"id": 1, "innerIpAddress": "10.0.0.1", "token": "t", "coordinatorUrl": "https://10.0.0.250:8443"});
+    let tokens = "POST /api/v2/compute/hosts/enrolmentTokens";
+    let fake = Fake::start().await.answers(tokens, json!({"contents": [made]}));
+    for format in ["json", "yaml"] {
+        let args = ["host", "add", "--token", "10.0.0.1", "--coordinator", "https://gateway:8443", "-o", format];
+        let told = fake.run(&args).await;
+        assert!(told.contains("https://gateway:8443") && !told.contains("10.0.0.250"), "{told}");
+    }
+}
+
 #[tokio::test]
 async fn a_dry_run_makes_no_token_and_prints_no_command() {
     let made = json!({"innerIpAddress": "10.0.0.1", "coordinatorUrl": "https://10.0.0.250:8443", "expireTime": "T"});

@@ -27,11 +27,33 @@ async fn a_log_does_not_steer_the_terminal() {
     let fake = Fake::start()
         .await
         .answers(&log, json!({"log": "\u{1b}]0;owned\u{7}\u{1b}[2Jone\r\n\ttwo\u{9b}31m\n"}))
-        .answers(&log, json!({"log": "\u{1b}[2J"}));
+        .answers(&log, json!({"log": "\u{1b}[2J\u{9b}31m\u{7f}"}));
     let text = fake.run(&["task", "log", "33002", "34807"]).await;
     assert!(text.contains("\u{fffd}]0;owned\u{fffd}\u{fffd}[2Jone\n\ttwo\u{fffd}31m\n"), "{text}");
-    let data = fake.run(&["subtask", "log", "33002", "34807", "--output", "json"]).await;
-    assert!(data.contains(r"\u001b[2J"), "as data it is whole, and harmless: {data}");
+    for format in ["json", "yaml"] {
+        let data = fake.run(&["subtask", "log", "33002", "34807", "--output", format]).await;
+        assert!(data.contains(r"\u001b[2J\u009b31m\u007f"), "as data it is whole, and harmless: {data}");
+    }
+}
+
+/// JSON allows in its strings what begins a terminal's commands in one byte or two.
+#[tokio::test]
+async fn data_and_errors_hold_no_control_characters() {
+    let hostile = "\u{1b}[2J\u{85}\u{9b}31m\u{7f}";
+    let log = format!("{}/subtasks/34799/log/events", instance(33002));
+    let fake = Fake::start()
+        .await
+        .answers("GET /api/v2/compute/hosts/1", json!({"id": 1, "alias": hostile, hostile: 1}))
+        .refuses("GET /api/v2/compute/hosts/2", 400, json!({"code": 400, "message": hostile, "nextMove": hostile}))
+        .streams(&log, &self::log(hostile, "SUCCESSFUL"), End::Closed);
+    for line in ["host show 1", "host show 2", "task log 33002 34799 -f", &format!("host show 1 --{hostile}")] {
+        for format in ["json", "yaml"] {
+            let told = fake.run(&words(&format!("{line} -o {format}"))).await;
+            let told = told.split_once('\n').unwrap().1;
+            assert!(told.contains("31m"), "{told:?}");
+            assert!(!told.chars().any(|char| char.is_control() && char != '\n'), "{told:?}");
+        }
+    }
 }
 
 /// A log of one piece, and its end.

@@ -95,7 +95,10 @@ async fn a_package_is_sent_as_a_form() {
     let told = fake.run(&["package", "upload", path.to_str().unwrap()]).await;
     let told = told.replace(directory.path().to_str().unwrap(), "DIRECTORY");
     assert_snapshot!(format!("{told}\n\n{}", fake.run(&["package", "list"]).await));
+    let tried = fake.run(&["package", "upload", path.to_str().unwrap(), "--dry-run"]).await;
+    assert!(tried.contains("can be uploaded; nothing was stored") && tried.ends_with("exit 0"), "{tried}");
     let request = fake.requests();
+    assert!(request.contains("POST /api/v2/software-packages?dryRun=true"), "{request}");
     let disposition = r#"form-data; name="file"; filename="obproxy-ce-4.3.1.0-4.el8.x86_64.rpm""#;
     assert!(request.contains(disposition) && request.contains("\r\n\r\ncontent of the package\r\n"), "{request}");
 }
@@ -226,15 +229,18 @@ async fn the_agent_of_a_host_is_shown_with_its_process() {
 }
 
 #[tokio::test]
-async fn an_agent_that_does_not_answer_is_unreachable_and_no_failure_of_the_command() {
-    let agent = json!({"hostId": 2, "hostInnerIpAddress": "10.0.0.2", "status": "UNREACHABLE", "version": "0.1.0",
-        "problem": "no answer within 30 s", "processes": []});
-    let fake = Fake::start().await.answers("GET /api/v2/compute/hosts/2/agent", agent);
-    let told = fake.run(&["host", "agent", "2"]).await;
-    assert!(
-        told.contains("Status:    UNREACHABLE\nProblem:   no answer within 30 s") && told.ends_with("exit 0"),
-        "{told}"
-    );
+async fn an_agent_that_does_not_answer_is_shown_and_has_an_exit_code_of_its_own() {
+    for status in ["UNREACHABLE", "STOPPED"] {
+        let agent = json!({"hostId": 2, "hostInnerIpAddress": "10.0.0.2", "status": status, "version": "0.1.0",
+            "problem": "no answer within 30 s", "processes": []});
+        let fake = Fake::start().await.answers("GET /api/v2/compute/hosts/2/agent", agent);
+        let told = fake.run(&["host", "agent", "2"]).await;
+        assert!(told.contains(&format!("Status:    {status}\nProblem:   no answer within 30 s")), "{told}");
+        assert!(told.contains(&format!("error: the agent of host 2 is {status}")), "{told}");
+        assert!(told.ends_with("exit 6"), "{told}");
+        let data = fake.run(&["host", "agent", "2", "-o", "json"]).await;
+        assert!(data.contains(&format!(r#""status": "{status}""#)) && data.ends_with("exit 6"), "{data}");
+    }
 }
 
 #[tokio::test]

@@ -10,6 +10,7 @@
 mod arrows;
 mod circles;
 mod metrics;
+mod named_tests;
 mod pages;
 mod source;
 mod statuses;

@@ -50,6 +50,29 @@ async fn a_host_without_an_agent_waits_for_it_or_is_rolled_back() {
     assert!(lab.log(&task, "Pre check for create host").await.contains(", clock "));
 }
 
+/// A host that was just named is more likely misnamed than away for long.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_host_that_stays_silent_fails_after_half_a_minute_and_nothing_else_is_promised() {
+    if !possible() {
+        return;
+    }
+    let mut lab = Lab::start(1).await;
+    lab.hosts[0].agent.as_mut().unwrap().stop();
+    let begin = std::time::Instant::now();
+    let id = lab.add_host_under(None).await;
+    lab.told(id, "waiting: agent").await;
+    let task = lab.get(&format!("/api/v2/tasks/instances/{id}")).await.unwrap();
+    let subtasks = task["data"]["subtasks"].as_array().unwrap();
+    let until = subtasks.iter().find_map(|subtask| subtask["waiting"]["until"].as_str()).unwrap();
+    let left = until.parse::<jiff::Timestamp>().unwrap().duration_since(jiff::Timestamp::now());
+    assert!(left.as_secs() <= 30, "{until} is in {left:#}");
+    let task = lab.finished(id).await;
+    let failure = &task["subtasks"][0]["failure"];
+    assert_eq!((&task["status"], &failure["reason"]), (&json!("FAILED"), &json!("AGENT_UNREACHABLE")), "{task:#}");
+    let waited = begin.elapsed().as_secs();
+    assert!((25..50).contains(&waited), "{waited} s");
+}
+
 /// A retry keeps the host that the request wrote down.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_wrong_port_is_told_and_the_host_is_kept_until_the_rollback() {

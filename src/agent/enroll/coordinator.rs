@@ -12,14 +12,14 @@ const PATH: &str = "/api/v2/compute/hosts/enroll";
 const DEADLINE: Duration = Duration::from_secs(30);
 const MAX_ANSWER_BYTES: usize = 256 << 10;
 
-/// Why the coordinator gave no certificate.
+/// Why the coordinator issued no certificate.
 #[derive(Debug, thiserror::Error)]
 pub enum AskError {
     #[error("{0} is not the address of a coordinator, such as https://192.0.2.1:8443")]
     Address(Url),
     #[error("no connection can be prepared")]
     Prepare(#[source] Box<dyn std::error::Error + Send + Sync>),
-    #[error("{address} is not the coordinator that was meant")]
+    #[error("{address} is a different coordinator")]
     Stranger {
         address: Url,
         #[source]
@@ -40,7 +40,7 @@ pub enum AskError {
     },
     #[error("{message}")]
     Refused { message: String, next_move: Option<String> },
-    #[error("the answer cannot be understood ({0})")]
+    #[error("the response is invalid ({0})")]
     Answer(StatusCode),
 }
 

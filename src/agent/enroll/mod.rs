@@ -41,13 +41,13 @@ pub struct Enrolled {
 pub enum EnrollError {
     #[error("this host is enrolled: its certificate {serial} is good until {}", time(*.not_after))]
     Enrolled { serial: String, not_after: i64 },
-    #[error("the key of this host cannot be made")]
+    #[error("the key of this host cannot be created")]
     Key(#[source] TlsError),
-    #[error("the coordinator gave no certificate")]
+    #[error("the coordinator issued no certificate")]
     Ask(#[from] AskError),
     #[error("the coordinator sent the certificate of another authority: {found}")]
     OtherAuthority { found: Fingerprint },
-    #[error("what the coordinator sent is not taken")]
+    #[error("the coordinator's response was rejected")]
     Unfit(#[from] UnfitCertificate),
 }
 

@@ -42,7 +42,7 @@ use managed::{List, Managed};
 use metrics::scrape::Scraper;
 use obproxy::record::Record;
 use process::{runs, supervisor};
-use std::{collections::HashSet, fs::DirBuilder, os::unix::fs::DirBuilderExt as _, sync::Arc};
+use std::{collections::HashMap, fs::DirBuilder, os::unix::fs::DirBuilderExt as _, sync::Arc};
 
 /// Why the host cannot be used at all.
 #[derive(Debug, thiserror::Error)]
@@ -124,11 +124,17 @@ impl HostView for Host {
     }
 }
 
-/// The processes of the proxies that this agent has started.
-fn own_proxies(supervisor: &dyn Supervisor, settings: &HostSettings) -> std::io::Result<HashSet<i32>> {
-    let mut own = HashSet::new();
-    for run in Record::runs(settings)? {
-        own.extend(supervisor.processes(&runs::dir(settings, &run))?.into_iter().map(|process| process.pid));
+/// The processes of the proxies that this agent has started, each with the words for its proxy.
+type OwnProxies = HashMap<i32, String>;
+
+fn own_proxies(supervisor: &dyn Supervisor, settings: &HostSettings) -> std::io::Result<OwnProxies> {
+    let mut own = OwnProxies::new();
+    for record in Record::all(settings)? {
+        let name = format!("the obproxy of {} at port {}", record.step.app_name, record.step.sql_port);
+        for run in record.runs() {
+            let processes = supervisor.processes(&runs::dir(settings, run))?;
+            own.extend(processes.into_iter().map(|process| (process.pid, name.clone())));
+        }
     }
     Ok(own)
 }
@@ -139,10 +145,12 @@ async fn blocking<T: Send + 'static>(
 ) -> Result<T, StepError> {
     match tokio::task::spawn_blocking(work).await {
         Ok(result) => result,
-        Err(error) => {
-            Err(StepError::new("INTERNAL", "the work ended unexpectedly", "report the agent's log, then retry")
-                .because(error))
-        }
+        Err(error) => Err(StepError::new(
+            "INTERNAL",
+            "internal error: the work ended unexpectedly",
+            "report the agent's log, then retry",
+        )
+        .because(error)),
     }
 }
 

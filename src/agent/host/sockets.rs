@@ -1,5 +1,6 @@
 //! Who listens on a port.
 
+use super::OwnProxies;
 use procfs::net::{TcpNetEntry, TcpState};
 use std::{
     collections::HashSet,
@@ -75,14 +76,37 @@ pub(super) fn own_ports() -> io::Result<HashSet<u16>> {
     Ok(entries.filter(own).map(|entry| entry.local_address.port()).collect())
 }
 
-/// `"port 2883 is held by pid 17 of admin"`, for the ports that are not free.
-pub(super) fn held_ports(address: IpAddr, ports: &[u16]) -> Vec<String> {
+/// A port that is not free.
+pub(super) struct HeldPort {
+    port: u16,
+    address: IpAddr,
+    holder: Option<i32>,
+    error: io::Error,
+}
+
+impl HeldPort {
+    /// Whether a proxy holds it that oblet runs: one that must not be stopped for the sake of another.
+    pub(super) fn is_of(&self, own: &OwnProxies) -> bool {
+        self.holder.is_some_and(|pid| own.contains_key(&pid))
+    }
+
+    /// `"port 2883 is held by pid 17 of admin"`; a proxy that oblet runs is named.
+    pub(super) fn told(&self, own: &OwnProxies) -> String {
+        let Self { port, address, holder, error } = self;
+        match holder.map(|pid| (pid, own.get(&pid))) {
+            Some((pid, Some(name))) => format!("port {port} is held by {name}, which oblet runs (pid {pid})"),
+            Some((pid, None)) => {
+                format!("port {port} is held by pid {pid} of {}", super::checks::processes::user(pid))
+            }
+            None => format!("port {port} cannot be listened on at {address}: {error}"),
+        }
+    }
+}
+
+pub(super) fn held_ports(address: IpAddr, ports: &[u16]) -> Vec<HeldPort> {
     let held = |port: &u16| {
         let error = try_listen(address, *port).err()?;
-        Some(match listener_pid(address, *port) {
-            Some(pid) => format!("port {port} is held by pid {pid} of {}", super::checks::processes::user(pid)),
-            None => format!("port {port} cannot be listened on at {address}: {error}"),
-        })
+        Some(HeldPort { port: *port, address, holder: listener_pid(address, *port), error })
     };
     ports.iter().filter_map(held).collect()
 }
@@ -97,7 +121,15 @@ mod tests {
         let port = listener.local_addr().unwrap().port();
         let address = IpAddr::from([127, 0, 0, 1]);
         let held = held_ports(address, &[port]);
-        assert!(held[0].contains(&format!("pid {}", std::process::id())), "{held:?}");
+        let pid = std::process::id();
+        let told = held[0].told(&OwnProxies::new());
+        assert!(told.contains(&format!("is held by pid {pid} of ")), "{told}");
+        let own = OwnProxies::from([(i32::try_from(pid).unwrap(), "the obproxy of demo at port 2883".into())]);
+        let told = held[0].told(&own);
+        assert!(
+            held[0].is_of(&own) && told.contains("held by the obproxy of demo at port 2883, which oblet"),
+            "{told}"
+        );
         drop(listener);
         assert!(held_ports(address, &[port]).is_empty());
     }

@@ -60,7 +60,7 @@ pub enum JournalError {
     DiskFull,
     #[error("the journal has stopped after a failed write")]
     Stopped,
-    #[error("the operation cannot be put into words for the journal")]
+    #[error("the operation cannot be encoded for the journal")]
     Encode(#[source] Box<dyn std::error::Error + Send + Sync>),
     #[error("the journal cannot be read")]
     Read(#[source] sqlx::Error),

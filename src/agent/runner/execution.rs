@@ -79,12 +79,12 @@ impl Runner {
         let undoes = tokio::select! {
             biased;
             undoes = self.undoes(target.operation_id) => undoes.map_err(|error| {
-                StepError::new("JOURNAL", "what is to be undone cannot be read", "retry the subtask").because(error)
+                StepError::new("JOURNAL", "the record of the operation to undo cannot be read", "retry the subtask").because(error)
             })?,
             () = context.cancel.cancelled() => return Err(StepError::new(
                 "STILL_RUNNING",
                 format!("operation {} did not end, so it cannot be undone", target.operation_id),
-                "look at what it waits for on the host, then retry",
+                "find out on the host what it waits for, then retry",
             )),
         };
         // Where the journal knows nothing, the word of the coordinator counts.

@@ -62,9 +62,13 @@ fn panicked(panic: &(dyn Any + Send)) -> StepError {
         .map(ToString::to_string)
         .or_else(|| panic.downcast_ref::<String>().cloned())
         .unwrap_or_else(|| "no message".into());
-    StepError::new("PANIC", "the agent failed inside the step", "report this as a bug of oblet; look at the host")
-        .because(message)
-        .leaving(Effect::Unknown)
+    StepError::new(
+        "PANIC",
+        "internal error of the agent in this step",
+        "report this as a bug of oblet; look at the host",
+    )
+    .because(message)
+    .leaving(Effect::Unknown)
 }
 
 fn failure(error: StepError, log: &dyn StepLog) -> Failure {

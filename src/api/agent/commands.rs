@@ -58,7 +58,7 @@ const MAX_HOSTS: usize = 200;
 const PATIENCE: Duration = Duration::from_secs(50);
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
-/// Hosts whose agents are meant.
+/// Hosts whose agents are restarted or stopped.
 #[derive(Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct Agents {
@@ -170,11 +170,11 @@ fn shown(record: &TaskRecord, DryRun(dry_run): DryRun) -> Reply<TaskInstance> {
     Reply(if dry_run { view::planned(record) } else { view::created(record) })
 }
 
-/// Restarts the agent of a host. What runs on the host goes on.
+/// Restarts the agent of a host. Services on the host keep running.
 #[utoipa::path(
     post, path = "/api/v2/compute/hosts/{id}/agent/restart", tag = "agents", operation_id = "restartHostAgent",
     params(("id" = i64, Path), DryRun),
-    responses((status = 200, description = "Done.", body = Envelope<TaskInstance>), (status = 404, description = "There is no such thing.", body = ErrorEnvelope)),
+    responses((status = 200, description = "Done.", body = Envelope<TaskInstance>), (status = 404, description = "It does not exist.", body = ErrorEnvelope)),
 )]
 async fn restart(
     State(state): State<ApiState>,
@@ -185,12 +185,12 @@ async fn restart(
     Ok(shown(&begin_one(&state, &requester, dry_run, AgentOperation::Restart, id).await?, dry_run))
 }
 
-/// Stops the agent of a host, which only the administrator of the host can start again.
+/// Stops the agent of a host. Only an administrator of the host can start it again.
 #[utoipa::path(
     post, path = "/api/v2/compute/hosts/{id}/agent/stop", tag = "agents", operation_id = "stopHostAgent",
     params(("id" = i64, Path), DryRun),
     responses(
-        (status = 200, description = "Done.", body = Envelope<TaskInstance>), (status = 404, description = "There is no such thing.", body = ErrorEnvelope),
+        (status = 200, description = "Done.", body = Envelope<TaskInstance>), (status = 404, description = "It does not exist.", body = ErrorEnvelope),
         (status = 409, description = "A task has reserved the host.", body = ErrorEnvelope),
     ),
 )]
@@ -203,10 +203,10 @@ async fn stop(
     Ok(shown(&begin_one(&state, &requester, dry_run, AgentOperation::Stop, id).await?, dry_run))
 }
 
-/// Restarts the agents of hosts, once all of them have answered.
+/// Restarts the agents of hosts after checking that all of them respond.
 #[utoipa::path(
     post, path = "/api/v2/compute/hosts/batchRestartAgents", tag = "agents", operation_id = "restartHostAgents",
-    params(DryRun, ("Idempotency-Key" = Option<String>, Header, description = "The same request with the same key again answers the same task.")),
+    params(DryRun, ("Idempotency-Key" = Option<String>, Header, description = "If the request is repeated with the same key, it returns the same task.")),
     request_body = Agents,
     responses((status = 200, description = "Done.", body = Envelope<TaskInstance>), (status = 404, description = "A host does not exist.", body = ErrorEnvelope)),
 )]
@@ -219,10 +219,10 @@ async fn batch_restart(
     begin(&state, &requester, dry_run, AgentOperation::Restart, request).await
 }
 
-/// Stops the agents of hosts, once all of them have answered.
+/// Stops the agents of hosts after checking that all of them respond.
 #[utoipa::path(
     post, path = "/api/v2/compute/hosts/batchStopAgents", tag = "agents", operation_id = "stopHostAgents",
-    params(DryRun, ("Idempotency-Key" = Option<String>, Header, description = "The same request with the same key again answers the same task.")),
+    params(DryRun, ("Idempotency-Key" = Option<String>, Header, description = "If the request is repeated with the same key, it returns the same task.")),
     request_body = Agents,
     responses(
         (status = 200, description = "Done.", body = Envelope<TaskInstance>), (status = 404, description = "A host does not exist.", body = ErrorEnvelope),
@@ -238,13 +238,13 @@ async fn batch_stop(
     begin(&state, &requester, dry_run, AgentOperation::Stop, request).await
 }
 
-/// Restarts a process of an agent, and waits for it.
+/// Restarts a process of an agent and waits for the result.
 #[utoipa::path(
     post, path = "/api/v2/compute/hosts/{id}/agent/processes/{process_id}/restart", tag = "agents", operation_id = "restartHostAgentProcess",
     params(("id" = i64, Path), ("process_id" = i64, Path), DryRun),
     responses(
-        (status = 200, description = "Done.", body = Envelope<HostAgentProcess>), (status = 404, description = "There is no such thing.", body = ErrorEnvelope),
-        (status = 502, description = "The task failed.", body = ErrorEnvelope), (status = 504, description = "The task goes on.", body = ErrorEnvelope),
+        (status = 200, description = "Done.", body = Envelope<HostAgentProcess>), (status = 404, description = "It does not exist.", body = ErrorEnvelope),
+        (status = 502, description = "The task failed.", body = ErrorEnvelope), (status = 504, description = "The task is still running.", body = ErrorEnvelope),
     ),
 )]
 async fn restart_process(
@@ -259,14 +259,14 @@ async fn restart_process(
     agent::process_of(&state, id).await.map(Reply)
 }
 
-/// Stops a process of an agent, and waits for its end.
+/// Stops a process of an agent and waits for the result.
 #[utoipa::path(
     post, path = "/api/v2/compute/hosts/{id}/agent/processes/{process_id}/stop", tag = "agents", operation_id = "stopHostAgentProcess",
     params(("id" = i64, Path), ("process_id" = i64, Path), DryRun),
     responses(
-        (status = 200, description = "Done.", body = Envelope<HostAgentProcess>), (status = 404, description = "There is no such thing.", body = ErrorEnvelope),
+        (status = 200, description = "Done.", body = Envelope<HostAgentProcess>), (status = 404, description = "It does not exist.", body = ErrorEnvelope),
         (status = 409, description = "A task has reserved the host.", body = ErrorEnvelope),
-        (status = 502, description = "The task failed, or the agent does not answer.", body = ErrorEnvelope), (status = 504, description = "The task goes on.", body = ErrorEnvelope),
+        (status = 502, description = "The task failed, or the agent does not answer.", body = ErrorEnvelope), (status = 504, description = "The task is still running.", body = ErrorEnvelope),
     ),
 )]
 async fn stop_process(

@@ -6,6 +6,7 @@ use crate::{
         envelope::{Envelope, ErrorEnvelope, Reply, ocp_time},
         error::{ApiError, code},
         extract::JsonBody,
+        limits::check_text,
         state::ApiState,
         trace::TraceId,
     },
@@ -35,13 +36,19 @@ pub(in crate::api) fn router() -> OpenApiRouter<ApiState> {
 /// Under which failures are counted: a name that no user can have, because a login ends it at the colon.
 const GUESSER: &str = "token:";
 
+const LONGEST_TOKEN: usize = 128;
+/// In bytes; one for a key of 4096 bits has 1,700.
+const LONGEST_REQUEST: usize = 16 << 10;
+
 #[derive(Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct EnrolRequest {
+    #[schema(max_length = 128)]
     token: String,
-    /// PKCS #10 in PEM. What it asks for beside a certificate of its key is refused.
+    /// PKCS #10 in PEM. It may request nothing but a certificate for its key.
+    #[schema(max_length = 16384)]
     request_pem: String,
-    /// The host's clock.
+    /// The time on the host.
     #[schema(value_type = String, format = "date-time")]
     time: Timestamp,
 }
@@ -49,10 +56,10 @@ struct EnrolRequest {
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 struct EnrolledHost {
-    /// Of the host, as the token says it.
+    /// Address of the host, taken from the token.
     address: String,
     certificate_pem: String,
-    /// The certificate of the authority that coordinators come from.
+    /// Certificate of the authority that issues the certificates of coordinators.
     authority_pem: String,
     serial: String,
     expire_time: String,
@@ -65,7 +72,7 @@ struct EnrolledHost {
     responses(
         (status = 200, description = "Done; the token is used up.", body = Envelope<EnrolledHost>),
         (status = 400, description = "The signing request cannot be read, or asks for more than the host is entitled to.", body = ErrorEnvelope),
-        (status = 401, description = "The token is not known.", body = ErrorEnvelope),
+        (status = 401, description = "The token is unknown.", body = ErrorEnvelope),
         (status = 403, description = "The token is for another host.", body = ErrorEnvelope),
         (status = 409, description = "The token was used, was revoked or has expired, or the clocks differ by more than five minutes.", body = ErrorEnvelope),
         (status = 429, description = "Too many requests from this address were refused.", body = ErrorEnvelope),
@@ -84,7 +91,11 @@ async fn enroll(
         let text = format_args!("too many hosts from {source} were refused");
         return Err(ApiError::new(StatusCode::TOO_MANY_REQUESTS, code::INVALID_REQUEST, text)
             .retry_after(left)
-            .advise("wait five minutes, and do what the first refusal said"));
+            .advise("wait five minutes, then do what the first error said"));
+    }
+    check_text("token", Some(&body.token), LONGEST_TOKEN)?;
+    if body.request_pem.len() > LONGEST_REQUEST {
+        return Err(ApiError::invalid("requestPem", format_args!("has at most {LONGEST_REQUEST} bytes")));
     }
     let application = Application {
         token: &body.token,

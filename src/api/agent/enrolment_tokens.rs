@@ -9,6 +9,7 @@ use crate::{
         query::DryRun,
         requester::Requester,
         state::ApiState,
+        words::ListedTokenStatus,
     },
     coordinator::store::{
         StoreError,
@@ -33,36 +34,36 @@ const MAX_TTL_SECONDS: u32 = 7 * 86_400;
 #[derive(Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct TokenCreation {
-    /// Addresses of the hosts, a token for each; at most 50.
+    /// Addresses of at most 50 hosts. One token is created for each.
     #[schema(value_type = Vec<String>, min_items = 1, max_items = 50)]
     inner_ip_address_list: Vec<IpAddr>,
-    /// How long the tokens are good for, at most seven days; an hour if absent.
+    /// How long the tokens are valid: at most seven days; default one hour.
     #[schema(minimum = 1, maximum = 604800)]
     ttl_seconds: Option<u32>,
-    /// The tokens may come from other addresses than those of their hosts, which are behind a gateway.
+    /// Accept the tokens from any address, for hosts behind a gateway.
     #[serde(default)]
     any_source: bool,
 }
 
-/// A token, told this once, with all that a host needs beside it.
+/// A new token, shown only once, with everything else that a host needs to enrol.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 struct CreatedToken {
-    /// Absent where nothing was made, because it was a dry run.
+    /// Omitted in a dry run.
     #[serde(skip_serializing_if = "Option::is_none")]
     id: Option<i64>,
     inner_ip_address: String,
-    /// Absent where nothing was made, because it was a dry run.
+    /// Omitted in a dry run.
     #[serde(skip_serializing_if = "Option::is_none")]
     token: Option<String>,
     expire_time: String,
-    /// Where the host finds this coordinator.
+    /// URL of this coordinator.
     coordinator_url: String,
     /// SHA-256 of the certificate of the coordinator's authority.
     fingerprint: String,
 }
 
-/// Makes a token for each host, with which its agent asks once for its certificate.
+/// Creates a one-time token for each host. Its agent uses the token to request a certificate.
 #[utoipa::path(
     post, path = "/api/v2/compute/hosts/enrolmentTokens", tag = "enrolment", operation_id = "createEnrolmentTokens",
     params(DryRun), request_body = TokenCreation,
@@ -78,7 +79,7 @@ async fn create(
         return Err(ApiError::invalid("innerIpAddressList", format_args!("names 1 to {MAX_HOSTS} hosts")));
     }
     if let Some(ip) = body.inner_ip_address_list.iter().find(|ip| ip.is_unspecified() || ip.is_multicast()) {
-        return Err(ApiError::invalid("innerIpAddressList", format_args!("{ip} is no address of a host")));
+        return Err(ApiError::invalid("innerIpAddressList", format_args!("{ip} is not the address of a host")));
     }
     let ttl = body.ttl_seconds.unwrap_or(DEFAULT_TTL_SECONDS);
     if !(1..=MAX_TTL_SECONDS).contains(&ttl) {
@@ -121,6 +122,7 @@ struct TokenView {
     inner_ip_address: String,
     any_source: bool,
     /// OPEN, USED, REVOKED or EXPIRED.
+    #[schema(value_type = ListedTokenStatus)]
     status: &'static str,
     creator: String,
     create_time: String,
@@ -130,7 +132,7 @@ struct TokenView {
     /// Address from which it was used.
     #[serde(skip_serializing_if = "Option::is_none")]
     used_from: Option<String>,
-    /// Of the certificate that was given for it.
+    /// Serial number of the certificate that was issued for the token.
     #[serde(skip_serializing_if = "Option::is_none")]
     certificate_serial: Option<String>,
 }
@@ -152,7 +154,7 @@ fn view(token: EnrolmentToken, now: i64) -> TokenView {
     }
 }
 
-/// Lists tokens, newest first. The tokens themselves are not kept.
+/// Lists tokens, newest first. The secret part of a token is not stored.
 #[utoipa::path(
     get, path = "/api/v2/compute/hosts/enrolmentTokens", tag = "enrolment", operation_id = "listEnrolmentTokens",
     params(("page" = Option<i64>, Query), ("size" = Option<i64>, Query)),
@@ -166,13 +168,13 @@ async fn list(State(state): State<ApiState>, params: Params) -> Result<Reply<Pag
     Ok(Reply(paging.page(found.into_iter().map(|token| view(token, now)).collect(), total)))
 }
 
-/// Makes a token worthless that was not used.
+/// Revokes a token that was not used.
 #[utoipa::path(
     delete, path = "/api/v2/compute/hosts/enrolmentTokens/{id}", tag = "enrolment",
     operation_id = "revokeEnrolmentToken", params(("id" = i64, Path), DryRun),
     responses(
         (status = 200, description = "No data."),
-        (status = 404, description = "There is no such thing.", body = ErrorEnvelope),
+        (status = 404, description = "It does not exist.", body = ErrorEnvelope),
         (status = 409, description = "The token was used or revoked.", body = ErrorEnvelope),
     ),
 )]

@@ -33,23 +33,23 @@ pub(in crate::api) fn router() -> OpenApiRouter<ApiState> {
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 struct EpochReset {
-    /// The highest that the agent has seen.
+    /// The highest epoch that the agent has seen.
     agent_epoch: i64,
-    /// This coordinator's, until it is started again.
+    /// Epoch of this coordinator until its next start.
     coordinator_epoch: i64,
-    /// The lowest that the coordinator takes at its next start.
+    /// Lowest epoch that the coordinator takes at its next start.
     next_epoch: i64,
 }
 
-/// Lets the epochs of the coordinator go on above the highest that the agent of a host has seen. It takes effect when the
-/// coordinator is started again.
+/// Raises the coordinator's epoch above the highest that the agent of a host has seen. Takes effect when the coordinator is
+/// restarted.
 #[utoipa::path(
     post, path = "/api/v2/compute/hosts/{id}/agent/resetEpoch", tag = "agents", operation_id = "resetHostAgentEpoch",
     params(("id" = i64, Path), DryRun),
     responses(
         (status = 200, description = "Done.", body = Envelope<EpochReset>),
-        (status = 404, description = "There is no such thing.", body = ErrorEnvelope),
-        (status = 409, description = "The agent has seen no epoch above that of the coordinator, or one that no clock gives.", body = ErrorEnvelope),
+        (status = 404, description = "It does not exist.", body = ErrorEnvelope),
+        (status = 409, description = "The agent has seen no epoch higher than the coordinator's, or one that no clock can produce.", body = ErrorEnvelope),
         (status = 502, description = "The agent does not answer.", body = ErrorEnvelope),
     ),
 )]
@@ -72,7 +72,7 @@ async fn reset(
             "the agent of host {id} has seen epoch {agent_epoch}, which is not above {coordinator_epoch}, the epoch of \
              this coordinator"
         );
-        return Err(ApiError::conflict(code::INVALID_REQUEST, text).advise("nothing has to be reset"));
+        return Err(ApiError::conflict(code::INVALID_REQUEST, text).advise("there is nothing to reset"));
     }
     if agent_epoch >= LAST_EPOCH {
         let text = format_args!("the agent of host {id} tells epoch {agent_epoch}, which no clock gives");

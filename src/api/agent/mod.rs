@@ -16,6 +16,7 @@ use super::{
         error::ApiError,
         extract::{Params, PathOf},
         state::{ApiState, Silence},
+        words::{AgentStatus, ProcessStatus},
     },
     host::absent,
 };
@@ -68,15 +69,16 @@ struct HostAgent {
     version: String,
     /// STARTED if it answers, STOPPED if its host says that nothing listens on its port, else UNREACHABLE: it hangs, or
     /// the host or the network is down.
+    #[schema(value_type = AgentStatus)]
     status: &'static str,
-    /// Why it does not answer. Not part of OCP's answers.
+    /// Why the agent does not respond. Not part of OCP's responses.
     #[serde(skip_serializing_if = "Option::is_none")]
     problem: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     install_home: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     log_home: Option<String>,
-    /// Present if it answers.
+    /// Omitted if the agent does not respond.
     #[serde(skip_serializing_if = "Option::is_none")]
     last_available_time: Option<String>,
     processes: Vec<HostAgentProcess>,
@@ -92,12 +94,13 @@ pub(super) struct HostAgentProcess {
     user: String,
     start_command: String,
     ports: Vec<u32>,
-    /// Seconds since its start.
+    /// Seconds since the process started.
     elapsed_time: i64,
     last_active_time: String,
     /// STARTED or STOPPED.
+    #[schema(value_type = ProcessStatus)]
     status: &'static str,
-    /// It can be restarted and stopped.
+    /// Whether the process can be restarted and stopped.
     operable: bool,
     log_file_pattern: String,
 }
@@ -157,10 +160,10 @@ pub(super) async fn ask(state: &ApiState, host: &Host) -> Result<DescribeHostRes
     state.engine().describe_host(host.inner_ip, host.agent_port).await
 }
 
-/// Asks the agent of a host how it is.
+/// Returns the current state of a host's agent.
 #[utoipa::path(
     get, path = "/api/v2/compute/hosts/{id}/agent", tag = "agents", operation_id = "getHostAgent", params(("id" = i64, Path)),
-    responses((status = 200, description = "Done.", body = Envelope<HostAgent>), (status = 404, description = "There is no such thing.", body = ErrorEnvelope)),
+    responses((status = 200, description = "Done.", body = Envelope<HostAgent>), (status = 404, description = "It does not exist.", body = ErrorEnvelope)),
 )]
 async fn get(State(state): State<ApiState>, PathOf(id): PathOf<i64>) -> Result<Reply<HostAgent>, ApiError> {
     let host = find(&state, id).await?;
@@ -195,11 +198,11 @@ async fn get(State(state): State<ApiState>, PathOf(id): PathOf<i64>) -> Result<R
     Ok(Reply(agent))
 }
 
-/// Lists the processes of an agent; of one that does not answer there are none.
+/// Lists the processes of an agent. The list is empty if the agent does not respond.
 #[utoipa::path(
     get, path = "/api/v2/compute/hosts/{id}/agent/processes", tag = "agents", operation_id = "listHostAgentProcesses",
     params(("id" = i64, Path), ("page" = Option<i64>, Query), ("size" = Option<i64>, Query)),
-    responses((status = 200, description = "Done.", body = Envelope<Page<HostAgentProcess>>), (status = 404, description = "There is no such thing.", body = ErrorEnvelope)),
+    responses((status = 200, description = "Done.", body = Envelope<Page<HostAgentProcess>>), (status = 404, description = "It does not exist.", body = ErrorEnvelope)),
 )]
 async fn list_processes(
     State(state): State<ApiState>,

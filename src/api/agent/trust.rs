@@ -17,7 +17,7 @@ use crate::{
         enrolment::Enrolment,
         store::{
             StoreError,
-            agent::certificates::{self as certificates, AgentCertificate},
+            agent::certificates::{self as certificates, AgentCertificate, CertificateStatus},
             host,
         },
     },
@@ -37,12 +37,13 @@ pub(in crate::api) fn router() -> OpenApiRouter<ApiState> {
 struct CertificateView {
     serial: String,
     inner_ip_address: String,
-    /// Absent if the host was not added.
+    /// Omitted if the host was not added.
     #[serde(skip_serializing_if = "Option::is_none")]
     host_id: Option<i64>,
     /// SHA-256 of the certificate.
     fingerprint: String,
-    /// ISSUED until its agent was seen with it, then CURRENT; REPLACED by another; REVOKED.
+    /// ISSUED: not used yet. CURRENT: in use. REPLACED: a newer one is in use. REVOKED: refused.
+    #[schema(value_type = CertificateStatus)]
     status: &'static str,
     issue_time: String,
     expire_time: String,
@@ -75,7 +76,7 @@ async fn list(State(state): State<ApiState>, params: Params) -> Result<Reply<Pag
     Ok(Reply(paging.page(found.into_iter().map(Into::into).collect(), total)))
 }
 
-/// Names the host by one of the two.
+/// Identifies the host by one of the two fields.
 #[derive(Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[schema(min_properties = 1, max_properties = 1)]
@@ -93,14 +94,14 @@ struct RevokedHost {
     inner_ip_address: String,
 }
 
-/// Cuts a host off at once: its agent is not spoken to and gets no certificate, until the host is enrolled with a fresh
-/// token. What runs on the host goes on.
+/// Revokes a host: its agent is disconnected at once and gets no certificate until the host is enrolled with a new token.
+/// Services on the host keep running.
 #[utoipa::path(
     post, path = "/api/v2/compute/hosts/revoke", tag = "enrolment", operation_id = "revokeHost",
     params(DryRun), request_body = Revocation,
     responses(
         (status = 200, description = "Done.", body = Envelope<RevokedHost>),
-        (status = 404, description = "There is no such thing.", body = ErrorEnvelope),
+        (status = 404, description = "It does not exist.", body = ErrorEnvelope),
     ),
 )]
 async fn revoke(

@@ -33,7 +33,7 @@ pub(in crate::api) fn router() -> OpenApiRouter<ApiState> {
 const MAX_PACKAGES: usize = 8;
 const DEFAULT_PARALLEL: usize = 4;
 
-/// Agents and what they become.
+/// Agents to upgrade, and the packages to upgrade them with.
 #[derive(Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct AgentUpgrade {
@@ -43,7 +43,7 @@ struct AgentUpgrade {
     /// Ids of uploaded packages of oblet-agent, one for each kind of host: rpm or deb, and architecture.
     #[schema(min_items = 1, max_items = 8)]
     packages: Vec<i64>,
-    /// How many agents are upgraded at a time: 1 to 200, 4 if it is not given.
+    /// How many agents are upgraded at a time: 1 to 200; default 4.
     #[schema(minimum = 1, maximum = 200)]
     parallel: Option<i64>,
     /// OCP's name for the header `Idempotency-Key`: 8 to 64 characters.
@@ -92,14 +92,14 @@ impl AgentUpgrade {
     }
 }
 
-/// Upgrades the agents of hosts, a few at a time, and stops at the first that fails. Proxies and running tasks go on.
+/// Upgrades the agents of hosts, a few at a time, and stops at the first failure. Proxies and running tasks continue.
 #[utoipa::path(
     post, path = "/api/v2/compute/hosts/batchUpgradeAgents", tag = "agents", operation_id = "upgradeHostAgents",
-    params(DryRun, ("Idempotency-Key" = Option<String>, Header, description = "The same request with the same key again answers the same task.")),
+    params(DryRun, ("Idempotency-Key" = Option<String>, Header, description = "If the request is repeated with the same key, it returns the same task.")),
     request_body = AgentUpgrade,
     responses(
         (status = 200, description = "Done.", body = Envelope<TaskInstance>),
-        (status = 400, description = "Not packages of the agent, or two for the same hosts.", body = ErrorEnvelope),
+        (status = 400, description = "A package is not an agent package, or two packages are for the same kind of host.", body = ErrorEnvelope),
         (status = 404, description = "A host or a package does not exist.", body = ErrorEnvelope),
     ),
 )]

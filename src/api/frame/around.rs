@@ -48,9 +48,13 @@ pub(in crate::api) async fn frame(
             Ok(Ok(response)) => response,
             Ok(Err(_panic)) => {
                 tracing::error!("a request made the coordinator panic");
-                ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, code::UNKNOWN, "the request met a defect")
-                    .advise("report the trace id and the lines of the log that carry it")
-                    .into_response()
+                ApiError::new(
+                    StatusCode::INTERNAL_SERVER_ERROR,
+                    code::UNKNOWN,
+                    "the request failed because of an internal error",
+                )
+                .advise("report the trace id and the lines of the log that carry it")
+                .into_response()
             }
             Err(_elapsed) => ApiError::new(
                 StatusCode::GATEWAY_TIMEOUT,

@@ -9,7 +9,7 @@
 //!  3. Few requests wait for a check, and from one address only a part of those; the others are told to come again.
 
 use super::{error::ApiError, state::ApiState};
-use crate::{api::system::scrape_token, coordinator::store::user};
+use crate::{api::system::scrape_token, coordinator::store::user, doorkeeper::Standing};
 use axum::{
     extract::{ConnectInfo, MatchedPath, Request, State},
     http::{HeaderMap, HeaderValue, StatusCode, header},
@@ -46,6 +46,10 @@ pub(in crate::api) async fn authenticate(State(state): State<ApiState>, mut requ
     };
     match checked {
         Ok(caller) => {
+            // A stranger with many connections does not end the one over which someone follows a log.
+            if let Some(standing) = request.extensions().get::<Standing>() {
+                standing.keep();
+            }
             request.extensions_mut().insert(caller);
             next.run(request).await
         }

@@ -20,7 +20,7 @@ pub(in crate::api) async fn refuse(request: Request, next: Next) -> Response {
     if reads || is_own(request.headers(), request.uri()) {
         return next.run(request).await;
     }
-    ApiError::new(StatusCode::FORBIDDEN, code::INVALID_REQUEST, "a page of another site asks for this change")
+    ApiError::new(StatusCode::FORBIDDEN, code::INVALID_REQUEST, "the request comes from a page of another site")
         .advise("nothing was changed; send the request from a program, or from a page of this coordinator")
         .into_response()
 }

@@ -38,7 +38,7 @@ fn answer(data: Option<Value>) -> Response {
     response
 }
 
-/// An answer as it goes over the wire.
+/// A successful response.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(in crate::api) struct Envelope<T> {
@@ -48,7 +48,7 @@ pub(in crate::api) struct Envelope<T> {
     pub(in crate::api) frame: Frame,
 }
 
-/// An answer that is not a success, as it goes over the wire.
+/// A failed response.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(in crate::api) struct ErrorEnvelope {
@@ -57,25 +57,25 @@ pub(in crate::api) struct ErrorEnvelope {
     pub(in crate::api) frame: Frame,
 }
 
-/// What stands in every answer.
+/// Fields of every response.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(in crate::api) struct Frame {
     pub(in crate::api) successful: bool,
-    /// When the answer was ready, with the server's offset from UTC.
+    /// Time of the response, with the server's offset from UTC.
     #[schema(format = "date-time")]
     pub(in crate::api) timestamp: String,
     /// Milliseconds.
     pub(in crate::api) duration: u64,
     /// HTTP status.
     pub(in crate::api) status: u16,
-    /// 16 hexadecimal digits that the server's log names too.
+    /// 16 hexadecimal digits that identify the request in the server's log.
     pub(in crate::api) trace_id: String,
     /// Host that answered.
     pub(in crate::api) server: String,
 }
 
-/// A list that is not paged.
+/// A list without pages.
 #[derive(Serialize, ToSchema)]
 pub(in crate::api) struct Contents<T> {
     pub(in crate::api) contents: Vec<T>,

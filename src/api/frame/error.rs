@@ -50,7 +50,7 @@ pub(in crate::api) struct ErrorBody {
     target: Option<String>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     sub_errors: Vec<SubError>,
-    /// What to do about it. Not part of OCP's answers.
+    /// What to do about it. Not part of OCP's responses.
     #[serde(skip_serializing_if = "Option::is_none")]
     next_move: Option<String>,
 }
@@ -62,7 +62,7 @@ pub(in crate::api) enum Outcome {
     Error(ErrorBody),
 }
 
-/// One of several mistakes in a request.
+/// One of several errors in a request.
 #[derive(Debug, Clone, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(in crate::api) struct SubError {

@@ -1,5 +1,7 @@
 //! What is remembered of logins: who passed a moment ago, who failed too often, and who waits for a check.
 
+use super::error::ApiError;
+use crate::coordinator::store::user;
 use ring::{hmac, rand::SystemRandom};
 use secrecy::{ExposeSecret as _, SecretString};
 use std::{
@@ -22,9 +24,10 @@ const PARALLEL_CHECKS: usize = 2;
 /// Requests that are checked or wait for it: as many as are checked in about two seconds.
 const MAX_WAITING: usize = 64;
 const MAX_WAITING_PER_ADDRESS: usize = 32;
+
 /// What is remembered of earlier checks.
 pub(in crate::api) struct Gate {
-    /// None if the system gave no random bytes; then nothing is remembered.
+    /// None if the system returned no random bytes; then nothing is remembered.
     key: Option<hmac::Key>,
     pub(super) checks: Arc<Semaphore>,
     waiting: Arc<Mutex<HashMap<IpAddr, usize>>>,
@@ -101,6 +104,18 @@ impl Drop for Place {
 }
 
 impl Gate {
+    /// The hash of a password that is to be kept: as costly as a check, so it takes its turn with them.
+    pub(in crate::api) async fn hash(&self, password: SecretString) -> Result<String, ApiError> {
+        let turn = Arc::clone(&self.checks).acquire_owned().await.map_err(|error| ApiError::internal(&error))?;
+        let hash = move || {
+            // It goes on when its client hangs up, and so keeps its turn.
+            let _kept = turn;
+            user::hash(&password)
+        };
+        let hash = tokio::task::spawn_blocking(hash).await.map_err(|error| ApiError::internal(&error))?;
+        Ok(hash?)
+    }
+
     pub(in crate::api) fn new() -> Self {
         Self {
             key: hmac::Key::generate(hmac::HMAC_SHA256, &SystemRandom::new()).ok(),
@@ -177,6 +192,17 @@ impl Memory {
 mod tests {
     use super::*;
     use std::net::Ipv4Addr;
+
+    #[tokio::test]
+    async fn a_password_that_is_to_be_kept_is_hashed_in_its_turn() {
+        let gate = Gate::new();
+        let turns = Arc::clone(&gate.checks).acquire_many_owned(PARALLEL_CHECKS as u32).await.unwrap();
+        let hash = gate.hash("correct horse".into());
+        tokio::pin!(hash);
+        assert!(tokio::time::timeout(Duration::from_millis(200), hash.as_mut()).await.is_err(), "others are checked");
+        drop(turns);
+        assert!(user::verify(&hash.await.unwrap_or_default(), &"correct horse".into()));
+    }
 
     #[test]
     fn ten_failures_lock_one_user_at_one_address() {

@@ -138,7 +138,7 @@ impl Once {
             if error.is_conflict() {
                 // Another coordinator has just carried the same request out.
                 ApiError::conflict(code::INVALID_REQUEST, format_args!("the key {:?} has just been used", key.key))
-                    .advise("send the request again: it answers what the first one made")
+                    .advise("send the request again: it returns the result of the first one")
             } else {
                 error.into()
             }

@@ -45,7 +45,7 @@ impl IntoParams for DryRun {
             .name(DRY_RUN)
             .parameter_in(ParameterIn::Query)
             .required(Required::False)
-            .description(Some("Checks everything and answers what would come of it; changes nothing."))
+            .description(Some("Checks the request and returns the expected result without changing anything."))
             .schema(Some(ObjectBuilder::new().schema_type(Type::Boolean)));
         vec![parameter.build()]
     }
@@ -107,6 +107,6 @@ pub(in crate::api) async fn refuse_unknown(
 
 fn unknown(key: &str, plans: bool) -> ApiError {
     let known = if plans { "only dryRun is" } else { "none is" };
-    ApiError::invalid(key, format_args!("is no query parameter that this request takes; {known}"))
+    ApiError::invalid(key, format_args!("is not a query parameter of this request; {known}"))
         .advise("nothing was changed; correct the query")
 }

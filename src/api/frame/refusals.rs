@@ -25,23 +25,22 @@ struct Refusal {
 }
 
 const BAD_REQUEST: Refusal =
-    refusal("400", "BadRequest", "A parameter, a member or the whole body is missing, wrong or not known.");
+    refusal("400", "BadRequest", "A parameter, a field or the body is missing, invalid or unknown.");
 const NO_USER: Refusal = refusal("401", "NoUser", "The request names no user, or the password is wrong.");
-const CROSS_SITE: Refusal = refusal("403", "CrossSite", "A browser says that a page of another site asks for it.");
+const CROSS_SITE: Refusal = refusal("403", "CrossSite", "A browser sent the request from a page of another site.");
 const KEY_USED: Refusal = refusal("409", "KeyUsed", "The Idempotency-Key was used for another request.");
 const TOO_LARGE: Refusal = refusal("413", "TooLarge", "The body is larger than 1 MiB.");
-const WRONG_TYPE: Refusal =
-    refusal("415", "WrongType", "The Content-Type is not that of the body which the operation takes.");
+const WRONG_TYPE: Refusal = refusal("415", "WrongType", "The operation does not accept this Content-Type.");
 const TOO_MANY: Refusal = Refusal {
     retry_after: true,
     ..refusal(
         "429",
         "TooManyLogins",
-        "Too many logins of the user, or of anybody at the address, have failed; or too many wait to be checked.",
+        "Too many failed logins of this user or from this address, or too many logins at the same time.",
     )
 };
 const DEFECT: Refusal =
-    refusal("500", "Defect", "The coordinator met a defect, which its log tells under the trace id.");
+    refusal("500", "Defect", "Internal error. The coordinator's log has the details under the trace id.");
 const TRY_LATER: Refusal = Refusal {
     retry_after: true,
     ..refusal("503", "TryLater", "The store is busy or its disk is full; nothing was changed.")
@@ -74,7 +73,7 @@ impl Refusal {
         }
         let seconds = HeaderBuilder::new()
             .schema(Some(ObjectBuilder::new().schema_type(Type::Integer).build()))
-            .description(Some("Seconds after which the request is worth sending again."))
+            .description(Some("Seconds to wait before the request is sent again."))
             .build();
         response.header("Retry-After", seconds).build()
     }

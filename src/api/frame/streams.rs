@@ -70,7 +70,7 @@ pub(in crate::api) fn last_event_id(headers: &HeaderMap) -> Result<Option<u64>, 
 /// and nothing more will come, it is told so.
 pub(in crate::api) async fn serve(state: &ApiState, mut source: impl Source, back: bool) -> Result<Response, ApiError> {
     let permit = Arc::clone(&state.streams).try_acquire_owned().map_err(|_full| {
-        ApiError::try_later(format_args!("{MAX_STREAMS} streams are open, and no more can be"))
+        ApiError::try_later(format_args!("all {MAX_STREAMS} streams are in use"))
             .advise("close a stream that is not needed, or poll the task instead")
     })?;
     // Taken before the first look, so that no commit after it is missed.

@@ -9,6 +9,7 @@ use crate::{
         frame::{
             envelope::{Contents, Envelope, ErrorEnvelope, Reply},
             error::{ApiError, SubError},
+            limits::check_text,
             once::Keyed,
             query::DryRun,
             requester::Requester,
@@ -38,28 +39,36 @@ pub(in crate::api) fn router() -> OpenApiRouter<ApiState> {
 }
 
 const MAX_HOSTS: usize = 50;
+const LONGEST_KIND: usize = 64;
+const LONGEST_ALIAS: usize = 64;
+const LONGEST_DESCRIPTION: usize = 1000;
+const LONGEST_SERIAL_NUMBER: usize = 128;
 const DEFAULT_AGENT_PORT: u16 = 62898;
 const DEFAULT_METRICS_PORT: u16 = 62899;
 const DEFAULT_KIND: &str = "DEDICATED_PHYSICAL_MACHINE";
 
-/// Hosts to add. Members that say how OCP reaches a host by SSH are accepted and have no effect.
+/// Hosts to add. Fields for OCP's SSH access are accepted and ignored.
 #[derive(Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct BatchCreate {
     /// At most 50.
     #[schema(min_items = 1, max_items = 50)]
     host_basic_data_list: Vec<HostBasicData>,
+    #[schema(maximum = 65535)]
     ssh_port: Option<u16>,
+    #[schema(max_length = 64)]
     kind: Option<String>,
+    #[schema(max_length = 64)]
     alias: Option<String>,
+    #[schema(max_length = 1000)]
     description: Option<String>,
-    /// Port of the agent's gRPC service; 62898 if absent.
+    /// Port of the agent's gRPC service; default 62898.
     #[serde(alias = "mgrAgentPort")]
-    #[schema(minimum = 1)]
+    #[schema(minimum = 1, maximum = 65535)]
     mgragent_port: Option<u16>,
-    /// Port of the agent's metrics; if absent, what the agent says.
+    /// Port of the agent's metrics; by default the port that the agent reports.
     #[serde(alias = "monAgentPort")]
-    #[schema(minimum = 1)]
+    #[schema(minimum = 1, maximum = 65535)]
     monagent_port: Option<u16>,
     /// OCP's name for the header `Idempotency-Key`: 8 to 64 characters.
     #[serde(rename = "clientToken")]
@@ -67,9 +76,9 @@ struct BatchCreate {
     _client_token: Option<String>,
     #[serde(rename = "publishPorts")]
     _publish_ports: Option<serde_json::Value>,
-    /// The data centre that the hosts stand in.
+    /// Id of the data centre of the hosts.
     idc_id: Option<i64>,
-    /// What type of hosts they are.
+    /// Id of the host type.
     type_id: Option<i64>,
     #[serde(rename = "credentialId")]
     _credential_id: Option<i64>,
@@ -80,6 +89,7 @@ struct BatchCreate {
 struct HostBasicData {
     #[schema(value_type = String, example = "192.0.2.1")]
     inner_ip_address: IpAddr,
+    #[schema(max_length = 128)]
     serial_number: Option<String>,
 }
 
@@ -110,9 +120,19 @@ impl BatchCreate {
         if self.mgragent_port == Some(0) || self.monagent_port == Some(0) {
             return Err(ApiError::invalid("mgragentPort, monagentPort", "a port lies between 1 and 65535"));
         }
+        for (field, text, most) in [
+            ("kind", &self.kind, LONGEST_KIND),
+            ("alias", &self.alias, LONGEST_ALIAS),
+            ("description", &self.description, LONGEST_DESCRIPTION),
+        ] {
+            check_text(field, text.as_deref(), most)?;
+        }
+        for host in &self.host_basic_data_list {
+            check_text("serialNumber", host.serial_number.as_deref(), LONGEST_SERIAL_NUMBER)?;
+        }
         let mut addresses = self.host_basic_data_list.iter().map(HostBasicData::address);
         match addresses.find(|ip| ip.is_unspecified() || ip.is_multicast()) {
-            Some(ip) => Err(ApiError::invalid("innerIpAddress", format_args!("{ip} is no address of a host"))),
+            Some(ip) => Err(ApiError::invalid("innerIpAddress", format_args!("{ip} is not the address of a host"))),
             None => Ok(()),
         }
     }
@@ -123,7 +143,7 @@ impl BatchCreate {
         let mut taken = Vec::new();
         for ip in self.host_basic_data_list.iter().map(HostBasicData::address) {
             let why = match host::by_ip(connection, ip).await? {
-                Some(host) => format!("the host {ip} is known already, as host {} ({})", host.id, host.status),
+                Some(host) => format!("the host {ip} exists already as host {} ({})", host.id, host.status),
                 None if !seen.insert(ip) => format!("the host {ip} is named twice"),
                 None => continue,
             };
@@ -154,14 +174,14 @@ impl BatchCreate {
     }
 }
 
-/// Adds hosts whose agents run: one task for each.
+/// Adds hosts on which an agent is running. Creates one task per host.
 #[utoipa::path(
     post, path = "/api/v2/compute/hosts/batchCreate", tag = "hosts", operation_id = "createHosts",
-    params(DryRun, ("Idempotency-Key" = Option<String>, Header, description = "The same request with the same key again answers the same tasks.")),
+    params(DryRun, ("Idempotency-Key" = Option<String>, Header, description = "If the request is repeated with the same key, it returns the same tasks.")),
     request_body = BatchCreate,
     responses(
         (status = 200, description = "Done.", body = Envelope<Contents<TaskInstance>>), (status = 400, description = "A field is missing or wrong.", body = ErrorEnvelope),
-        (status = 409, description = "A host is known already, stands in the list twice, or the key was used for another request.", body = ErrorEnvelope),
+        (status = 409, description = "A host exists already or is listed twice, or the key was used for another request.", body = ErrorEnvelope),
     ),
 )]
 async fn create(

@@ -6,11 +6,13 @@ pub(super) mod places;
 use super::frame::{
     commit::commit_unless,
     envelope::{Envelope, ErrorEnvelope, NoData, Page, Reply, ocp_time},
-    error::{ApiError, code},
+    error::ApiError,
     extract::{JsonBody, Params, PathOf},
+    limits::check_count,
     query::DryRun,
     requester::Requester,
     state::ApiState,
+    words::HostAgentStatus,
 };
 use crate::{
     coordinator::store::{
@@ -20,12 +22,15 @@ use crate::{
     },
     operations::{ObjectKind, ObjectLock},
 };
-use axum::{extract::State, http::StatusCode};
+use axum::extract::State;
 use serde::{Deserialize, Serialize};
 use sqlx::AnyConnection;
 use std::collections::HashMap;
 use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
+
+/// Deleted at a time: other changes wait for the transaction.
+const MOST_DELETED: usize = 200;
 
 pub(super) fn router() -> OpenApiRouter<ApiState> {
     OpenApiRouter::new()
@@ -47,6 +52,7 @@ struct HostView {
     description: String,
     inner_ip_address: String,
     /// NEW, AVAILABLE, ONLINE, OFFLINE or DELETING.
+    #[schema(value_type = HostStatus)]
     status: &'static str,
     operating_system: String,
     operating_system_release: String,
@@ -61,8 +67,9 @@ struct HostView {
     /// The same as `id`, because a host has one agent.
     host_agent_id: i64,
     host_agent_version: String,
-    /// AVAILABLE or OFFLINE; absent until the host is prepared.
+    /// AVAILABLE or OFFLINE; omitted until the host is prepared.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<HostAgentStatus>)]
     host_agent_status: Option<&'static str>,
     /// Port of the agent's gRPC service.
     mgragent_port: u16,
@@ -72,7 +79,7 @@ struct HostView {
     update_time: String,
 }
 
-/// Where a host stands, and of what type it is, as far as that was told.
+/// Data centre, region and type of a host, if known.
 #[derive(Default, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 struct HostPlace {
@@ -198,7 +205,7 @@ pub(super) fn absent(id: i64) -> ApiError {
     get, path = "/api/v2/compute/hosts", tag = "hosts", operation_id = "listHosts",
     params(
         ("keyword" = Option<String>, Query, description = "Part of the address, the alias or the name."),
-        ("status" = Option<Vec<String>>, Query), ("page" = Option<i64>, Query), ("size" = Option<i64>, Query),
+        ("status" = inline(Option<Vec<HostStatus>>), Query), ("page" = Option<i64>, Query), ("size" = Option<i64>, Query),
     ),
     responses((status = 200, description = "Done.", body = Envelope<Page<HostView>>)),
 )]
@@ -212,10 +219,10 @@ async fn list(State(state): State<ApiState>, params: Params) -> Result<Reply<Pag
     Ok(Reply(paging.page(views(&mut connection, found).await?, total)))
 }
 
-/// Answers one host.
+/// Returns a host.
 #[utoipa::path(
     get, path = "/api/v2/compute/hosts/{id}", tag = "hosts", operation_id = "getHost", params(("id" = i64, Path)),
-    responses((status = 200, description = "Done.", body = Envelope<HostView>), (status = 404, description = "There is no such thing.", body = ErrorEnvelope)),
+    responses((status = 200, description = "Done.", body = Envelope<HostView>), (status = 404, description = "It does not exist.", body = ErrorEnvelope)),
 )]
 async fn get(State(state): State<ApiState>, PathOf(id): PathOf<i64>) -> Result<Reply<HostView>, ApiError> {
     let mut connection = state.store().readers().acquire().await.map_err(StoreError::from)?;
@@ -223,13 +230,13 @@ async fn get(State(state): State<ApiState>, PathOf(id): PathOf<i64>) -> Result<R
     views(&mut connection, vec![host]).await?.into_iter().next().map(Reply).ok_or_else(|| absent(id))
 }
 
-/// Forgets a host on which nothing runs. Its agent is left as it is.
+/// Removes a host that runs no services. Its agent keeps running.
 #[utoipa::path(
     delete, path = "/api/v2/compute/hosts/{id}", tag = "hosts", operation_id = "deleteHost",
     params(("id" = i64, Path), DryRun),
     responses(
         (status = 200, description = "No data."),
-        (status = 404, description = "There is no such thing.", body = ErrorEnvelope),
+        (status = 404, description = "It does not exist.", body = ErrorEnvelope),
         (status = 409, description = "A proxy is on it, or a task has reserved it.", body = ErrorEnvelope),
     ),
 )]
@@ -245,18 +252,19 @@ async fn delete(
 #[derive(Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct BatchDelete {
-    #[schema(min_items = 1)]
+    /// At most 200.
+    #[schema(min_items = 1, max_items = 200)]
     host_id_list: Vec<i64>,
 }
 
-/// Forgets hosts on which nothing runs, all of them or none.
+/// Removes hosts that run no services: all of them or none.
 #[utoipa::path(
     post, path = "/api/v2/compute/hosts/batchDelete", tag = "hosts", operation_id = "deleteHosts",
     params(DryRun),
     request_body = BatchDelete,
     responses(
         (status = 200, description = "No data."),
-        (status = 404, description = "There is no such host.", body = ErrorEnvelope),
+        (status = 404, description = "A host does not exist.", body = ErrorEnvelope),
         (status = 409, description = "A proxy is on a host, or a task has reserved it.", body = ErrorEnvelope),
     ),
 )]
@@ -267,8 +275,9 @@ async fn batch_delete(
     JsonBody(body): JsonBody<BatchDelete>,
 ) -> Result<NoData, ApiError> {
     if body.host_id_list.is_empty() {
-        return Err(ApiError::new(StatusCode::BAD_REQUEST, code::INVALID_PARAMETER, "hostIdList: names no host"));
+        return Err(ApiError::invalid("hostIdList", "is empty"));
     }
+    check_count("hostIdList", body.host_id_list.len(), MOST_DELETED)?;
     delete_all(&state, &requester, dry_run, &body.host_id_list).await
 }
 
@@ -281,7 +290,7 @@ async fn delete_all(state: &ApiState, requester: &Requester, dry_run: DryRun, id
                 proxy.id, proxy.status, proxy.sql_port
             );
             return Err(ApiError::conflict("CMP07004", text)
-                .advise("if its installation failed, roll that task back; else the host stays"));
+                .advise("if its installation failed, roll that task back; otherwise keep the host"));
         }
         let lock = ObjectLock::exclusive(ObjectKind::Host, *id);
         if let Some(holder) = locks::holder(&mut transaction, &lock).await? {

@@ -41,7 +41,7 @@ pub(in crate::api) fn router() -> OpenApiRouter<ApiState> {
 /// A region, or a type of hosts.
 #[derive(Serialize, ToSchema)]
 struct PlaceView {
-    /// Absent where nothing was made, because it was a dry run.
+    /// Omitted in a dry run.
     #[serde(skip_serializing_if = "Option::is_none")]
     id: Option<i64>,
     name: String,
@@ -64,7 +64,7 @@ impl PlaceView {
 /// A data centre.
 #[derive(Serialize, ToSchema)]
 struct IdcView {
-    /// Absent where nothing was made, because it was a dry run.
+    /// Omitted in a dry run.
     #[serde(skip_serializing_if = "Option::is_none")]
     id: Option<i64>,
     name: String,
@@ -223,10 +223,10 @@ async fn list_regions(State(state): State<ApiState>, params: Params) -> Result<R
     list(&state, PlaceKind::Region, params).await
 }
 
-/// Answers one region.
+/// Returns a region.
 #[utoipa::path(
     get, path = "/api/v2/compute/regions/{id}", tag = "places", operation_id = "getRegion", params(("id" = i64, Path)),
-    responses((status = 200, description = "Done.", body = Envelope<PlaceView>), (status = 404, description = "There is no such thing.", body = ErrorEnvelope)),
+    responses((status = 200, description = "Done.", body = Envelope<PlaceView>), (status = 404, description = "It does not exist.", body = ErrorEnvelope)),
 )]
 async fn get_region(State(state): State<ApiState>, PathOf(id): PathOf<i64>) -> Result<Reply<PlaceView>, ApiError> {
     Ok(Reply(get(&state, PlaceKind::Region, id).await?.into()))
@@ -254,8 +254,8 @@ async fn create_region(
     params(("id" = i64, Path), DryRun),
     responses(
         (status = 200, description = "No data."),
-        (status = 404, description = "There is no such thing.", body = ErrorEnvelope),
-        (status = 409, description = "An IDC lies in it.", body = ErrorEnvelope),
+        (status = 404, description = "It does not exist.", body = ErrorEnvelope),
+        (status = 409, description = "An IDC belongs to it.", body = ErrorEnvelope),
     ),
 )]
 async fn delete_region(
@@ -287,10 +287,10 @@ async fn list_idcs(State(state): State<ApiState>, params: Params) -> Result<Repl
     Ok(Reply(paging.page(found.into_iter().map(view).collect(), total)))
 }
 
-/// Answers one IDC.
+/// Returns an IDC.
 #[utoipa::path(
     get, path = "/api/v2/compute/idcs/{id}", tag = "places", operation_id = "getIdc", params(("id" = i64, Path)),
-    responses((status = 200, description = "Done.", body = Envelope<IdcView>), (status = 404, description = "There is no such thing.", body = ErrorEnvelope)),
+    responses((status = 200, description = "Done.", body = Envelope<IdcView>), (status = 404, description = "It does not exist.", body = ErrorEnvelope)),
 )]
 async fn get_idc(State(state): State<ApiState>, PathOf(id): PathOf<i64>) -> Result<Reply<IdcView>, ApiError> {
     let idc = get(&state, PlaceKind::Idc, id).await?;
@@ -322,8 +322,8 @@ async fn create_idc(
     params(("id" = i64, Path), DryRun),
     responses(
         (status = 200, description = "No data."),
-        (status = 404, description = "There is no such thing.", body = ErrorEnvelope),
-        (status = 409, description = "A host stands in it.", body = ErrorEnvelope),
+        (status = 404, description = "It does not exist.", body = ErrorEnvelope),
+        (status = 409, description = "A host uses it.", body = ErrorEnvelope),
     ),
 )]
 async fn delete_idc(
@@ -345,10 +345,10 @@ async fn list_host_types(State(state): State<ApiState>, params: Params) -> Resul
     list(&state, PlaceKind::HostType, params).await
 }
 
-/// Answers one host type.
+/// Returns a host type.
 #[utoipa::path(
     get, path = "/api/v2/compute/hostTypes/{id}", tag = "places", operation_id = "getHostType", params(("id" = i64, Path)),
-    responses((status = 200, description = "Done.", body = Envelope<PlaceView>), (status = 404, description = "There is no such thing.", body = ErrorEnvelope)),
+    responses((status = 200, description = "Done.", body = Envelope<PlaceView>), (status = 404, description = "It does not exist.", body = ErrorEnvelope)),
 )]
 async fn get_host_type(State(state): State<ApiState>, PathOf(id): PathOf<i64>) -> Result<Reply<PlaceView>, ApiError> {
     Ok(Reply(get(&state, PlaceKind::HostType, id).await?.into()))
@@ -376,8 +376,8 @@ async fn create_host_type(
     params(("id" = i64, Path), DryRun),
     responses(
         (status = 200, description = "No data."),
-        (status = 404, description = "There is no such thing.", body = ErrorEnvelope),
-        (status = 409, description = "A host is of it.", body = ErrorEnvelope),
+        (status = 404, description = "It does not exist.", body = ErrorEnvelope),
+        (status = 409, description = "A host uses it.", body = ErrorEnvelope),
     ),
 )]
 async fn delete_host_type(

@@ -31,7 +31,7 @@ use utoipa::ToSchema;
 const SERVER_LIST: &str = "rootservice_list";
 const MAX_HOSTS: usize = 200;
 
-/// Where proxies are installed, and which. With a host `sqlPort`, `exporterPort` and `version` are required.
+/// Which proxies are installed on which hosts. If there are hosts, `sqlPort`, `exporterPort` and `version` are required.
 #[derive(Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(super) struct InstallParam {
@@ -40,15 +40,15 @@ pub(super) struct InstallParam {
     /// 1025 to 65535.
     #[schema(value_type = Option<u16>, minimum = 1025, maximum = 65535, example = 2883)]
     sql_port: Option<Port>,
-    /// 1025 to 65535. OCP calls it `exportPort` where a cluster is created; both names are understood.
+    /// 1025 to 65535. OCP uses the name `exportPort` when it creates a cluster; both names are accepted.
     #[serde(alias = "exportPort")]
     #[schema(value_type = Option<u16>, minimum = 1025, maximum = 65535, example = 2884)]
     exporter_port: Option<Port>,
-    /// 1025 to 65535. From version 4.3 on, 2885 if absent; older versions have no such port.
+    /// 1025 to 65535; default 2885. obproxy older than 4.3 has no RPC port.
     #[schema(value_type = Option<u16>, minimum = 1025, maximum = 65535, example = 2885)]
     rpc_port: Option<Port>,
     /// File name of the package, or OCP's short name.
-    #[schema(example = "obproxy-1.9.1.1-1919579.el7.x86_64.rpm")]
+    #[schema(max_length = 191, example = "obproxy-1.9.1.1-1919579.el7.x86_64.rpm")]
     version: Option<String>,
     /// Of batchAdd only: OCP's name for the header `Idempotency-Key`, 8 to 64 characters.
     #[schema(min_length = 8, max_length = 64)]

@@ -9,6 +9,7 @@ use super::{
         envelope::{Contents, Envelope, ErrorEnvelope, Page, Reply},
         error::{ApiError, code},
         extract::{Params, Password, PathOf},
+        limits::check_count,
         once::Keyed,
         query::DryRun,
         requester::Requester,
@@ -43,6 +44,10 @@ pub(super) fn router() -> OpenApiRouter<ApiState> {
     OpenApiRouter::new().routes(routes!(list, create)).routes(routes!(get)).routes(routes!(batch_add))
 }
 
+/// obproxy has about 300 parameters.
+const MOST_PARAMETERS: usize = 500;
+const MOST_LINKS: usize = 100;
+
 fn absent(id: i64) -> ApiError {
     ApiError::not_found("ODP21001", format_args!("the OBProxy cluster {id} does not exist"))
 }
@@ -62,11 +67,11 @@ async fn list(State(state): State<ApiState>, params: Params) -> Result<Reply<Pag
     Ok(Reply(paging.page(views, total)))
 }
 
-/// Answers a proxy cluster with its proxies.
+/// Returns a proxy cluster with its proxies.
 #[utoipa::path(
     get, path = "/api/v2/obproxy/clusters/{id}", tag = "obproxy", operation_id = "getObproxyCluster",
     params(("id" = i64, Path)),
-    responses((status = 200, description = "Done.", body = Envelope<ObproxyClusterView>), (status = 404, description = "There is no such thing.", body = ErrorEnvelope)),
+    responses((status = 200, description = "Done.", body = Envelope<ObproxyClusterView>), (status = 404, description = "It does not exist.", body = ErrorEnvelope)),
 )]
 async fn get(State(state): State<ApiState>, PathOf(id): PathOf<i64>) -> Result<Reply<ObproxyClusterView>, ApiError> {
     let mut connection = state.store().readers().acquire().await.map_err(StoreError::from)?;
@@ -75,29 +80,35 @@ async fn get(State(state): State<ApiState>, PathOf(id): PathOf<i64>) -> Result<R
     views.into_iter().next().map(Reply).ok_or_else(|| absent(id))
 }
 
-/// A proxy cluster to create, with its first proxies or without.
+/// A proxy cluster to create, optionally with its first proxies.
 #[derive(Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct CreateCluster {
     #[schema(value_type = String, max_length = 64, pattern = "^[A-Za-z][A-Za-z0-9_.-]*$")]
     name: ClusterName,
-    /// Under which clients reach the cluster.
+    /// Address at which clients reach the cluster.
     #[schema(max_length = 255)]
     address: Option<String>,
+    #[schema(maximum = 65535)]
     port: Option<u16>,
     /// CONFIG_URL (the default) or RS_LIST.
-    #[schema(value_type = Option<WorkMode>)]
     work_mode: Option<ClusterMode>,
     obproxy_install_param: Option<InstallParam>,
+    /// At most 100.
+    #[schema(max_items = 100)]
     ob_links: Vec<ObLinkParam>,
+    /// At most 500.
     #[serde(default)]
+    #[schema(max_items = 500)]
     startup_parameters: Vec<ParameterParam>,
+    /// At most 500.
     #[serde(default)]
+    #[schema(max_items = 500)]
     parameters: Vec<ParameterParam>,
-    /// Of root@proxysys. Generated if absent.
+    /// Password of root@proxysys; generated if omitted.
     #[schema(value_type = Option<String>, format = Password, min_length = 8, max_length = 32)]
     password: Option<Password>,
-    /// Of the user with which the proxies ask the OceanBase clusters. Generated if absent.
+    /// Password of the user with which the proxies query OceanBase clusters; generated if omitted.
     #[schema(value_type = Option<String>, format = Password, min_length = 8, max_length = 32)]
     proxyro_password: Option<Password>,
     /// OCP's name for the header `Idempotency-Key`: 8 to 64 characters.
@@ -106,23 +117,15 @@ struct CreateCluster {
     _client_token: Option<String>,
 }
 
-/// How proxies find their OceanBase clusters.
-#[derive(ToSchema)]
-#[schema(rename_all = "SCREAMING_SNAKE_CASE")]
-#[expect(dead_code, reason = "only describes the values of ClusterMode")]
-enum WorkMode {
-    ConfigUrl,
-    RsList,
-}
-
 #[derive(Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct ObLinkParam {
     #[schema(value_type = String, max_length = 64, pattern = "^[A-Za-z][A-Za-z0-9_.-]*$")]
     cluster_name: ClusterName,
     ob_cluster_id: i64,
+    #[schema(min_length = 1, max_length = 128)]
     username: String,
-    /// OCP's samples carry its own id of the cluster, which means nothing here.
+    /// OCP's id of the cluster; ignored.
     #[serde(rename = "clusterId")]
     _cluster_id: Option<i64>,
 }
@@ -161,7 +164,7 @@ impl Password {
 /// Creates a proxy cluster.
 #[utoipa::path(
     post, path = "/api/v2/obproxy/clusters", tag = "obproxy", operation_id = "createObproxyCluster",
-    params(DryRun, ("Idempotency-Key" = Option<String>, Header, description = "The same request with the same key again answers the same task.")),
+    params(DryRun, ("Idempotency-Key" = Option<String>, Header, description = "If the request is repeated with the same key, it returns the same task.")),
     request_body = CreateCluster,
     responses(
         (status = 200, description = "Done.", body = Envelope<TaskInstance>), (status = 400, description = "A field is missing or wrong.", body = ErrorEnvelope),
@@ -264,12 +267,16 @@ fn seal(
 }
 
 fn links(list: Vec<ObLinkParam>) -> Result<Vec<ObLink>, ApiError> {
+    check_count("obLinks", list.len(), MOST_LINKS)?;
     let mut seen = HashSet::new();
     let convert = |link: ObLinkParam| {
         if !seen.insert(link.cluster_name.clone()) {
             return Err(ApiError::invalid("obLinks", format_args!("{} is named twice", link.cluster_name)));
         }
-        if link.username.is_empty() || link.username.len() > 128 || link.username.chars().any(char::is_control) {
+        if link.username.is_empty()
+            || link.username.chars().count() > 128
+            || link.username.chars().any(char::is_control)
+        {
             return Err(ApiError::invalid("obLinks.username", "a user name has 1 to 128 printable characters"));
         }
         Ok(ObLink { cluster_name: link.cluster_name, ob_cluster_id: link.ob_cluster_id, username: link.username })
@@ -278,6 +285,7 @@ fn links(list: Vec<ObLinkParam>) -> Result<Vec<ObLink>, ApiError> {
 }
 
 fn parameters(field: &str, list: Vec<ParameterParam>) -> Result<Vec<Parameter>, ApiError> {
+    check_count(field, list.len(), MOST_PARAMETERS)?;
     let mut seen = HashSet::new();
     let convert = |parameter: ParameterParam| {
         let name = parameter.name.as_str();
@@ -293,12 +301,12 @@ fn parameters(field: &str, list: Vec<ParameterParam>) -> Result<Vec<Parameter>, 
     list.into_iter().map(convert).collect()
 }
 
-/// Adds proxies to a cluster: one task per host.
+/// Adds proxies to a cluster. Creates one task per host.
 #[utoipa::path(
     post, path = "/api/v2/obproxy/clusters/{id}/obproxies/batchAdd", tag = "obproxy", operation_id = "addObproxies",
     params(
         ("id" = i64, Path),
-        DryRun, ("Idempotency-Key" = Option<String>, Header, description = "The same request with the same key again answers the same tasks."),
+        DryRun, ("Idempotency-Key" = Option<String>, Header, description = "If the request is repeated with the same key, it returns the same tasks."),
     ),
     request_body = InstallParam,
     responses(

@@ -2,7 +2,7 @@
 
 use super::install::config_url;
 use crate::{
-    api::frame::envelope::ocp_time,
+    api::frame::{envelope::ocp_time, words::OperateStatus},
     coordinator::store::{
         StoreError,
         host::{self, places},
@@ -19,7 +19,7 @@ use std::{
 };
 use utoipa::ToSchema;
 
-/// OCP's obproxyCluster. Passwords are in no answer.
+/// OCP's obproxyCluster. Responses never contain passwords.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct ObproxyClusterView {
@@ -30,6 +30,7 @@ pub(super) struct ObproxyClusterView {
     #[serde(skip_serializing_if = "Option::is_none")]
     port: Option<u16>,
     /// CONFIG_URL or RS_LIST.
+    #[schema(value_type = ClusterMode)]
     work_mode: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     config_url: Option<String>,
@@ -43,7 +44,7 @@ pub(super) struct ObproxyClusterView {
     startup_parameters: Vec<ParameterView>,
     parameters: Vec<ParameterView>,
     versions: Vec<VersionView>,
-    /// Proxies by data centre, as far as their hosts have one.
+    /// Number of proxies in each data centre. Hosts without a data centre are not counted.
     topo: Vec<TopoView>,
     obproxies: Vec<ObproxyView>,
 }
@@ -87,21 +88,23 @@ struct ObproxyView {
     id: i64,
     cluster_id: i64,
     host_id: i64,
-    /// The data centre of its host, if that has one.
+    /// Data centre of the host, if known.
     #[serde(skip_serializing_if = "Option::is_none")]
     idc_name: Option<String>,
     ip: String,
     sql_port: u16,
     exporter_port: u16,
-    /// Absent where the version has no such port.
+    /// Omitted if the version has no RPC port.
     #[serde(skip_serializing_if = "Option::is_none")]
     rpc_port: Option<u16>,
     #[schema(example = "1.9.1.1-1919579")]
     version: String,
     architecture: String,
     /// CREATING, RUNNING, RESTARTING, UPGRADING, REFRESHING, DELETING or UNAVAILABLE.
+    #[schema(value_type = ObproxyStatus)]
     status: &'static str,
-    /// OPERATING while a task changes the proxy, else NORMAL.
+    /// OPERATING while a task changes the proxy, otherwise NORMAL.
+    #[schema(value_type = OperateStatus)]
     operate_status: &'static str,
     parameter_version: i64,
 }

@@ -26,7 +26,10 @@ use axum::{
     http::{StatusCode, header},
 };
 use serde::Serialize;
+use sqlx::AnyConnection;
 use std::io;
+use tempfile::NamedTempFile;
+use tracing::Instrument as _;
 use upload::Received;
 use utoipa::ToSchema;
 use utoipa_axum::{
@@ -34,7 +37,6 @@ use utoipa_axum::{
     routes,
 };
 
-/// The one route whose requests may be large and slow.
 /// OCP's type of the packages that install obproxy.
 pub(super) const OBPROXY_PACKAGE: &str = "OBPROXY_INSTALL_PACKAGE";
 pub(super) const AGENT_PACKAGE: &str = "OCP_AGENT_INSTALL_PACKAGE";
@@ -49,7 +51,9 @@ pub(super) fn router() -> OpenApiRouter<ApiState> {
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 struct PackageView {
-    id: i64,
+    /// Omitted in a dry run.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    id: Option<i64>,
     name: String,
     file_name: String,
     /// `rpm` or `deb`.
@@ -57,7 +61,7 @@ struct PackageView {
     /// Bytes of the file.
     size: i64,
     sha1: String,
-    /// Not part of OCP's answers.
+    /// Not part of OCP's responses.
     sha256: String,
     r#type: String,
     version: String,
@@ -65,26 +69,37 @@ struct PackageView {
     /// Distribution tag of the release, such as `el7`.
     operating_system: String,
     architecture: String,
-    create_time: String,
+    /// Omitted in a dry run.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    create_time: Option<String>,
 }
 
 impl From<Package> for PackageView {
     fn from(package: Package) -> Self {
+        let Package { id, package, kind, size_bytes, installed_bytes, sha1, sha256, created_at } = package;
+        let planned = Self::from(NewPackage { package, kind, size_bytes, installed_bytes, sha1, sha256 });
+        Self { id: Some(id), create_time: Some(ocp_time(created_at)), ..planned }
+    }
+}
+
+/// As it would be kept.
+impl From<NewPackage> for PackageView {
+    fn from(package: NewPackage) -> Self {
         let name = &package.package;
         let system = name.release().strip_prefix(name.build_number()).unwrap_or_default();
         Self {
-            id: package.id,
+            id: None,
             name: name.name().to_owned(),
             file_name: name.file_name(),
             extension: name.format().as_str(),
             size: package.size_bytes,
-            sha1: package.sha1.clone(),
+            sha1: package.sha1,
             sha256: package.sha256.to_string(),
             version: name.version().to_owned(),
             build_number: name.build_number().to_owned(),
             operating_system: system.trim_start_matches('.').to_owned(),
             architecture: name.architecture().to_owned(),
-            create_time: ocp_time(package.created_at),
+            create_time: None,
             r#type: package.kind,
         }
     }
@@ -140,20 +155,23 @@ struct UploadForm {
     file: Vec<u8>,
 }
 
-/// Takes a package. Its file name has to be what its header says. The same file again is answered like the first time.
+/// Uploads a package. Its file name must match its header. Uploading the same file again returns the existing package.
 #[utoipa::path(
     post, path = "/api/v2/software-packages", tag = "packages", operation_id = "uploadPackage",
+    params(DryRun),
     request_body(content = UploadForm, content_type = "multipart/form-data"),
     responses(
         (status = 200, description = "Done.", body = Envelope<PackageView>),
-        (status = 400, description = "Not a package, truncated, or wrongly named.", body = ErrorEnvelope),
-        (status = 409, description = "Another file of this name is there.", body = ErrorEnvelope),
-        (status = 413, description = "The body is too long.", body = ErrorEnvelope), (status = 507, description = "The disk of the packages is full.", body = ErrorEnvelope),
+        (status = 400, description = "The file is not a package, is truncated, or its name does not match its header.", body = ErrorEnvelope),
+        (status = 408, description = "The upload stalled for a minute.", body = ErrorEnvelope),
+        (status = 409, description = "Another file with this name exists.", body = ErrorEnvelope),
+        (status = 413, description = "The body is too large.", body = ErrorEnvelope), (status = 507, description = "The disk that stores the packages is full.", body = ErrorEnvelope),
     ),
 )]
 async fn upload_package(
     State(state): State<ApiState>,
     requester: Requester,
+    DryRun(dry_run): DryRun,
     request: Request,
 ) -> Result<Reply<PackageView>, ApiError> {
     let length = request.headers().get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
@@ -167,7 +185,7 @@ async fn upload_package(
         match form.next_field().await.map_err(|error| upload::broken(&error))? {
             Some(field) if field.name() == Some("file") => break field,
             Some(_) => {}
-            None => return Err(ApiError::invalid("file", "the form has no such part")),
+            None => return Err(ApiError::invalid("file", "the form has no part named file")),
         }
     };
     let file_name = field.file_name().unwrap_or_default().to_owned();
@@ -179,17 +197,19 @@ async fn upload_package(
         .parse::<PackageRef>()
         .map_err(|error| ApiError::new(StatusCode::BAD_REQUEST, "PKG10016", error).about("file"))?;
     let received = upload::receive(&mut field, &state.settings.packages_dir, limit).await?;
-    let package = take_in(&state, &requester, received, file_name).await?;
-    tracing::info!(package = %package.package, sha256 = %package.sha256, "package uploaded");
-    Ok(Reply(package.into()))
+    let (file, new) = examine(received, file_name).await?;
+    if dry_run {
+        let mut connection = state.store().readers().acquire().await.map_err(StoreError::from)?;
+        let known = known(&mut connection, &new).await?;
+        return Ok(Reply(known.map_or_else(|| new.into(), Into::into)));
+    }
+    // The file is placed and its row committed, or neither, even if the client leaves in between.
+    let taken = tokio::spawn(take_in(state, requester, file, new).in_current_span());
+    Ok(Reply(taken.await.map_err(|error| ApiError::internal(&error))??.into()))
 }
 
-async fn take_in(
-    state: &ApiState,
-    requester: &Requester,
-    received: Received,
-    file_name: String,
-) -> Result<Package, ApiError> {
+/// Reads the header of a file and checks its digests.
+async fn examine(received: Received, file_name: String) -> Result<(NamedTempFile, NewPackage), ApiError> {
     let Received { file, size_bytes, sha1, sha256 } = received;
     let check = move || {
         let mut reader = file.reopen().map_err(|error| ApiError::internal(&error))?;
@@ -200,38 +220,69 @@ async fn take_in(
         ApiError::new(StatusCode::BAD_REQUEST, "PKG10006", "the file cannot be read as a package")
     })??;
     let kind = kind_of(&checked.package).ok_or_else(|| {
-        let text =
-            format_args!("{} is no rpm of obproxy or oceanbase, and no oblet-agent", checked.package.file_name());
+        let text = format_args!(
+            "{} is neither an rpm of obproxy or oceanbase nor an oblet-agent package",
+            checked.package.file_name()
+        );
         ApiError::new(StatusCode::BAD_REQUEST, "PKG10013", text)
     })?;
-    let sha256: Sha256 = sha256.parse().map_err(|error| ApiError::internal(&error))?;
-    let name = checked.package.file_name();
-
-    let mut transaction = state.store().begin().await?;
-    if let Some(known) = package::by_file_name(&mut transaction, &name).await? {
-        if known.sha256 == sha256 {
-            return Ok(known);
-        }
-        let text = format_args!("a package {name} with other content exists");
-        return Err(ApiError::conflict("PKG10002", text).advise("delete the old package first"));
-    }
-    let (directory, digest) = (state.settings.packages_dir.clone(), sha256.clone());
-    tokio::task::spawn_blocking(move || upload::place(file, &directory, &digest, &name))
-        .await
-        .map_err(|error| ApiError::internal(&error))??;
     let new = NewPackage {
         package: checked.package,
         kind: kind.to_owned(),
         size_bytes: i64::try_from(size_bytes).unwrap_or(i64::MAX),
         installed_bytes: i64::try_from(checked.installed_bytes).unwrap_or(i64::MAX),
         sha1,
-        sha256,
+        sha256: sha256.parse().map_err(|error| ApiError::internal(&error))?,
     };
-    let package = package::insert(&mut transaction, new).await?;
-    let (object, detail) = (format!("package {}", package.id), package.package.file_name());
-    requester.audit(&mut transaction, "package.upload", &object, &detail).await?;
-    transaction.commit().await.map_err(StoreError::from)?;
-    Ok(package)
+    Ok((file, new))
+}
+
+/// The same package, if it was uploaded before.
+async fn known(connection: &mut AnyConnection, new: &NewPackage) -> Result<Option<Package>, ApiError> {
+    let name = new.package.file_name();
+    match package::by_file_name(connection, &name).await? {
+        Some(known) if known.sha256 != new.sha256 => {
+            let text = format_args!("a package {name} with other content exists");
+            Err(ApiError::conflict("PKG10002", text).advise("delete the old package first"))
+        }
+        known => Ok(known),
+    }
+}
+
+async fn take_in(
+    state: ApiState,
+    requester: Requester,
+    file: NamedTempFile,
+    new: NewPackage,
+) -> Result<Package, ApiError> {
+    let mut transaction = state.store().begin().await?;
+    if let Some(known) = known(&mut transaction, &new).await? {
+        return Ok(known);
+    }
+    let (directory, digest, name) = (state.settings.packages_dir.clone(), new.sha256.clone(), new.package.file_name());
+    let place = move || upload::place(file, &directory, &digest, &name);
+    tokio::task::spawn_blocking(place).await.map_err(|error| ApiError::internal(&error))??;
+    let (name, digest) = (new.package.file_name(), new.sha256.clone());
+    let insert = async {
+        let package = package::insert(&mut transaction, new).await?;
+        let (object, detail) = (format!("package {}", package.id), package.package.file_name());
+        requester.audit(&mut transaction, "package.upload", &object, &detail).await?;
+        transaction.commit().await?;
+        Ok::<_, StoreError>(package)
+    };
+    match insert.await {
+        Ok(package) => {
+            tracing::info!(package = %package.package, sha256 = %package.sha256, "package uploaded");
+            Ok(package)
+        }
+        Err(error) => {
+            // A commit that failed may have been one all the same. What cannot be looked at now, the next start removes.
+            if let Err(error) = remove_file(&state, &name, &digest).await {
+                tracing::warn!(%error, package = name, "the file of a package that is not kept is left to the next start");
+            }
+            Err(error.into())
+        }
+    }
 }
 
 /// Deletes a package that no proxy uses.
@@ -239,7 +290,7 @@ async fn take_in(
     delete, path = "/api/v2/software-packages/{id}", tag = "packages", operation_id = "deletePackage",
     params(("id" = i64, Path), DryRun),
     responses(
-        (status = 200, description = "No data."), (status = 404, description = "There is no such thing.", body = ErrorEnvelope),
+        (status = 200, description = "No data."), (status = 404, description = "It does not exist.", body = ErrorEnvelope),
         (status = 409, description = "A proxy uses it.", body = ErrorEnvelope),
     ),
 )]
@@ -254,7 +305,7 @@ async fn delete(
     let package = package::get(&mut transaction, id).await?.ok_or_else(absent)?;
     if let Some(proxy) = obproxy::proxy_of_version(&mut transaction, &package.package).await? {
         let text = format_args!("{} is in use by proxy {}", package.package, proxy.id);
-        return Err(ApiError::conflict("PKG10007", text).advise("keep it as long as a proxy has it"));
+        return Err(ApiError::conflict("PKG10007", text).advise("keep it as long as a proxy uses it"));
     }
     package::delete(&mut transaction, id).await?;
     requester.audit(&mut transaction, "package.delete", &format!("package {id}"), &package.package.file_name()).await?;
@@ -262,17 +313,19 @@ async fn delete(
         transaction.rollback().await.map_err(StoreError::from)?;
         return Ok(NoData);
     }
-    commit_and(transaction, async move { remove_file(&state, &package).await }).await??;
+    let remove = async move { remove_file(&state, &package.package.file_name(), &package.sha256).await };
+    commit_and(transaction, remove).await??;
     Ok(NoData)
 }
 
-/// Removes the file of a deleted package, unless it was uploaded again meanwhile; holding the writer keeps it so.
-async fn remove_file(state: &ApiState, package: &Package) -> Result<(), StoreError> {
+/// Removes the file of a package that has no row, unless it was uploaded again meanwhile; holding the writer keeps it so.
+async fn remove_file(state: &ApiState, name: &str, sha256: &Sha256) -> Result<(), StoreError> {
     let mut transaction = state.store().begin().await?;
-    if package::by_file_name(&mut transaction, &package.package.file_name()).await?.is_some() {
+    let same = package::by_file_name(&mut transaction, name).await?;
+    if same.is_some_and(|same| same.sha256 == *sha256) {
         return Ok(());
     }
-    let path = package::path(&state.settings.packages_dir, package);
+    let path = upload::path(&state.settings.packages_dir, sha256, name);
     match tokio::fs::remove_file(&path).await {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
             tracing::warn!(path = %path.display(), %error, "the file of a deleted package is still there");

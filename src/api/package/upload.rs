@@ -2,6 +2,7 @@
 
 use crate::{
     api::frame::error::{ApiError, code},
+    coordinator::store::package::{self, Package},
     deb,
     steps::values::{PackageRef, Sha256},
     telemetry::chain,
@@ -14,9 +15,10 @@ use rpm::{IndexSignatureTag, IndexTag, PackageMetadata};
 use sha1::Sha1;
 use sha2::Digest as _;
 use std::{
+    collections::HashSet,
     fs, io,
     io::{BufReader, Seek as _, SeekFrom},
-    path::Path,
+    path::{Path, PathBuf},
     time::Duration,
 };
 use tempfile::NamedTempFile;
@@ -28,15 +30,34 @@ const CHUNK_TIMEOUT: Duration = Duration::from_secs(60);
 /// Room that an upload leaves on the disk.
 const SPARE_BYTES: u64 = 64 << 20;
 
-/// Removes what interrupted uploads left behind. Called before requests are served.
-pub fn clean_uploads(packages_dir: &Path) -> io::Result<()> {
+/// Removes what interrupted uploads and deletions left behind: temporary files, and files below a digest that no row
+/// names. Called before requests are served.
+pub fn clean_uploads(packages_dir: &Path, rows: &[Package]) -> io::Result<()> {
+    let named: HashSet<PathBuf> = rows.iter().map(|row| package::path(packages_dir, row)).collect();
     for entry in fs::read_dir(packages_dir)? {
         let entry = entry?;
-        if entry.file_name().to_string_lossy().starts_with(TEMPORARY_PREFIX) {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if name.starts_with(TEMPORARY_PREFIX) {
             fs::remove_file(entry.path())?;
+        } else if name.parse::<Sha256>().is_ok() && entry.file_type()?.is_dir() {
+            clean_digest(&entry.path(), &named)?;
         }
     }
     Ok(())
+}
+
+fn clean_digest(directory: &Path, named: &HashSet<PathBuf>) -> io::Result<()> {
+    let mut is_empty = true;
+    for entry in fs::read_dir(directory)? {
+        let (path, file_type) = entry.and_then(|entry| Ok((entry.path(), entry.file_type()?)))?;
+        if named.contains(&path) || !file_type.is_file() {
+            is_empty = false;
+            continue;
+        }
+        tracing::info!(path = %path.display(), "a file of a package that is not kept is removed");
+        fs::remove_file(path)?;
+    }
+    if is_empty { fs::remove_dir(directory) } else { Ok(()) }
 }
 
 /// A file that arrived whole.
@@ -167,6 +188,11 @@ fn hash(reader: &mut impl io::Read) -> io::Result<Vec<u8>> {
     Ok(sha256.finalize().to_vec())
 }
 
+/// As [`package::path`] says it of a row.
+pub(super) fn path(directory: &Path, sha256: &Sha256, name: &str) -> PathBuf {
+    directory.join(sha256.as_str()).join(name)
+}
+
 /// Renames the file to `<directory>/<sha256>/<file name>`, safe against a power cut. Blocks.
 pub(super) fn place(file: NamedTempFile, directory: &Path, sha256: &Sha256, name: &str) -> Result<(), ApiError> {
     let target = directory.join(sha256.as_str());
@@ -190,13 +216,43 @@ fn hex(bytes: &[u8]) -> String {
 mod tests {
     use super::*;
 
+    fn row(name: &str, digit: &str) -> Package {
+        Package {
+            id: 1,
+            package: name.parse().unwrap(),
+            kind: String::new(),
+            size_bytes: 1,
+            installed_bytes: 1,
+            sha1: String::new(),
+            sha256: digit.repeat(64).parse().unwrap(),
+            created_at: 0,
+        }
+    }
+
     #[test]
-    fn only_leftovers_of_uploads_are_removed() {
+    fn a_start_removes_leftovers_and_no_file_that_a_row_names() {
         let directory = tempfile::tempdir().unwrap();
-        fs::write(directory.path().join(".upload-x"), "part").unwrap();
-        fs::create_dir(directory.path().join("ab")).unwrap();
-        clean_uploads(directory.path()).unwrap();
-        let left: Vec<_> = fs::read_dir(directory.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
-        assert_eq!(left, ["ab"]);
+        let packages = directory.path();
+        let kept = [row("obproxy-1.9.1.1-1.el7.x86_64.rpm", "a"), row("obproxy-1.9.1.2-1.el7.x86_64.rpm", "b")];
+        let orphan = package::path(packages, &row("obproxy-1.9.1.3-1.el7.x86_64.rpm", "c"));
+        // A second name below the digest of a package that is kept.
+        let beside = packages.join("a".repeat(64)).join("other.rpm");
+        let paths: Vec<_> = kept.iter().map(|row| package::path(packages, row)).collect();
+        for path in paths.iter().chain([&orphan, &beside]) {
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, "content").unwrap();
+        }
+        fs::write(packages.join(".upload-x"), "part").unwrap();
+        fs::write(packages.join("notes"), "of an administrator").unwrap();
+        for _ in 0..2 {
+            clean_uploads(packages, &kept).unwrap();
+            let mut left: Vec<_> = fs::read_dir(packages)
+                .unwrap()
+                .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+                .collect();
+            left.sort();
+            assert_eq!(left, ["a".repeat(64), "b".repeat(64), "notes".to_owned()]);
+            assert!(paths.iter().all(|path| path.is_file()) && !beside.exists());
+        }
     }
 }

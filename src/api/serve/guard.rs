@@ -1,10 +1,12 @@
 //! What stands before the coordinator's listeners: bounds of connections, and times after which silence ends one.
 
-use crate::doorkeeper::{Bounds, Doorkeeper, Guarded};
+use crate::doorkeeper::{Bounds, Doorkeeper, Guarded, Standing};
+use axum::{Extension, middleware::AddExtension};
 use axum_server::{Address, Server, accept::Accept, tls_rustls::RustlsAcceptor, tls_rustls::RustlsConfig};
 use hyper_util::rt::TokioTimer;
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 use tokio::net::TcpStream;
+use tower::Layer as _;
 
 /// Operators, scripts and Prometheus; whoever follows a task is told something every few seconds, so he is not silent.
 pub(super) const REST: Bounds = Bounds { in_all: 2048, per_address: 512 };
@@ -17,18 +19,21 @@ const SILENCE: Duration = Duration::from_secs(120);
 const PING_EVERY: Duration = Duration::from_secs(30);
 const PING_ANSWER: Duration = Duration::from_secs(20);
 
-/// Has the doorkeeper see each connection first.
+/// Has the doorkeeper see each connection first; its requests carry its [`Standing`](crate::doorkeeper::Standing).
 #[derive(Clone)]
 pub(super) struct GuardAcceptor(Arc<Doorkeeper>);
 
 impl<S> Accept<TcpStream, S> for GuardAcceptor {
     type Stream = Guarded<TcpStream>;
-    type Service = S;
-    type Future = std::future::Ready<io::Result<(Self::Stream, S)>>;
+    type Service = AddExtension<S, Standing>;
+    type Future = std::future::Ready<io::Result<(Self::Stream, Self::Service)>>;
 
     fn accept(&self, stream: TcpStream, service: S) -> Self::Future {
         let admitted = stream.peer_addr().map(|peer| self.0.admit(peer, stream));
-        std::future::ready(admitted.map(|stream| (stream, service)))
+        std::future::ready(admitted.map(|stream| {
+            let service = Extension(stream.standing()).layer(service);
+            (stream, service)
+        }))
     }
 }
 
@@ -81,6 +86,34 @@ mod tests {
         let mut answer = String::new();
         stream.read_to_string(&mut answer).await.unwrap();
         assert!(answer.ends_with("here"), "{answer}");
+        server.abort();
+    }
+
+    /// As whoever follows a log: a connection that has authenticated and then says nothing for long.
+    #[tokio::test]
+    async fn strangers_who_speak_do_not_end_a_connection_that_has_authenticated() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        listener.set_nonblocking(true).unwrap();
+        let address = listener.local_addr().unwrap();
+        let server = http(listener, Bounds { in_all: 32, per_address: 16 }).unwrap();
+        let login = get(|Extension(standing): Extension<Standing>| async move { standing.keep() });
+        let router = Router::new().route("/login", login);
+        let server = tokio::spawn(server.serve(router.into_make_service()));
+        let mut follower = TcpStream::connect(address).await.unwrap();
+        let request = b"GET /login HTTP/1.1\r\nHost: x\r\n\r\n";
+        let mut buffer = [0; 256];
+        for held in 0..2 {
+            follower.write_all(request).await.unwrap();
+            let length = follower.read(&mut buffer).await.unwrap();
+            assert!(buffer[..length].starts_with(b"HTTP/1.1 200"), "{held}: {:?}", &buffer[..length]);
+            let mut strangers = Vec::new();
+            for _ in 0..200 {
+                let mut stranger = TcpStream::connect(address).await.unwrap();
+                // The other end may have shown it out already.
+                let _ = stranger.write_all(b"G").await;
+                strangers.push(stranger);
+            }
+        }
         server.abort();
     }
 }

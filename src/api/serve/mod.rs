@@ -16,7 +16,7 @@ use crate::{
         local::SqlLocalSteps,
         renewal::{CertificateMetrics, Renewal},
         secrets::{SecretError, Vault},
-        store::{self, Store, StoreError, task::TaskId, user},
+        store::{self, Store, StoreError, package, task::TaskId, user},
         trust::SqlGate,
     },
     graph::{Command, NodeIndex},
@@ -104,7 +104,8 @@ pub async fn start(config: &Config) -> Result<Coordinator, StartError> {
     let vault = Arc::new(Vault::load_or_create(&key_file)?);
     let store = Store::open(&store_file).await?;
     create_first_user(&store, &vault, password_file(config).as_deref()).await?;
-    clean_uploads(&packages_dir).map_err(|source| StartError::File { path: packages_dir.clone(), source })?;
+    let rows = package::list(&mut *store.readers().acquire().await.map_err(StoreError::from)?).await?;
+    clean_uploads(&packages_dir, &rows).map_err(|source| StartError::File { path: packages_dir.clone(), source })?;
 
     let (shutdown, fatal) = (CancellationToken::new(), CancellationToken::new());
     let registry = prometheus::Registry::new();

@@ -27,12 +27,12 @@ struct AuditEventView {
     id: i64,
     create_time: String,
     user: String,
-    /// What was done, such as `task.retry`.
+    /// The action, such as `task.retry`.
     action: String,
-    /// To what, such as `task 33001`.
+    /// The changed object, such as `task 33001`.
     object: String,
     detail: String,
-    /// Of the request.
+    /// Trace id of the request.
     trace_id: String,
 }
 

@@ -42,7 +42,7 @@ struct Info {
     build_version: &'static str,
 }
 
-/// Answers name and version of the program.
+/// Returns the name and version of the program.
 #[utoipa::path(
     get, path = "/api/v2/info", tag = "system", operation_id = "getInfo",
     responses((status = 200, description = "Done.", body = Envelope<Info>)),
@@ -51,7 +51,7 @@ async fn info() -> Reply<Info> {
     Reply(Info { product: env!("CARGO_PKG_NAME"), build_version: env!("CARGO_PKG_VERSION") })
 }
 
-/// Answers the coordinator's clock.
+/// Returns the coordinator's time.
 #[utoipa::path(
     get, path = "/api/v2/time", tag = "system", operation_id = "getTime", security(),
     responses((status = 200, description = "Done.", body = String, content_type = "text/plain")),
@@ -60,7 +60,7 @@ async fn time() -> String {
     ocp_time(now_micros())
 }
 
-/// The process answers.
+/// The process is running.
 #[utoipa::path(
     get, path = "/-/healthy", tag = "system", operation_id = "healthy", security(),
     responses((status = 200, description = "Done.", body = String, content_type = "text/plain")),
@@ -69,12 +69,12 @@ async fn healthy() -> &'static str {
     "healthy\n"
 }
 
-/// Unfinished tasks have been taken up, so requests are served.
+/// Unfinished tasks are resumed and requests are served.
 #[utoipa::path(
     get, path = "/-/ready", tag = "system", operation_id = "ready", security(),
     responses(
         (status = 200, description = "Done.", body = String, content_type = "text/plain"),
-        (status = 503, description = "Not yet, or not any more.", body = String, content_type = "text/plain"),
+        (status = 503, description = "Not ready yet, or shutting down.", body = String, content_type = "text/plain"),
     ),
 )]
 async fn ready(State(state): State<ApiState>) -> (StatusCode, &'static str) {
@@ -97,7 +97,7 @@ async fn metrics(State(state): State<ApiState>) -> Response {
     }
 }
 
-/// Answers this description.
+/// Returns this description.
 #[utoipa::path(
     get, path = "/api/openapi.json", tag = "system", operation_id = "openapi", security(),
     responses((status = 200, description = "An OpenAPI document.", content_type = "application/json")),

@@ -67,7 +67,7 @@ impl ScrapeToken {
 }
 
 fn no_random() -> io::Error {
-    io::Error::other("the system gave no random bytes")
+    io::Error::other("the system returned no random bytes")
 }
 
 fn random() -> io::Result<String> {

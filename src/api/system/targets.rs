@@ -24,18 +24,18 @@ pub(in crate::api) fn router() -> OpenApiRouter<ApiState> {
 const OBPROXY: &str = "obproxy";
 const AGENT: &str = "oblet-agent";
 
-/// As <https://prometheus.io/docs/prometheus/latest/http_sd/> wants it.
+/// The format of <https://prometheus.io/docs/prometheus/latest/http_sd/>.
 #[derive(Serialize, ToSchema)]
 struct TargetGroup {
     targets: Vec<String>,
     labels: BTreeMap<&'static str, String>,
 }
 
-/// Lists what Prometheus should scrape. Always the whole list; an error is an error and never an empty list.
+/// Lists the targets that Prometheus scrapes. The list is always complete; a failure is an error, never an empty list.
 #[utoipa::path(
     get, path = "/api/v2/prometheus/targets", tag = "monitoring", operation_id = "listPrometheusTargets",
     security(("basic" = []), ("scrapeToken" = [])),
-    params(("job" = Option<String>, Query, description = "obproxy or oblet-agent; both if absent.")),
+    params(("job" = Option<String>, Query, description = "obproxy or oblet-agent; both if omitted.")),
     responses((status = 200, description = "Done.", body = Vec<TargetGroup>)),
 )]
 async fn targets(State(state): State<ApiState>, params: Params) -> Result<Json<Vec<TargetGroup>>, ApiError> {

@@ -42,12 +42,12 @@ pub(super) fn router() -> OpenApiRouter<ApiState> {
         .routes(routes!(cancel_subtask))
 }
 
-/// Undoes the failed subtasks of a task and runs them again.
+/// Undoes the failed subtasks of a task, then runs them again.
 #[utoipa::path(
     post, path = "/api/v2/tasks/instances/{id}/retry", tag = "tasks", operation_id = "retryTask",
     params(("id" = i64, Path), DryRun),
     responses(
-        (status = 200, description = "Done.", body = Envelope<TaskInstance>), (status = 404, description = "There is no such thing.", body = ErrorEnvelope),
+        (status = 200, description = "Done.", body = Envelope<TaskInstance>), (status = 404, description = "It does not exist.", body = ErrorEnvelope),
         (status = 409, description = "The task is not FAILED, or is being rolled back.", body = ErrorEnvelope),
     ),
 )]
@@ -55,38 +55,38 @@ async fn retry(decision: Decision, PathOf(id): PathOf<i64>) -> Result<Reply<Task
     decision.of_task(id, Command::Retry).await.map(Reply)
 }
 
-/// Undoes all that a failed task has done, from its end to its beginning.
+/// Rolls a failed task back: undoes its subtasks in reverse order.
 #[utoipa::path(
     post, path = "/api/v2/tasks/instances/{id}/rollback", tag = "tasks", operation_id = "rollBackTask",
     params(("id" = i64, Path), DryRun),
     responses(
-        (status = 200, description = "Done.", body = Envelope<TaskInstance>), (status = 404, description = "There is no such thing.", body = ErrorEnvelope),
-        (status = 409, description = "The task is not FAILED, or cannot be taken back.", body = ErrorEnvelope),
+        (status = 200, description = "Done.", body = Envelope<TaskInstance>), (status = 404, description = "It does not exist.", body = ErrorEnvelope),
+        (status = 409, description = "The task is not FAILED, or cannot be rolled back.", body = ErrorEnvelope),
     ),
 )]
 async fn rollback(decision: Decision, PathOf(id): PathOf<i64>) -> Result<Reply<TaskInstance>, ApiError> {
     decision.of_task(id, Command::Rollback).await.map(Reply)
 }
 
-/// Ends what runs of a task, and begins nothing more of it; the task fails by that.
+/// Cancels a task: ends its running subtasks and starts no others. The task becomes FAILED.
 #[utoipa::path(
     post, path = "/api/v2/tasks/instances/{id}/cancel", tag = "tasks", operation_id = "cancelTask",
     params(("id" = i64, Path), DryRun),
     responses(
-        (status = 200, description = "Done.", body = Envelope<TaskInstance>), (status = 404, description = "There is no such thing.", body = ErrorEnvelope),
-        (status = 409, description = "The task is not RUNNING, or canceled already.", body = ErrorEnvelope),
+        (status = 200, description = "Done.", body = Envelope<TaskInstance>), (status = 404, description = "It does not exist.", body = ErrorEnvelope),
+        (status = 409, description = "The task is not RUNNING, or is being canceled already.", body = ErrorEnvelope),
     ),
 )]
 async fn cancel(decision: Decision, PathOf(id): PathOf<i64>) -> Result<Reply<TaskInstance>, ApiError> {
     decision.of_task(id, Command::Cancel).await.map(Reply)
 }
 
-/// Undoes a failed subtask and runs it again.
+/// Undoes a failed subtask, then runs it again.
 #[utoipa::path(
     post, path = "/api/v2/tasks/instances/{id}/subtasks/{subtaskId}/retry", tag = "tasks", operation_id = "retrySubtask",
     params(("id" = i64, Path), ("subtaskId" = i64, Path), DryRun),
     responses(
-        (status = 200, description = "Done.", body = Envelope<SubtaskInstance>), (status = 404, description = "There is no such thing.", body = ErrorEnvelope),
+        (status = 200, description = "Done.", body = Envelope<SubtaskInstance>), (status = 404, description = "It does not exist.", body = ErrorEnvelope),
         (status = 409, description = "The subtask is not FAILED, or its task is being rolled back.", body = ErrorEnvelope),
     ),
 )]
@@ -97,12 +97,12 @@ async fn retry_subtask(
     decision.of_subtask(ids, Command::RetrySubtask).await.map(Reply)
 }
 
-/// Takes a failed subtask as done; the task goes on.
+/// Marks a failed subtask as done without running it, and continues the task.
 #[utoipa::path(
     post, path = "/api/v2/tasks/instances/{id}/subtasks/{subtaskId}/skip", tag = "tasks", operation_id = "skipSubtask",
     params(("id" = i64, Path), ("subtaskId" = i64, Path), DryRun),
     responses(
-        (status = 200, description = "No data; the subtask if it is a dry run.", body = Envelope<SubtaskInstance>), (status = 404, description = "There is no such thing.", body = ErrorEnvelope),
+        (status = 200, description = "No data; in a dry run, the subtask.", body = Envelope<SubtaskInstance>), (status = 404, description = "It does not exist.", body = ErrorEnvelope),
         (status = 409, description = "The subtask is not FAILED.", body = ErrorEnvelope),
     ),
 )]
@@ -110,12 +110,12 @@ async fn skip_subtask(decision: Decision, PathOf(ids): PathOf<(i64, i64)>) -> Re
     decision.quietly(ids, Command::SkipSubtask).await
 }
 
-/// Ends the present run of a subtask, which fails by that.
+/// Cancels the current run of a subtask. The subtask becomes FAILED.
 #[utoipa::path(
     post, path = "/api/v2/tasks/instances/{id}/subtasks/{subtaskId}/cancel", tag = "tasks", operation_id = "cancelSubtask",
     params(("id" = i64, Path), ("subtaskId" = i64, Path), DryRun),
     responses(
-        (status = 200, description = "No data; the subtask if it is a dry run.", body = Envelope<SubtaskInstance>), (status = 404, description = "There is no such thing.", body = ErrorEnvelope),
+        (status = 200, description = "No data; in a dry run, the subtask.", body = Envelope<SubtaskInstance>), (status = 404, description = "It does not exist.", body = ErrorEnvelope),
         (status = 409, description = "The subtask is not RUNNING.", body = ErrorEnvelope),
     ),
 )]
@@ -241,7 +241,7 @@ fn unloadable(id: i64, error: LoadError) -> ApiError {
     match error {
         LoadError::Absent(_) => absent(id),
         LoadError::Store(error) => error.into(),
-        LoadError::Superseded(_) => ApiError::try_later(format_args!("task {id} is run by another coordinator"))
+        LoadError::Superseded(_) => ApiError::try_later(format_args!("task {id} is driven by another coordinator"))
             .advise("send the request to the coordinator that the task names as its executor"),
         LoadError::Record(_) | LoadError::Graph(_) | LoadError::Event { .. } | LoadError::Illegal { .. } => {
             ApiError::conflict("TSK10007", format_args!("task {id} needs an operator: {}", chain(&error))).advise(format!(

@@ -27,18 +27,18 @@ pub(in crate::api) fn router() -> OpenApiRouter<ApiState> {
 
 #[derive(Serialize, ToSchema)]
 struct ReleasedObject {
-    /// Such as `host 2`.
+    /// The object, such as `host 2`.
     object: String,
 }
 
-/// Releases the objects that a task has reserved although it does not run. What it left on them stays. A later decision
-/// about the task takes them again first.
+/// Releases the objects that a task has reserved and that it does not use at the moment. What it left on them stays. A later
+/// decision about the task reserves them again first.
 #[utoipa::path(
     post, path = "/api/v2/tasks/instances/{id}/releaseLocks", tag = "tasks", operation_id = "releaseTaskLocks",
     params(("id" = i64, Path), DryRun),
     responses(
-        (status = 200, description = "Done.", body = Envelope<Contents<ReleasedObject>>), (status = 404, description = "There is no such thing.", body = ErrorEnvelope),
-        (status = 409, description = "The task is RUNNING, or has reserved nothing.", body = ErrorEnvelope),
+        (status = 200, description = "Done.", body = Envelope<Contents<ReleasedObject>>), (status = 404, description = "It does not exist.", body = ErrorEnvelope),
+        (status = 409, description = "The task is RUNNING, or it has no reservations.", body = ErrorEnvelope),
     ),
 )]
 async fn release(
@@ -57,7 +57,7 @@ async fn release(
     let locks = locks::release(&mut transaction, TaskId(id)).await?;
     if locks.is_empty() {
         let text = format_args!("task {id} is {} {} and has reserved nothing", task.operation, task.status);
-        return Err(ApiError::conflict("TSK10007", text).advise("nothing to do: the task blocks no other"));
+        return Err(ApiError::conflict("TSK10007", text).advise("nothing to do: the task does not block other tasks"));
     }
     let objects: Vec<String> = locks.iter().map(ToString::to_string).collect();
     requester.audit(&mut transaction, "task.releaseLocks", &format!("task {id}"), &objects.join(", ")).await?;

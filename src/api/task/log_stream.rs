@@ -35,19 +35,19 @@ pub(in crate::api) fn router() -> OpenApiRouter<ApiState> {
 /// Bytes of an event, about.
 const CHUNK_BYTES: usize = 64 << 10;
 
-/// Follows the log of all runs of a subtask: events `log`, each with the number of bytes up to its end as its id, from
-/// the beginning or after `Last-Event-ID`, then `end` once the subtask is at rest.
+/// Streams the log of all runs of a subtask from the beginning or after `Last-Event-ID`: events `log`, whose id is the
+/// number of bytes up to their end, then one event `end` when the subtask is not running.
 #[utoipa::path(
     get, path = "/api/v2/tasks/instances/{id}/subtasks/{subtaskId}/log/events", tag = "tasks", operation_id = "followSubtaskLog",
     params(
         ("id" = i64, Path), ("subtaskId" = i64, Path),
-        ("Last-Event-ID" = Option<i64>, Header, description = "The id of the last event that was seen."),
+        ("Last-Event-ID" = Option<i64>, Header, description = "The id of the last event that the client received."),
     ),
     responses(
         (status = 200, description = "A stream of server-sent events.", body = LogStream, content_type = "text/event-stream"),
-        (status = 204, description = "The subtask is at rest, and the client has seen all."),
-        (status = 400, description = "The header is no id of an event.", body = ErrorEnvelope),
-        (status = 404, description = "There is no such thing.", body = ErrorEnvelope),
+        (status = 204, description = "The subtask is not running and there are no more events."),
+        (status = 400, description = "The header is not the id of an event.", body = ErrorEnvelope),
+        (status = 404, description = "It does not exist.", body = ErrorEnvelope),
         (status = 503, description = "Too many streams are open.", body = ErrorEnvelope),
     ),
 )]
@@ -92,7 +92,6 @@ struct LogText {
 
 #[derive(Serialize, ToSchema)]
 struct End {
-    #[schema(value_type = String)]
     status: SubtaskStatus,
 }
 

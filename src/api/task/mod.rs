@@ -20,7 +20,7 @@ use crate::{
         task::{self, CreateError, Origin, TaskFilter, TaskId, TaskRecord},
         user,
     },
-    graph::TaskState,
+    graph::{TaskState, TaskStatus},
     operations::TaskPlan,
 };
 use axum::extract::State;
@@ -78,12 +78,12 @@ pub(super) fn absent_subtask(id: i64, subtask_id: i64) -> ApiError {
 #[utoipa::path(
     get, path = "/api/v2/tasks/instances", tag = "tasks", operation_id = "listTasks",
     params(
-        ("name" = Option<String>, Query, description = "Whole name of the task."),
-        ("status" = Option<Vec<String>>, Query, description = "RUNNING, FAILED or SUCCESSFUL."),
-        ("type" = Option<String>, Query, description = "All tasks are MANUAL, so any other type lists nothing."),
+        ("name" = Option<String>, Query, description = "Full name of the task."),
+        ("status" = inline(Option<Vec<TaskStatus>>), Query),
+        ("type" = Option<String>, Query, description = "All tasks are MANUAL; any other type returns an empty list."),
         ("clusterId" = Option<i64>, Query, description = "Id of a proxy cluster."),
-        ("cluterName" = Option<String>, Query, description = "Name of a proxy cluster; also understood without the slip."),
-        ("tenantId" = Option<i64>, Query, description = "No task belongs to a tenant, so any lists nothing."),
+        ("cluterName" = Option<String>, Query, description = "Name of a proxy cluster. The correct spelling is accepted too."),
+        ("tenantId" = Option<i64>, Query, description = "Tasks have no tenant; any value returns an empty list."),
         ("tenantName" = Option<String>, Query, description = "As tenantId."),
         ("hostId" = Option<i64>, Query),
         ("page" = Option<i64>, Query), ("size" = Option<i64>, Query), ("sort" = Option<String>, Query),
@@ -127,11 +127,11 @@ async fn list(State(state): State<ApiState>, params: Params) -> Result<Reply<Pag
     Ok(Reply(paging.page(records.iter().map(row).collect(), total)))
 }
 
-/// Answers a task with its subtasks.
+/// Returns a task with its subtasks.
 #[utoipa::path(
     get, path = "/api/v2/tasks/instances/{id}", tag = "tasks", operation_id = "getTask",
     params(("id" = i64, Path)),
-    responses((status = 200, description = "Done.", body = Envelope<TaskInstance>), (status = 404, description = "There is no such thing.", body = super::frame::envelope::ErrorEnvelope)),
+    responses((status = 200, description = "Done.", body = Envelope<TaskInstance>), (status = 404, description = "It does not exist.", body = super::frame::envelope::ErrorEnvelope)),
 )]
 async fn get(State(state): State<ApiState>, PathOf(id): PathOf<i64>) -> Result<Reply<TaskInstance>, ApiError> {
     Ok(Reply(read(&state, id).await?))
@@ -164,11 +164,11 @@ struct SubtaskLog {
     log: String,
 }
 
-/// Answers the log of all runs of a subtask.
+/// Returns the log of all runs of a subtask.
 #[utoipa::path(
     get, path = "/api/v2/tasks/instances/{id}/subtasks/{subtaskId}/log", tag = "tasks", operation_id = "getSubtaskLog",
     params(("id" = i64, Path), ("subtaskId" = i64, Path)),
-    responses((status = 200, description = "Done.", body = Envelope<SubtaskLog>), (status = 404, description = "There is no such thing.", body = super::frame::envelope::ErrorEnvelope)),
+    responses((status = 200, description = "Done.", body = Envelope<SubtaskLog>), (status = 404, description = "It does not exist.", body = super::frame::envelope::ErrorEnvelope)),
 )]
 async fn log(
     State(state): State<ApiState>,

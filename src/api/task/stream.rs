@@ -35,16 +35,16 @@ pub(in crate::api) fn router() -> OpenApiRouter<ApiState> {
 /// Events that are read at a time.
 const PAGE: i64 = 256;
 
-/// Follows a task: one event `task` for each event of its journal, from the beginning or after `Last-Event-ID`, then
-/// `rest` once nothing runs any more.
+/// Streams the events of a task from the beginning or after `Last-Event-ID`: one event `task` for each, then one event
+/// `rest` when nothing is running.
 #[utoipa::path(
     get, path = "/api/v2/tasks/instances/{id}/events", tag = "tasks", operation_id = "followTask",
-    params(("id" = i64, Path), ("Last-Event-ID" = Option<i64>, Header, description = "The id of the last event that was seen.")),
+    params(("id" = i64, Path), ("Last-Event-ID" = Option<i64>, Header, description = "The id of the last event that the client received.")),
     responses(
         (status = 200, description = "A stream of server-sent events.", body = TaskStream<'static>, content_type = "text/event-stream"),
-        (status = 204, description = "The task is at rest, and the client has seen all."),
-        (status = 400, description = "The header is no id of an event.", body = ErrorEnvelope),
-        (status = 404, description = "There is no such thing.", body = ErrorEnvelope),
+        (status = 204, description = "The task is not running and there are no more events."),
+        (status = 400, description = "The header is not the id of an event.", body = ErrorEnvelope),
+        (status = 404, description = "It does not exist.", body = ErrorEnvelope),
         (status = 503, description = "Too many streams are open.", body = ErrorEnvelope),
     ),
 )]
@@ -92,8 +92,7 @@ struct TaskEvent<'a> {
     attempt: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
     by: Option<&'a str>,
-    /// Of the task, when the event was told.
-    #[schema(value_type = String)]
+    /// Status of the task when the event was sent.
     status: TaskStatus,
 }
 
@@ -101,7 +100,6 @@ struct TaskEvent<'a> {
 #[serde(rename_all = "camelCase")]
 struct Rest {
     task_id: i64,
-    #[schema(value_type = String)]
     status: TaskStatus,
 }
 

@@ -25,15 +25,17 @@ const NAMED_UPSTREAMS: usize = 3;
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(in crate::api) struct TaskInstance {
-    /// Absent where nothing was made, because it was a dry run.
+    /// Omitted in a dry run.
     #[serde(skip_serializing_if = "Option::is_none")]
     id: Option<i64>,
     name: String,
     /// MANUAL: an operator asked for it.
     r#type: &'static str,
     /// RUNNING, FAILED or SUCCESSFUL.
+    #[schema(value_type = TaskStatus)]
     status: &'static str,
     /// EXECUTE, RETRY, ROLLBACK, SKIP or CANCEL.
+    #[schema(value_type = Operation)]
     operation: &'static str,
     creator: Creator,
     /// Address of the coordinator that runs it.
@@ -46,7 +48,7 @@ pub(in crate::api) struct TaskInstance {
     start_time: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     finish_time: Option<String>,
-    /// Why no coordinator can go on with it: an operator has to look. Not part of OCP's answers.
+    /// Why no coordinator can continue the task; it needs an operator. Not part of OCP's responses.
     #[serde(skip_serializing_if = "Option::is_none")]
     problem: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -59,7 +61,7 @@ pub(in crate::api) struct TaskInstance {
     tasks: Option<Vec<SubtaskInstance>>,
 }
 
-/// The name alone where a task was made, an object where it is asked for.
+/// The name when a task is created, an object when it is read.
 #[derive(Serialize, ToSchema)]
 #[serde(untagged)]
 enum Creator {
@@ -96,9 +98,11 @@ pub(super) struct SubtaskInstance {
     /// -1, or the index in the list that was split.
     parallel_idx: i32,
     /// PENDING, READY, RUNNING, CANCELING, FAILED or SUCCESSFUL.
+    #[schema(value_type = SubtaskStatus)]
     status: &'static str,
+    #[schema(value_type = Operation)]
     operation: &'static str,
-    /// Number of the present run, from 1.
+    /// Number of the current run, starting at 1.
     run_time: u32,
     /// Seconds; 0 means none.
     timeout: u64,
@@ -117,24 +121,24 @@ pub(super) struct SubtaskInstance {
     waiting: Option<SubtaskWait>,
 }
 
-/// What a subtask of a running task waits for. Not part of OCP's answers.
+/// What a subtask of a running task waits for. Not part of OCP's responses.
 #[derive(Clone, Serialize, ToSchema)]
 struct SubtaskWait {
     /// Completes "it waits for".
     r#for: String,
-    /// When it gives up; absent if never.
+    /// When the wait ends with an error; omitted if never.
     #[serde(skip_serializing_if = "Option::is_none")]
     until: Option<String>,
 }
 
-/// Why a subtask failed and what to do next. Not part of OCP's answers.
+/// Why a subtask failed and what to do next. Not part of OCP's responses.
 #[derive(Clone, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 struct SubtaskFailure {
     /// Address of the host on which it failed.
     #[serde(skip_serializing_if = "Option::is_none")]
     host: Option<String>,
-    /// UPPER_SNAKE_CASE, stable.
+    /// Stable identifier in UPPER_SNAKE_CASE.
     reason: String,
     message: String,
     /// From the outermost to the innermost.
@@ -156,7 +160,9 @@ struct SubtaskFailure {
 pub(super) struct BasicTaskInstance {
     id: i64,
     name: String,
+    #[schema(value_type = TaskStatus)]
     status: &'static str,
+    #[schema(value_type = Operation)]
     operation: &'static str,
     creator: UserName,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -164,7 +170,7 @@ pub(super) struct BasicTaskInstance {
     start_time: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     finish_time: Option<String>,
-    /// Why no coordinator can go on with it: an operator has to look. Not part of OCP's answers.
+    /// Why no coordinator can continue the task; it needs an operator. Not part of OCP's responses.
     #[serde(skip_serializing_if = "Option::is_none")]
     problem: Option<String>,
     subtasks: Vec<BasicSubtaskInstance>,
@@ -175,7 +181,9 @@ struct BasicSubtaskInstance {
     id: i64,
     name: &'static str,
     description: &'static str,
+    #[schema(value_type = SubtaskStatus)]
     status: &'static str,
+    #[schema(value_type = Operation)]
     operation: &'static str,
 }
 

@@ -3,7 +3,7 @@
 pub(super) mod args;
 pub(super) mod enrolment;
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{
     console::{
@@ -51,7 +51,14 @@ pub(crate) async fn show(context: &Context<'_>, host: &str) -> Result<(), CliErr
     let id = resolve::id(context, &doing, &HOST, host).await?;
     let data = context.client.get(&doing, &format!("{HOSTS}/{id}/agent")).await?;
     context.output.entry(&data, AGENT, "/hostId")?;
-    context.output.section(&data, "/processes", PROCESSES)
+    context.output.section(&data, "/processes", PROCESSES)?;
+    match data.get("status").and_then(Value::as_str) {
+        // A script that waits for an agent asks for nothing but the exit code.
+        Some(status @ ("STOPPED" | "UNREACHABLE")) => {
+            Err(CliError::AgentSilent(format!("the agent of host {host} is {status}")))
+        }
+        _ => Ok(()),
+    }
 }
 
 pub(crate) async fn restart(context: &Context<'_>, agents: &AgentsChange) -> Result<(), CliError> {

@@ -53,6 +53,9 @@ pub(crate) enum CliError {
     /// The command has printed what is wrong.
     #[error("{0}")]
     Unhealthy(String),
+    /// What it was asked about is printed: the agent of a host does not answer.
+    #[error("{0}")]
+    AgentSilent(String),
     #[error("cannot start the runtime")]
     Runtime(#[source] io::Error),
     #[error("cannot read the answer from the terminal")]
@@ -118,7 +121,7 @@ impl CliError {
             Self::Usage { .. } | Self::Unconfirmed { .. } | Self::File { .. } => 2,
             Self::NotFound { .. } => 3,
             Self::Refused { refusal, .. } => refusal.exit_code(),
-            Self::Unreachable { .. } => 6,
+            Self::Unreachable { .. } | Self::AgentSilent(_) => 6,
             Self::TimedOut { .. } => 7,
             Self::Interrupted { .. } => 130,
         })
@@ -236,7 +239,7 @@ impl CliError {
             Self::File { .. } => Some("check that the file exists and that you may read it".into()),
             Self::NotSaved { .. } => Some("check the permissions of the directory and the free space".into()),
             Self::Client(_) => Some("name the certificates to trust with --ca (OBLET_CA)".into()),
-            Self::Unconfirmed { .. } | Self::Tasks(_) | Self::Unhealthy(_) => None,
+            Self::Unconfirmed { .. } | Self::Tasks(_) | Self::Unhealthy(_) | Self::AgentSilent(_) => None,
             Self::Runtime(_) | Self::Input(_) | Self::Output(_) | Self::OutputClosed => None,
         }
     }
@@ -275,7 +278,7 @@ impl Refusal {
             300..400 => "check that --url (OBLET_URL) names the coordinator itself",
             400 | 422 => "correct the request and send it again",
             401 => "check --user (OBLET_USER) and the password",
-            403 => "ask an administrator for a role that may do this",
+            403 => "check that --url (OBLET_URL) names the coordinator itself: a proxy in between may refuse requests",
             404 if self.code == Some(NO_SUCH_PATH) => {
                 "the coordinator may be older than this oblet: compare them with oblet version"
             }

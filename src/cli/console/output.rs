@@ -1,5 +1,8 @@
 use serde_json::{Value, json};
-use std::io::{self, IsTerminal, Write};
+use std::{
+    fmt::Write as _,
+    io::{self, IsTerminal, Write},
+};
 
 use super::{
     args::{Color, Format, OutputArgs},
@@ -130,7 +133,7 @@ impl Output {
     pub(crate) fn data(&self, data: &Value) -> Result<(), CliError> {
         self.text(&match self.format {
             Format::Yaml => yaml::document(data),
-            _ => format!("{data:#}\n"),
+            _ => format!("{}\n", harmless(&format!("{data:#}"))),
         })
     }
 
@@ -138,7 +141,7 @@ impl Output {
     pub(crate) fn piece(&self, data: &Value) -> Result<(), CliError> {
         self.text(&match self.format {
             Format::Yaml => format!("---\n{}", yaml::document(data)),
-            _ => format!("{data}\n"),
+            _ => format!("{}\n", harmless(&data.to_string())),
         })
     }
 
@@ -192,7 +195,7 @@ impl Output {
         let text = match (self.shape(), self.format) {
             _ if matches!(error, CliError::OutputClosed) => return,
             (Shape::Data, Format::Yaml) => yaml::document(&error.data()),
-            (Shape::Data, _) => format!("{}\n", error.data()),
+            (Shape::Data, _) => format!("{}\n", harmless(&error.data().to_string())),
             _ => error.reports().iter().map(|report| format!("{label} {}\n", report.trim_end())).collect(),
         };
         let _ = io::stderr().write_all(text.as_bytes());
@@ -212,10 +215,25 @@ pub(crate) fn usage_error(error: &clap::Error, args: &[String]) {
         "message": message.strip_prefix("error: ").unwrap_or(&message)});
     // Help into a closed pipe is no failure, and a usage error tells by its exit code.
     let _ = match error.use_stderr() {
-        true if format("json") => writeln!(io::stderr(), "{data}"),
+        true if format("json") => writeln!(io::stderr(), "{}", harmless(&data.to_string())),
         true if format("yaml") => write!(io::stderr(), "{}", yaml::document(&data)),
         _ => error.print(),
     };
+}
+
+/// JSON without the control characters that JSON allows in strings: one of them begins a terminal's commands (CSI).
+fn harmless(json: &str) -> String {
+    let mut text = String::with_capacity(json.len());
+    for char in json.chars() {
+        match char {
+            '\u{7f}'..='\u{9f}' => {
+                // Writing to a string cannot fail.
+                let _ = write!(text, "\\u{:04x}", u32::from(char));
+            }
+            _ => text.push(char),
+        }
+    }
+    text
 }
 
 /// The entries of a list: its `contents`, or the list itself where it is bare.

@@ -194,12 +194,13 @@ impl Client {
         &self,
         doing: &str,
         path: &str,
+        query: &[(&str, &str)],
         file_name: String,
-        content: Body,
-        size_bytes: u64,
+        (content, size_bytes): (Body, u64),
     ) -> Result<Value, CliError> {
         let part = multipart::Part::stream_with_length(content, size_bytes).file_name(file_name);
-        let request = self.request(Method::POST, path).multipart(multipart::Form::new().part("file", part));
+        let request =
+            self.request(Method::POST, path).query(query).multipart(multipart::Form::new().part("file", part));
         let transfer = Duration::from_secs(size_bytes / SLOWEST_UPLOAD_BYTES_PER_SECOND);
         self.send(doing, request, self.timeout + transfer).await
     }

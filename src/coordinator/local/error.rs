@@ -41,17 +41,15 @@ pub(super) enum LocalError {
     PackageSize { package: PackageRef, found: u64, expected: i64 },
     #[error("package {package} is for another architecture than host {host}, which is {architecture}")]
     Architecture { package: PackageRef, host: IpAddr, architecture: String },
-    #[error("no package of the agent is for host {host}, which is {architecture}")]
+    #[error("there is no agent package for host {host}, which is {architecture}")]
     NoFitPackage { host: IpAddr, architecture: String },
     #[error("the agent of host {host} did not answer in time")]
     Unreachable { host: IpAddr, source: Box<CallError> },
     #[error("the clock of host {host} is {skew}, at most {limit} ms are allowed")]
     Clock { host: IpAddr, skew: Skew, limit: i64 },
-    #[error("the agent of host {host} does not tell its time")]
+    #[error("the agent of host {host} does not report its time")]
     NoClock { host: IpAddr },
-    #[error(
-        "the agent of host {host} has version {agent:?}, which this coordinator of version {own} does not understand"
-    )]
+    #[error("the agent of host {host} has version {agent:?}, which this coordinator (version {own}) does not support")]
     AgentVersion { host: IpAddr, agent: String, own: &'static str },
     #[error("the agent of host {host} still answers")]
     StillAnswers { host: IpAddr },
@@ -67,7 +65,7 @@ impl LocalError {
     pub(super) fn advice(&self) -> (&'static str, &'static str) {
         match self {
             Self::Store(_) => ("STORE", "see the coordinator's log, then retry the subtask"),
-            Self::Gone { .. } => ("GONE", "it was deleted meanwhile: roll the task back"),
+            Self::Gone { .. } => ("GONE", "it was deleted in the meantime: roll the task back"),
             Self::NoPackage(_) | Self::PackageFile { .. } | Self::PackageSize { .. } => {
                 ("PACKAGE_MISSING", "upload the package again, then retry the subtask")
             }
@@ -91,7 +89,9 @@ impl LocalError {
                 "install an agent of the coordinator's major version on the host, then retry the subtask",
             ),
             Self::StillAnswers { .. } => ("AGENT_STILL_ANSWERS", "roll the task back, and stop the agent once more"),
-            Self::InUse { .. } => ("HOST_IN_USE", "remove what is on the host, then retry the rollback"),
+            Self::InUse { .. } => {
+                ("HOST_IN_USE", "keep the host, because a proxy is on it: skip the subtask (oblet subtask skip)")
+            }
             Self::Distrusted { .. } => (
                 "HOST_NOT_TRUSTED",
                 "enrol the host again with a fresh token (oblet host add --token), then retry the subtask",

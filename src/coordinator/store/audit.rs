@@ -10,9 +10,9 @@ pub struct AuditEvent {
     /// Microseconds since 1970.
     pub created_at: i64,
     pub user: String,
-    /// What was done, such as `task.retry`.
+    /// The action, such as `task.retry`.
     pub action: String,
-    /// To what, such as `task 33001`.
+    /// The changed object, such as `task 33001`.
     pub object: String,
     pub detail: String,
     /// Trace id of the request.

@@ -44,7 +44,7 @@ pub enum StoreError {
     Busy,
     #[error("the store answered an error")]
     Sql(#[source] sqlx::Error),
-    #[error("the store cannot be brought to this program's schema")]
+    #[error("the store cannot be migrated to the schema of this version")]
     Migrate(#[from] MigrateError),
     #[error("the store's file {path} cannot be made")]
     File { path: String, source: std::io::Error },

@@ -156,6 +156,7 @@ const STATEMENTS: &[(&str, &str)] = &[
     ("hosts by type", "CREATE INDEX hosts_by_type ON hosts (type_id)"),
     ("enrolment tokens by expiry", "CREATE INDEX enrolment_tokens_by_expiry ON enrolment_tokens (expires_at)"),
     ("turns of object locks", "INSERT INTO sequences (name, next_value) VALUES ('object_lock', 1)"),
+    ("hosts by status", "CREATE INDEX hosts_by_status ON hosts (status, id)"),
 ];
 
 /// Whose SQL a statement is written in.

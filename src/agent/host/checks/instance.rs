@@ -3,17 +3,15 @@
 use crate::{
     agent::{
         host::{
-            Host,
-            adapter::{Adapter, looked_at},
-            settings::HostSettings,
-            sockets::held_ports,
+            Host, OwnProxies, adapter::Adapter, blocking, checks::processes::not_listed, own_proxies,
+            settings::HostSettings, sockets::held_ports,
         },
         step::{Done, StepContext, StepError},
     },
     steps::CheckInstance,
 };
 use futures_util::future::BoxFuture;
-use std::{io, net::Ipv4Addr, path::Path};
+use std::{io, net::Ipv4Addr, path::Path, sync::Arc};
 
 /// Kept free besides what is installed: logs and the rpm database grow.
 pub(super) const DISK_MARGIN_BYTES: u64 = 64 << 20;
@@ -61,16 +59,27 @@ pub(super) fn user_problem(name: &str) -> Option<String> {
 
 impl Adapter for CheckInstance {
     fn execute<'a>(&'a self, host: &'a Host, context: &'a StepContext) -> BoxFuture<'a, Result<Done, StepError>> {
-        looked_at(check, self, host, context)
+        let (settings, step, context) = (Arc::clone(&host.settings), self.clone(), context.clone());
+        let supervisor = Arc::clone(&host.supervisor);
+        let own = move |settings: &HostSettings| own_proxies(&*supervisor, settings);
+        Box::pin(blocking(move || check(&settings, own, &step, &context)))
     }
 }
 
-fn check(settings: &HostSettings, step: &CheckInstance, context: &StepContext) -> Result<Done, StepError> {
+/// `own` answers the proxies that oblet runs on this host.
+fn check(
+    settings: &HostSettings,
+    own: impl FnOnce(&HostSettings) -> io::Result<OwnProxies>,
+    step: &CheckInstance,
+    context: &StepContext,
+) -> Result<Done, StepError> {
     let numbers: Vec<u16> = step.ports.iter().map(|port| port.get()).collect();
-    let (own, everywhere) = numbers.split_at(numbers.len().min(1));
-    let mut problems = held_ports(settings.listen(), own);
+    let (sql, everywhere) = numbers.split_at(numbers.len().min(1));
+    let mut held = held_ports(settings.listen(), sql);
     // Of obproxy only the port of the metrics is known to do so (L3); that for RPC is taken to do it as well.
-    problems.extend(held_ports(Ipv4Addr::UNSPECIFIED.into(), everywhere));
+    held.extend(held_ports(Ipv4Addr::UNSPECIFIED.into(), everywhere));
+    let own = if held.is_empty() { OwnProxies::new() } else { own(settings).map_err(not_listed)? };
+    let mut problems: Vec<String> = held.iter().map(|port| port.told(&own)).collect();
     problems.extend(user_problem(&settings.run_user));
     problems.extend(architecture_problem(&step.architecture));
     problems.extend(disk_problem(&settings.root_dir, step.disk_bytes));
@@ -82,7 +91,11 @@ fn check(settings: &HostSettings, step: &CheckInstance, context: &StepContext) -
     Err(StepError::new(
         "HOST_UNFIT",
         problems.join("; "),
-        "free the ports, create the user, make room or choose another host or package, as the message says; then retry",
+        if held.iter().any(|port| port.is_of(&own)) {
+            "roll the task back and choose other ports: a proxy that oblet runs has them"
+        } else {
+            "free the ports, create the user, make room or choose another host or package, as the message says; then retry"
+        },
     ))
 }
 
@@ -98,6 +111,7 @@ mod tests {
     fn all_problems_are_told_at_once() {
         let root = tempfile::tempdir().unwrap();
         let mut settings = settings(root.path());
+        let nobody = |_: &HostSettings| Ok(OwnProxies::new());
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
         let mut step = CheckInstance {
@@ -106,24 +120,30 @@ mod tests {
             disk_bytes: u64::MAX,
         };
         settings.run_user = "nobody-has-this-name".into();
-        let error = check(&settings, &step, &context("c")).unwrap_err();
+        let error = check(&settings, nobody, &step, &context("c")).unwrap_err();
         for part in [&format!("port {port} is held by pid"), "nobody-has-this-name", "is for vax", "MiB are needed"] {
             assert!(error.message.contains(part), "{part}: {}", error.message);
         }
+        assert!(error.next_move.contains("free the ports"), "{}", error.next_move);
+        let pid = i32::try_from(std::process::id()).unwrap();
+        let own = |_: &HostSettings| Ok(OwnProxies::from([(pid, "the obproxy of shop at port 2883".into())]));
+        let error = check(&settings, own, &step, &context("c")).unwrap_err();
+        assert!(error.message.contains("held by the obproxy of shop at port 2883, which oblet"), "{}", error.message);
+        assert!(error.next_move.starts_with("roll the task back and choose other ports"), "{}", error.next_move);
         // A program that listens everywhere is kept out by whoever listens anywhere.
         let elsewhere = std::net::TcpListener::bind("127.0.0.9:0").unwrap();
         let taken: Port = i64::from(elsewhere.local_addr().unwrap().port()).try_into().unwrap();
         let sql_port = std::mem::replace(&mut step.ports, vec![taken]);
-        let error = check(&settings, &step, &context("c")).unwrap_err();
+        let error = check(&settings, nobody, &step, &context("c")).unwrap_err();
         assert!(!error.message.contains(&format!("port {taken} is held")), "{}", error.message);
         step.ports.insert(0, sql_port[0]);
-        let error = check(&settings, &step, &context("c")).unwrap_err();
+        let error = check(&settings, nobody, &step, &context("c")).unwrap_err();
         assert!(error.message.contains(&format!("port {taken} is held by pid")), "{}", error.message);
         step.ports = sql_port;
         drop(listener);
         settings.run_user = crate::agent::host::testing::settings(root.path()).run_user;
         step.architecture = "noarch".into();
         step.disk_bytes = 0;
-        assert_eq!(check(&settings, &step, &context("c")).unwrap(), Done::already());
+        assert_eq!(check(&settings, nobody, &step, &context("c")).unwrap(), Done::already());
     }
 }

@@ -4,7 +4,7 @@
 
 use crate::{
     agent::{
-        host::{Host, adapter::Adapter, blocking, own_proxies, settings::HostSettings},
+        host::{Host, OwnProxies, adapter::Adapter, blocking, own_proxies, settings::HostSettings},
         step::{Done, StepContext, StepError},
     },
     steps::CheckProcesses,
@@ -40,7 +40,7 @@ impl Adapter for CheckProcesses {
 /// `own` answers the processes of the instances that this agent runs: those are no reason to refuse another one.
 fn check(
     settings: &HostSettings,
-    own: impl FnOnce(&HostSettings) -> io::Result<HashSet<i32>>,
+    own: impl FnOnce(&HostSettings) -> io::Result<OwnProxies>,
     step: &CheckProcesses,
     context: &StepContext,
 ) -> Result<Done, StepError> {
@@ -50,16 +50,12 @@ fn check(
             .because(error)
     })?;
     if !hits.is_empty() {
-        let own = own(settings).map_err(|error| {
-            let next_move = "look at the cause in the agent's state directory, then retry the subtask";
-            StepError::new("STATE_UNREADABLE", "the instances of this agent could not be listed", next_move)
-                .because(error)
-        })?;
+        let own = own(settings).map_err(not_listed)?;
         hits.retain(|hit| {
-            if own.contains(&hit.pid) {
-                context.log.line(&format!("pid {} is an instance of this agent", hit.pid));
+            if let Some(name) = own.get(&hit.pid) {
+                context.log.line(&format!("pid {} is {name}, which oblet runs", hit.pid));
             }
-            !own.contains(&hit.pid)
+            !own.contains_key(&hit.pid)
         });
     }
     if hits.is_empty() {
@@ -77,6 +73,13 @@ fn check(
         format!("{} process(es) match {}: {}", hits.len(), keywords.join(", "), shown.join("; ")),
         "choose a host without these processes; stop them only if nothing uses them, then retry the subtask",
     ))
+}
+
+/// The proxies that oblet runs on this host are not known.
+pub(super) fn not_listed(error: io::Error) -> StepError {
+    let next_move = "look at the cause in the agent's state directory, then retry the subtask";
+    StepError::new("STATE_UNREADABLE", "the proxies that oblet runs on this host could not be listed", next_move)
+        .because(error)
 }
 
 fn scan(settings: &HostSettings, keywords: &[&str]) -> io::Result<Vec<Hit>> {
@@ -241,7 +244,7 @@ mod tests {
             Running(child)
         };
         let settings = settings(root.path());
-        let nobody = |_: &HostSettings| Ok(HashSet::new());
+        let nobody = |_: &HostSettings| Ok(OwnProxies::new());
         let step = CheckProcesses { keywords: vec!["sleep 600".parse().unwrap()] };
         let elsewhere = start(Path::new("/"));
         assert_eq!(check(&settings, nobody, &step, &context("c")).unwrap(), Done::already());
@@ -257,7 +260,7 @@ mod tests {
         assert_eq!(error.reason, "PROCESS_EXISTS");
         assert!(error.message.contains(&format!("pid {} of ", here.0.id())), "{}", error.message);
         assert!(!error.message.contains(&format!("pid {} of", elsewhere.0.id())));
-        let own = |_: &HostSettings| Ok(HashSet::from([i32::try_from(here.0.id()).unwrap()]));
+        let own = |_: &HostSettings| Ok(OwnProxies::from([(i32::try_from(here.0.id()).unwrap(), "a proxy".into())]));
         assert_eq!(check(&settings, own, &step, &context("c")).unwrap(), Done::already());
     }
 

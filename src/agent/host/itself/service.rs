@@ -54,7 +54,7 @@ pub(in crate::agent::host) enum Order {
 pub(in crate::agent::host) enum ManagerError {
     #[error("this process is not the main process of a service, but part of {0}")]
     NotMain(String),
-    #[error("systemd does not answer over D-Bus")]
+    #[error("systemd does not respond over D-Bus")]
     Bus(#[from] zbus::Error),
     #[error("systemd did not answer within {} s", CALL_LIMIT.as_secs())]
     Late,
@@ -141,8 +141,8 @@ impl ServiceManager for Systemd {
 pub(super) fn unmanaged(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> StepError {
     StepError::new(
         "NOT_UNDER_A_SERVICE_MANAGER",
-        "the agent does not run as a service of systemd, which alone could restart, stop or replace it",
-        "do on the host what was asked for, in the way the agent was started there, and skip the subtask",
+        "the agent is not a systemd service, so it cannot be restarted, stopped or upgraded",
+        "do it on the host by hand, in the way the agent was started there, then skip the subtask",
     )
     .because(error)
 }
@@ -151,7 +151,7 @@ pub(super) fn unmanaged(error: impl Into<Box<dyn std::error::Error + Send + Sync
 fn own_identity() -> Result<String, StepError> {
     let own = i32::try_from(std::process::id()).map_err(io::Error::other).and_then(ProcessId::of);
     let own = own.map_err(|error| {
-        StepError::new("INTERNAL", "the agent cannot find out which process it is", "retry the subtask").because(error)
+        StepError::new("INTERNAL", "the agent cannot determine its own process id", "retry the subtask").because(error)
     })?;
     Ok(format!("{} {} {}", own.boot_id, own.pid, own.start_ticks))
 }
@@ -181,8 +181,12 @@ async fn restart(manager: &dyn ServiceManager, context: &StepContext) -> Result<
     let Some(service) = take(manager, context).await? else { return Ok(Done::made()) };
     context.log.line(&format!("asking systemd to restart {service}, which is pid {}", std::process::id()));
     manager.order(Order::Restart, &service).await.map_err(|error| {
-        StepError::new("RESTART_REFUSED", format!("systemd does not restart {service}"), "see the cause, then retry")
-            .because(error)
+        StepError::new(
+            "RESTART_REFUSED",
+            format!("systemd does not restart {service}"),
+            "resolve the cause, then retry",
+        )
+        .because(error)
     })?;
     context.confirm_identity().await?;
     tokio::select! {

@@ -28,7 +28,7 @@ async fn session(host: &Host, port: Port, context: &StepContext) -> Result<Proxy
     let password = secret(context, OBPROXY_SYS_PASSWORD)?;
     let record = Record::read(&host.settings, port).map_err(unreadable)?.ok_or_else(|| {
         let next_move = "start it by a task first, then retry the subtask";
-        StepError::new("NOT_STARTED", format!("this agent has started no obproxy on port {port}"), next_move)
+        StepError::new("NOT_STARTED", format!("this agent did not start an obproxy on port {port}"), next_move)
     })?;
     let login = async {
         for _ in 1..TRIES {

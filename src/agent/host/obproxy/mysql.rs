@@ -38,7 +38,7 @@ pub(super) enum ProtocolError {
     /// Only the code is kept: the other end's words may quote the statement.
     #[error("the other end refused with error {0}")]
     Refused(u16),
-    #[error("the other end asks for another kind of authentication than {PLUGIN}, and gets no answer")]
+    #[error("the other end requests an authentication method other than {PLUGIN}; no password was sent")]
     OtherAuthentication,
     #[error("the other end does not speak the protocol of MySQL")]
     Malformed,

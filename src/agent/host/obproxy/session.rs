@@ -28,7 +28,7 @@ pub(super) fn secret<'a>(context: &'a StepContext, name: &str) -> Result<&'a str
     context.secrets.get(name).ok_or_else(|| {
         StepError::new(
             "SECRET_MISSING",
-            format!("the secret {name} did not come with the step"),
+            format!("the coordinator did not send the secret {name} with the step"),
             "start the task again",
         )
     })
@@ -86,12 +86,12 @@ pub(super) fn item_failed(error: ItemError) -> StepError {
             "take the parameter out of the request: it follows from the proxy's ports, name or cluster",
         ),
         ItemError::Refused(..) => {
-            StepError::new("PROXY_SQL", message, format!("look the error up in the proxy's log, {retry}"))
+            StepError::new("PROXY_SQL", message, format!("look for the error in the proxy's log, {retry}"))
         }
         ItemError::Sql(error) => StepError::new(
             "PROXY_SQL",
             "the configuration of the proxy could not be changed",
-            format!("look the error up in the proxy's log, {retry}"),
+            format!("look for the error in the proxy's log, {retry}"),
         )
         .because(error),
     }
@@ -103,7 +103,7 @@ pub(super) fn not_in_force(wanted: &[(String, String)], known: &Configuration) -
         Some(shown) if same_value(shown, value) => None,
         Some(shown) => Some(StepError::new(
             "PARAMETER_NOT_IN_FORCE",
-            format!("{name} is to be {value:?} and is {shown:?}"),
+            format!("{name} should be {value:?} but is {shown:?}"),
             "see SHOW PROXYCONFIG on the proxy for the allowed range, correct the value, then retry the subtask",
         )),
         None => Some(item_failed(ItemError::Unknown(name.clone()))),

@@ -84,7 +84,7 @@ pub(super) enum ItemError {
     Fixed(String),
     #[error("{0} reads differently after it was set")]
     Differs(String),
-    #[error("obproxy does not let {0} be set (error {1})")]
+    #[error("obproxy does not allow {0} to be set (error {1})")]
     Refused(String, u16),
     #[error(transparent)]
     Sql(#[from] SqlError),

@@ -7,8 +7,8 @@ use super::{
     super::{
         Host,
         beneath::Directory,
-        blocking, durable,
-        sockets::{held_ports, listener_pid},
+        blocking, durable, own_proxies,
+        sockets::{HeldPort, held_ports, listener_pid},
     },
     failure::{dead, directory_failed, read_complaints, unreadable},
     first_start::{self, GRACE},
@@ -123,10 +123,9 @@ async fn execute(host: &Host, step: &StartObproxy, context: &StepContext) -> Res
         let state = host.find(&record.run).await?;
         if state.lives() && record.step != *step {
             let (owner, port) = (&record.step.app_name, step.sql_port);
-            return Err(port_taken(format!(
-                "port {port} is held by an obproxy of {owner} with other settings{}",
-                as_pid(&state)
-            )));
+            let text =
+                format!("oblet runs the obproxy of {owner} at port {port} with other settings{}", as_pid(&state));
+            return Err(port_taken(text, true));
         }
         if state.lives() {
             context.log.line(&format!("obproxy runs already{}", as_pid(&state)));
@@ -146,7 +145,9 @@ async fn execute(host: &Host, step: &StartObproxy, context: &StepContext) -> Res
     }
     let held = taken_ports(host, step);
     if !held.is_empty() {
-        return Err(port_taken(held.join("; ")));
+        let own = own_proxies(&*host.supervisor, &host.settings).map_err(unreadable)?;
+        let told: Vec<String> = held.iter().map(|port| port.told(&own)).collect();
+        return Err(port_taken(told.join("; "), held.iter().any(|port| port.is_of(&own))));
     }
     let exists = Directory::find(&dir).map_err(directory_failed(&dir))?.is_some();
     let directory_existed = earlier.as_ref().map_or(exists, |earlier| earlier.directory_existed);
@@ -195,12 +196,18 @@ fn as_pid(state: &RunState) -> String {
     }
 }
 
-fn port_taken(message: String) -> StepError {
-    StepError::new("PORT_TAKEN", message, "stop that process or choose other ports, then retry the subtask")
+/// A proxy that oblet runs is never to be stopped for another one; its ports stay taken, however often this is retried.
+fn port_taken(message: String, by_own_proxy: bool) -> StepError {
+    let next_move = if by_own_proxy {
+        "roll the task back and choose other ports: a proxy that oblet runs has them"
+    } else {
+        "stop that process if nothing uses it, then retry the subtask; or roll the task back and choose other ports"
+    };
+    StepError::new("PORT_TAKEN", message, next_move)
 }
 
 /// The port of the metrics listens everywhere, whatever is configured (L3), and so may that for RPC.
-fn taken_ports(host: &Host, step: &StartObproxy) -> Vec<String> {
+fn taken_ports(host: &Host, step: &StartObproxy) -> Vec<HeldPort> {
     let everywhere: Vec<u16> = [step.exporter_port].into_iter().chain(step.rpc_port).map(|port| port.get()).collect();
     let mut held = held_ports(host.settings.listen(), &[step.sql_port.get()]);
     held.extend(held_ports(Ipv4Addr::UNSPECIFIED.into(), &everywhere));

@@ -79,7 +79,7 @@ pub enum CreateError {
     /// An object that it needs is reserved by another task.
     #[error("{0}")]
     Reserved(Holder),
-    #[error("the store did not take the task")]
+    #[error("the task could not be written to the store")]
     Store(#[from] StoreError),
 }
 
@@ -460,7 +460,7 @@ pub enum AppendError {
     /// An operator released what the task had reserved, and another task has it.
     #[error("{0}")]
     Reserved(Holder),
-    #[error("the store did not take the events")]
+    #[error("the events could not be written to the store")]
     Store(#[from] StoreError),
 }
 

@@ -302,7 +302,7 @@ async fn replace(
     }
     context.confirm_identity().await?;
     let lost = || {
-        StepError::new("INTERRUPTED", "the exchange of the agent ended without a verdict", "retry the subtask")
+        StepError::new("INTERRUPTED", "the upgrade of the agent ended without a result", "retry the subtask")
             .leaving(Effect::Unknown)
     };
     settle(host, manager, &run, context).await?.ok_or_else(lost)
@@ -400,8 +400,8 @@ async fn undo(
     if undoes.iter().any(|undo| undo.identity.is_none() && undo.effect == Effect::Done) {
         return Err(StepError::new(
             "NOT_KNOWN_ANY_MORE",
-            "the agent has forgotten from which package it served before",
-            "install the package that is wanted by a task of its own, and skip the subtask",
+            "the agent does not know which package it was installed from",
+            "install the wanted package with another task, then skip the subtask",
         ));
     }
     let own = read_identity(context.identity.as_deref());

@@ -20,7 +20,10 @@ impl EngineMetrics {
                 "oblet_engine_commits_total",
                 "Transactions of the engine that were synced to disk; each writes all events that wait for it.",
             )?,
-            driven: IntGauge::new("oblet_engine_driven_tasks", "Tasks that the coordinator is driving.")?,
+            driven: IntGauge::new(
+                "oblet_engine_driven_tasks",
+                "Tasks that the coordinator is driving, or that wait for their turn.",
+            )?,
             waiting: IntGauge::new(
                 "oblet_engine_waiting_tasks",
                 "Running tasks that wait for their turn, because `running_tasks` others are under way.",

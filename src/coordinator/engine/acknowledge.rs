@@ -114,7 +114,7 @@ async fn acknowledge(agents: Arc<Agents>, keys: Vec<(Option<i64>, v1::OperationK
 
 async fn tell_host(agents: &Agents, host_id: Option<i64>, keys: Vec<v1::OperationKey>, again: bool) -> bool {
     let host = host_id.unwrap_or(0);
-    if again && agents.quiet().rests(host) {
+    if again && agents.quiet().rests(&host) {
         return false;
     }
     for key in keys {
@@ -123,7 +123,7 @@ async fn tell_host(agents: &Agents, host_id: Option<i64>, keys: Vec<v1::Operatio
             return false;
         }
     }
-    agents.quiet().answered(host);
+    agents.quiet().answered(&host);
     true
 }
 

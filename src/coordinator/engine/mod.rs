@@ -19,7 +19,6 @@ pub(in crate::coordinator) mod journal;
 pub(in crate::coordinator) mod local_steps;
 mod log;
 mod metrics;
-mod quiet;
 mod sql;
 mod store;
 #[cfg(test)]
@@ -41,15 +40,18 @@ use super::{
         task::{LoadError, TaskId},
     },
 };
-use crate::graph::{Command, NodeIndex, Refusal};
+use crate::{
+    coordinator::quiet::QuietHosts,
+    graph::{Command, NodeIndex, Refusal},
+};
 use driver::Driver;
 use futures_util::FutureExt as _;
 use journal::Journal;
-use quiet::QuietHosts;
 use std::{
     collections::{HashMap, HashSet},
     panic::AssertUnwindSafe,
     sync::{Arc, Mutex, PoisonError},
+    time::Duration,
 };
 use tokio::{
     sync::{Semaphore, mpsc, oneshot, watch},
@@ -63,6 +65,9 @@ const MAX_RUNNING_PER_TASK: usize = 10;
 /// Agent steps that run at a time on one host, over all tasks.
 const MAX_RUNNING_PER_HOST: usize = 4;
 const COMMAND_QUEUE: usize = 16;
+/// How long a host whose agent did not answer is not asked again about outcomes.
+const FIRST_REST: Duration = Duration::from_secs(60);
+const LONGEST_REST: Duration = Duration::from_secs(3600);
 /// A driver that panicked so often is not tried again before the next start or an operator's decision.
 const MAX_DRIVER_PANICS: u32 = 3;
 /// A driver that ends with an order in its queue came to rest in that moment, so the next one answers.
@@ -98,7 +103,8 @@ struct Shared {
     epoch: i64,
     hosts: Mutex<HashMap<i64, Arc<Semaphore>>>,
     waits: Arc<Waits>,
-    quiet: QuietHosts,
+    /// By id.
+    quiet: QuietHosts<i64>,
     shutdown: CancellationToken,
 }
 
@@ -157,7 +163,7 @@ impl Engine {
             epoch,
             hosts: Mutex::new(HashMap::new()),
             waits: Arc::default(),
-            quiet: QuietHosts::default(),
+            quiet: QuietHosts::new(FIRST_REST, LONGEST_REST),
             shutdown: parts.shutdown,
         });
         let writer = Arc::new(Mutex::new(Some(writer)));

@@ -39,8 +39,12 @@ impl v1::agent_service_server::AgentService for AgentApi {
     async fn submit(&self, request: Request<v1::SubmitRequest>) -> Result<Response<v1::SubmitResponse>, Status> {
         let order = wire::order(request.into_inner())?;
         let submitted = self.runner.submit(order).await?;
-        let mut operation = self.operation(&submitted.record);
-        operation.log_bytes += submitted.log.len() as u64;
+        // A check, and nothing else, brings its log along, and has none on disk.
+        let log_bytes = match submitted.log.len() as u64 {
+            0 => self.runner.logs().len(&submitted.record.key.run_id()),
+            length => length,
+        };
+        let operation = wire::operation(&submitted.record, log_bytes);
         Ok(Response::new(v1::SubmitResponse { operation: Some(operation), log: submitted.log }))
     }
 

@@ -1,6 +1,7 @@
 //! What the agent costs, as ratios against floors that are measured in the same run:
-//! a check step against a bare gRPC echo, an installation against a bare `rpm`, a process scan against a bare read of
-//! the command lines, and what an idle agent takes from its host.
+//! a check step against a bare gRPC call with the same bytes, installations of a small and a large package against a bare
+//! `rpm` of the same file, a process scan against a bare read of the command lines, and what an idle agent takes from its
+//! host.
 //!
 //! Prints a table and writes `target/bench/results.json`. Machines are noisy: rounds of a thing and its floor take turns.
 
@@ -14,6 +15,7 @@ use oblet::{
     steps::{AgentStep, CheckCommands, CheckProcesses, InstallPackage, fingerprint},
     tls::{self, CertificateAuthority, Identity, Role},
 };
+use prost::Message as _;
 use serde_json::{Value, json};
 use sha2::Digest as _;
 use std::{
@@ -22,16 +24,28 @@ use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
+    sync::Arc,
+    task::{Context, Poll},
     time::{Duration, Instant},
 };
-use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
+use tonic::{
+    Request, Response, Status,
+    body::Body,
+    codegen::{BoxFuture, Service, http},
+};
 use uuid::Uuid;
 
 const LOCALHOST: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 const ECHO: &str = "OBLET_BENCH_ECHO";
 const ROUNDS: usize = 20;
 const CALLS_PER_ROUND: usize = 200;
-const INSTALLS: usize = 15;
+/// What the agent has answered to a check, for the floor to answer the same.
+const ANSWER: &str = "answer";
+const SMALL_INSTALLS: usize = 15;
+const LARGE_INSTALLS: usize = 7;
+const SMALL_BYTES: usize = 8 << 10;
+const LARGE_BYTES: usize = 50 << 20;
+const SMALL_AIM_MILLIS: f64 = 10.0;
 const DUMMY_PROCESSES: usize = 430;
 
 fn main() {
@@ -48,10 +62,46 @@ fn main() {
     report(&results);
 }
 
-/// The floor: a bare tonic server with the same TLS, whose health check is an echo of a few bytes.
+/// The floor: what tonic makes of the request, and the answer that the agent has given once.
+#[derive(Clone)]
+struct Echo(Arc<v1::SubmitResponse>);
+
+impl tonic::server::NamedService for Echo {
+    const NAME: &'static str = "oblet.agent.v1.AgentService";
+}
+
+impl tonic::server::UnaryService<v1::SubmitRequest> for Echo {
+    type Response = v1::SubmitResponse;
+    type Future = std::future::Ready<Result<Response<v1::SubmitResponse>, Status>>;
+
+    fn call(&mut self, _request: Request<v1::SubmitRequest>) -> Self::Future {
+        std::future::ready(Ok(Response::new(v1::SubmitResponse::clone(&self.0))))
+    }
+}
+
+impl Service<http::Request<Body>> for Echo {
+    type Response = http::Response<Body>;
+    type Error = std::convert::Infallible;
+    type Future = BoxFuture<Self::Response, Self::Error>;
+
+    fn poll_ready(&mut self, _context: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: http::Request<Body>) -> Self::Future {
+        let echo = self.clone();
+        Box::pin(async move {
+            let codec = tonic_prost::ProstCodec::default();
+            Ok(tonic::server::Grpc::new(codec).unary(echo, request).await)
+        })
+    }
+}
+
+/// A bare tonic server with the same TLS.
 #[tokio::main(flavor = "current_thread")]
 async fn echo_server(directory: &Path) {
-    let (_reporter, health) = tonic_health::server::health_reporter();
+    let answer = fs::read(directory.join(ANSWER)).unwrap();
+    let echo = Echo(Arc::new(v1::SubmitResponse::decode(&*answer).unwrap()));
     let listener = tokio::net::TcpListener::bind((LOCALHOST, 0)).await.unwrap();
     println!("{}", listener.local_addr().unwrap().port());
     let incoming = tonic::transport::server::TcpIncoming::from(listener).with_nodelay(Some(true));
@@ -65,7 +115,7 @@ async fn echo_server(directory: &Path) {
         let wait = tokio::task::spawn_blocking(move || std::io::stdin().read(&mut byte));
         let _ = wait.await;
     };
-    server.clone().add_service(health).serve_with_incoming_shutdown(incoming, parent_is_gone).await.unwrap();
+    server.clone().add_service(echo).serve_with_incoming_shutdown(incoming, parent_is_gone).await.unwrap();
 }
 
 fn agent_identity(directory: &Path) -> Identity {
@@ -86,8 +136,12 @@ struct Bench {
     directory: tempfile::TempDir,
     agent: Agent,
     agent_process: Process,
-    echo: HealthClient<tonic::transport::Channel>,
+    echo: v1::agent_service_client::AgentServiceClient<tonic::transport::Channel>,
     _echo_process: Process,
+}
+
+fn check() -> AgentStep {
+    AgentStep::CheckCommands(CheckCommands { commands: vec!["ls".parse().unwrap()] })
 }
 
 impl Bench {
@@ -119,6 +173,16 @@ impl Bench {
             .unwrap();
         let agent_process = Process(agent_process);
 
+        let address = AgentAddress(SocketAddr::new(LOCALHOST, port));
+        let agent = AgentPool::new(&identity).unwrap().agent(address).unwrap();
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while agent.describe_host().await.is_err() {
+            assert!(Instant::now() < deadline, "the agent does not answer");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        let answer = agent.submit(submit_request(&check(), Direction::Execute, Uuid::now_v7(), None)).await.unwrap();
+        fs::write(path.join(ANSWER), answer.encode_to_vec()).unwrap();
+
         let mut echo_process = Command::new(env::current_exe().unwrap())
             .env(ECHO, path)
             .stdin(Stdio::piped())
@@ -139,14 +203,7 @@ impl Bench {
             .tcp_nodelay(true)
             .connect_lazy();
 
-        let address = AgentAddress(SocketAddr::new(LOCALHOST, port));
-        let agent = AgentPool::new(&identity).unwrap().agent(address).unwrap();
-        let deadline = Instant::now() + Duration::from_secs(20);
-        while agent.describe_host().await.is_err() {
-            assert!(Instant::now() < deadline, "the agent does not answer");
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-        let echo = HealthClient::new(channel);
+        let echo = v1::agent_service_client::AgentServiceClient::new(channel);
         Self { directory, agent, agent_process, echo, _echo_process: Process(echo_process) }
     }
 
@@ -161,19 +218,7 @@ impl Bench {
         id: Uuid,
         undoes: Option<Uuid>,
     ) -> v1::SubmitResponse {
-        let request = v1::SubmitRequest {
-            key: Some(v1::OperationKey { operation_id: id.to_string(), attempt: 1 }),
-            epoch: 1,
-            fingerprint: fingerprint(step, direction),
-            direction: match direction {
-                Direction::Execute => v1::Direction::Execute.into(),
-                Direction::Undo => v1::Direction::Undo.into(),
-            },
-            step: Some(step.into()),
-            undoes_operation_id: undoes.map(|id| id.to_string()).unwrap_or_default(),
-            ..Default::default()
-        };
-        self.agent.submit(request).await.unwrap()
+        self.agent.submit(submit_request(step, direction, id, undoes)).await.unwrap()
     }
 
     /// Submits and watches to the end, as the coordinator does.
@@ -190,6 +235,21 @@ impl Bench {
                 return id;
             }
         }
+    }
+}
+
+fn submit_request(step: &AgentStep, direction: Direction, id: Uuid, undoes: Option<Uuid>) -> v1::SubmitRequest {
+    v1::SubmitRequest {
+        key: Some(v1::OperationKey { operation_id: id.to_string(), attempt: 1 }),
+        epoch: 1,
+        fingerprint: fingerprint(step, direction),
+        direction: match direction {
+            Direction::Execute => v1::Direction::Execute.into(),
+            Direction::Undo => v1::Direction::Undo.into(),
+        },
+        step: Some(step.into()),
+        undoes_operation_id: undoes.map(|id| id.to_string()).unwrap_or_default(),
+        ..Default::default()
     }
 }
 
@@ -229,18 +289,19 @@ fn cpu_ticks(pid: u32) -> u64 {
 }
 
 async fn check_step(bench: &Bench) -> Vec<Value> {
-    let step = AgentStep::CheckCommands(CheckCommands { commands: vec!["ls".parse().unwrap()] });
+    let step = check();
+    let request = || submit_request(&step, Direction::Execute, Uuid::now_v7(), None);
     let mut echo_client = bench.echo.clone();
     let (mut steps, mut echoes) = (Vec::new(), Vec::new());
     for round in 0..=ROUNDS {
         for _ in 0..CALLS_PER_ROUND {
             let begin = Instant::now();
-            echo_client.check(HealthCheckRequest { service: String::new() }).await.unwrap();
+            echo_client.submit(request()).await.unwrap();
             echoes.push(begin.elapsed());
         }
         for _ in 0..CALLS_PER_ROUND {
             let begin = Instant::now();
-            bench.submit(&step).await;
+            bench.agent.submit(request()).await.unwrap();
             steps.push(begin.elapsed());
         }
         if round == 0 {
@@ -291,9 +352,24 @@ async fn install(bench: &Bench) -> Vec<Value> {
         println!("install: skipped, there is no rpm on this machine");
         return Vec::new();
     }
-    let path = bench.directory.path();
+    let (small, bare_small) = installations(bench, SMALL_BYTES, SMALL_INSTALLS).await;
+    let (large, bare_large) = installations(bench, LARGE_BYTES, LARGE_INSTALLS).await;
+    let more = small - bare_small;
+    vec![
+        json!({"name": "install of 8 KiB p50, above bare rpm", "value": rounded(more), "unit": "ms",
+            "floor": rounded(bare_small), "ratio": null, "aim": SMALL_AIM_MILLIS, "met": more <= SMALL_AIM_MILLIS}),
+        result("install of 50 MiB p50", large, "ms", bare_large, 1.05),
+    ]
+}
+
+/// Medians in milliseconds, of the agent and of a bare rpm.
+async fn installations(bench: &Bench, bytes: usize, rounds: usize) -> (f64, f64) {
+    let path = &bench.directory.path().join(bytes.to_string());
+    fs::create_dir(path).unwrap();
     let program = path.join("program");
-    fs::write(&program, vec![7; 8 << 10]).unwrap();
+    // Nothing that could be compressed, on its way or by a file system.
+    let mut random = fs::File::open("/dev/urandom").unwrap().take(bytes as u64);
+    std::io::copy(&mut random, &mut fs::File::create(&program).unwrap()).unwrap();
     let options =
         oblet_standins::package::Options { scriptlet: None, ..oblet_standins::package::Options::new(&program, path) };
     let file = oblet_standins::package::build(&options).unwrap();
@@ -306,7 +382,7 @@ async fn install(bench: &Bench) -> Vec<Value> {
 
     let bare = BareRoot::new(&path.join("bare"));
     let (mut steps, mut floors) = (Vec::new(), Vec::new());
-    for round in 0..=INSTALLS {
+    for round in 0..=rounds {
         let begin = Instant::now();
         bare.rpm(&["-U"], Some(&file));
         let floor = begin.elapsed();
@@ -321,7 +397,7 @@ async fn install(bench: &Bench) -> Vec<Value> {
         }
     }
     let millis = |times: &mut Vec<Duration>| quantile(times, 0.5).as_secs_f64() * 1e3;
-    vec![result("install step p50", millis(&mut steps), "ms", millis(&mut floors), 1.1)]
+    (millis(&mut steps), millis(&mut floors))
 }
 
 /// The same installation by hand.
@@ -352,11 +428,14 @@ fn quantile(times: &mut [Duration], share: f64) -> Duration {
     times[((times.len() - 1) as f64 * share) as usize]
 }
 
+fn rounded(number: f64) -> f64 {
+    (number * 1000.0).round() / 1000.0
+}
+
 fn result(name: &str, value: f64, unit: &str, floor: f64, aim: f64) -> Value {
-    let round = |number: f64| (number * 1000.0).round() / 1000.0;
     let ratio = value / floor;
-    json!({"name": name, "value": round(value), "unit": unit, "floor": round(floor), "ratio": round(ratio),
-        "aim": round(aim), "met": ratio <= aim})
+    json!({"name": name, "value": rounded(value), "unit": unit, "floor": rounded(floor), "ratio": rounded(ratio),
+        "aim": rounded(aim), "met": ratio <= aim})
 }
 
 fn report(results: &[Value]) {

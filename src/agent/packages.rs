@@ -5,17 +5,16 @@
 //!  3. What nobody has asked for in a long time and no unfinished operation names is removed.
 //!  4. Chunks are stored one after the other, so that two senders of one file cannot mix.
 
-use super::wire::bad_request;
+use super::{host::content, wire::bad_request};
 use crate::{
     blocking,
     rpc::{MAX_CHUNK_BYTES, Refused, v1},
     steps::values::{PackageRef, Sha256},
 };
-use sha2::Digest as _;
 use std::{
     collections::HashSet,
     fs::{self, File, OpenOptions},
-    io::{self, Read as _, Write as _},
+    io::{self, Write as _},
     os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
@@ -86,7 +85,8 @@ impl PackageStore {
         let part = directory.join(format!("{}.part", chunk.package.file_name()));
         if length(&whole).is_some() {
             // It counts as new from here on, so that it is still there when the step comes that needs it.
-            let touched = File::open(&whole).and_then(|file| file.set_modified(SystemTime::now()));
+            // The file itself stays as it was read.
+            let touched = File::open(&directory).and_then(|directory| directory.set_modified(SystemTime::now()));
             touched.map_err(|error| failed(&whole, &error))?;
             return Ok(v1::PutPackageResponse { next_offset: chunk.size, complete: true });
         }
@@ -148,13 +148,15 @@ impl PackageStore {
 }
 
 fn publish(chunk: &Chunk, part: &Path, whole: &Path) -> Result<(), Refused> {
-    let found = digest(part).map_err(|error| failed(part, &error))?;
-    if found != chunk.sha256.as_str() {
+    let digests = content::read(part, || false).map_err(|error| failed(part, &error))?;
+    // Nobody stops it.
+    let Some(digests) = digests else { return Err(Refused::Internal("the package was not read".into())) };
+    if digests.whole != chunk.sha256.as_str() {
         fs::remove_file(part).map_err(|error| failed(part, &error))?;
         return Err(Refused::Precondition {
             reason: "DIGEST_MISMATCH",
             subject: chunk.package.file_name(),
-            problem: format!("has SHA-256 {found}, expected {}; what was received is dropped", chunk.sha256),
+            problem: format!("has SHA-256 {}, expected {}; what was received is dropped", digests.whole, chunk.sha256),
         });
     }
     let rename = || -> io::Result<()> {
@@ -162,7 +164,7 @@ fn publish(chunk: &Chunk, part: &Path, whole: &Path) -> Result<(), Refused> {
         fs::rename(part, whole)?;
         whole.parent().map_or(Ok(()), |directory| File::open(directory)?.sync_all())
     };
-    rename().map_err(|error| failed(whole, &error))
+    rename().and_then(|()| content::remember(whole, digests)).map_err(|error| failed(whole, &error))
 }
 
 /// Nothing in the directory was changed since; a time in the future is no age.
@@ -189,16 +191,7 @@ fn append(path: &Path, data: &[u8]) -> io::Result<()> {
 
 /// SHA-256 of a file, in hexadecimal.
 pub(super) fn digest(path: &Path) -> io::Result<String> {
-    let mut file = File::open(path)?;
-    let mut hash = sha2::Sha256::new();
-    let mut buffer = vec![0; 256 << 10];
-    loop {
-        let count = file.read(&mut buffer)?;
-        if count == 0 {
-            return Ok(hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect());
-        }
-        hash.update(buffer.get(..count).unwrap_or_default());
-    }
+    content::read(path, || false)?.map(|digests| digests.whole).ok_or_else(|| io::Error::other("it was not read"))
 }
 
 fn failed(path: &Path, error: &io::Error) -> Refused {
@@ -212,6 +205,7 @@ fn failed(path: &Path, error: &io::Error) -> Refused {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use sha2::Digest as _;
 
     const NAME: &str = "obproxy-1.9.1.1-1919579.el7.x86_64.rpm";
 

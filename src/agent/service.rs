@@ -51,10 +51,9 @@ impl v1::agent_service_server::AgentService for AgentApi {
                 log = watch::log(&self.runner, &record.key, 0).await?;
             }
         }
-        let mut operation = self.operation(&record);
-        if is_check {
-            operation.log_bytes = log.len() as u64;
-        }
+        // A check brings its log along, and has none on disk.
+        let log_bytes = if is_check { log.len() as u64 } else { self.runner.logs().len(&record.key.run_id()) };
+        let operation = wire::operation(&record, log_bytes);
         Ok(Response::new(v1::SubmitResponse { operation: Some(operation), log }))
     }
 

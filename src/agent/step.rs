@@ -125,12 +125,15 @@ pub struct StepError {
     pub signal: Option<i32>,
     /// What is left on the host.
     pub effect: Effect,
+    /// The step has said so itself, by [`StepError::leaving`], because it has looked or has stopped what it began. Once an
+    /// identity was chosen, a [`Effect::None`] that nobody has said counts as unknown.
+    pub is_said: bool,
     #[source]
     pub source: Option<Box<dyn std::error::Error + Send + Sync>>,
 }
 
 impl StepError {
-    /// An error that left nothing behind.
+    /// An error that left nothing behind, unless an identity was chosen before it.
     pub fn new(reason: &'static str, message: impl Into<String>, next_move: impl Into<String>) -> Self {
         Self {
             reason,
@@ -139,6 +142,7 @@ impl StepError {
             exit_code: None,
             signal: None,
             effect: Effect::None,
+            is_said: false,
             source: None,
         }
     }
@@ -149,8 +153,13 @@ impl StepError {
     }
 
     pub fn leaving(mut self, effect: Effect) -> Self {
-        self.effect = effect;
+        (self.effect, self.is_said) = (effect, true);
         self
+    }
+
+    /// Leaves `effect`, if nothing was said of it yet.
+    pub fn else_leaving(self, effect: Effect) -> Self {
+        if self.is_said { self } else { self.leaving(effect) }
     }
 
     pub fn canceled(what: &str) -> Self {

@@ -123,12 +123,28 @@ pub struct AgentPool {
     connect: Box<Connect>,
     channels: Mutex<HashMap<AgentAddress, Kept>>,
     scissors: Arc<Scissors>,
-    transfers: Arc<Semaphore>,
+    transfers: Arc<Transfers>,
 }
 
 /// Chunks of packages that are on their way at a time, over all hosts. Each is in memory twice, once as it was read and
 /// once as it is sent, so that a fleet that is upgraded at once costs 32 MiB and no more.
-const MAX_CHUNKS: usize = 16;
+const QUICK_CHUNKS: usize = 12;
+const SLOW_CHUNKS: usize = 4;
+/// An agent that needs longer for a chunk goes on among the slow ones, where it holds up none of the others.
+const QUICK: Duration = Duration::from_secs(5);
+
+/// Places for chunks; none is ever closed. A place is held until the chunk is answered for, and gone from memory.
+struct Transfers {
+    quick: Semaphore,
+    slow: Semaphore,
+    patience: Duration,
+}
+
+impl Transfers {
+    fn new(patience: Duration) -> Self {
+        Self { quick: Semaphore::new(QUICK_CHUNKS), slow: Semaphore::new(SLOW_CHUNKS), patience }
+    }
+}
 
 impl AgentPool {
     /// A pool that shows one identity for good.
@@ -164,7 +180,7 @@ impl AgentPool {
     pub(crate) fn connecting(
         connect: impl Fn(AgentAddress) -> Result<Channel, CallError> + Send + Sync + 'static,
     ) -> Self {
-        let transfers = Arc::new(Semaphore::new(MAX_CHUNKS));
+        let transfers = Arc::new(Transfers::new(QUICK));
         Self { connect: Box::new(connect), channels: Mutex::default(), scissors: Arc::default(), transfers }
     }
 
@@ -225,7 +241,7 @@ pub(crate) fn patient(endpoint: Endpoint) -> Endpoint {
 pub struct Agent {
     pub address: AgentAddress,
     channel: Channel,
-    transfers: Arc<Semaphore>,
+    transfers: Arc<Transfers>,
 }
 
 impl Agent {
@@ -258,10 +274,12 @@ impl Agent {
         let answer = tokio::time::timeout(CALL_TIMEOUT, async { self.client().watch(message).await }).await;
         match answer {
             Ok(answer) => answer.map(tonic::Response::into_inner).map_err(self.error()),
-            Err(_) => {
-                Err(CallError::Unknown { agent: self.address, message: "no stream within 30 s".into(), refused: false })
-            }
+            Err(_) => Err(self.silent("no stream within 30 s")),
         }
+    }
+
+    fn silent(&self, message: &str) -> CallError {
+        CallError::Unknown { agent: self.address, message: message.into(), refused: false }
     }
 
     /// Waits until the operation is over, so it has a longer deadline than the other calls.
@@ -343,6 +361,7 @@ impl Agent {
         };
         // Asks where to begin. An agent that does not answer holds up no transfer to another.
         let mut answer = put(0, Vec::new()).await?.into_inner();
+        let mut is_quick = true;
         loop {
             progress(answer.next_offset, size_bytes);
             if answer.complete {
@@ -351,13 +370,19 @@ impl Agent {
             if answer.next_offset >= size_bytes {
                 return Err(io::Error::other("the agent has every byte and still asks for more").into());
             }
-            // Never closed. It is held until the chunk is answered for, and gone from memory.
-            let _place = self.transfers.acquire().await;
+            let places = if is_quick { &self.transfers.quick } else { &self.transfers.slow };
+            let _place = places.acquire().await;
             file.seek(io::SeekFrom::Start(answer.next_offset)).await?;
             let limit = crate::rpc::MAX_CHUNK_BYTES as u64;
             let mut data = Vec::with_capacity(crate::rpc::MAX_CHUNK_BYTES);
             (&mut file).take(limit).read_to_end(&mut data).await?;
-            answer = put(answer.next_offset, data).await?.into_inner();
+            // Given up it is gone from memory; the agent takes it again, or says that it has it.
+            let patience = if is_quick { self.transfers.patience } else { CALL_TIMEOUT };
+            match tokio::time::timeout(patience, put(answer.next_offset, data)).await {
+                Ok(answered) => answer = answered?.into_inner(),
+                Err(_) if is_quick => is_quick = false,
+                Err(_) => return Err(PutError::Call(self.silent("no answer to a chunk within 30 s"))),
+            }
         }
     }
 }
@@ -375,7 +400,16 @@ pub enum PutError {
 mod tests {
     use super::*;
     use crate::{rpc::Refused, steps::FieldViolation};
-    use std::net::{Ipv4Addr, TcpListener};
+    use std::{
+        convert::Infallible,
+        net::{Ipv4Addr, TcpListener},
+        task::{Context, Poll},
+    };
+    use tonic::{
+        Response,
+        body::Body,
+        codegen::{BoxFuture, Service, http},
+    };
 
     #[test]
     fn an_agent_that_does_not_know_a_step_is_too_old() {
@@ -390,8 +424,8 @@ mod tests {
 
     /// Which chunks are on their way at a time, to however many hosts.
     impl AgentPool {
-        pub(in crate::coordinator) fn transfers(&self) -> &Arc<Semaphore> {
-            &self.transfers
+        pub(in crate::coordinator) fn transfers(&self) -> &Semaphore {
+            &self.transfers.quick
         }
     }
 
@@ -400,8 +434,86 @@ mod tests {
         // The port is free again once the listener is gone.
         let address = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap();
         let channel = Endpoint::from_shared(format!("http://{address}")).unwrap().connect_lazy();
-        let agent = Agent { address: AgentAddress(address), channel, transfers: Arc::new(Semaphore::new(1)) };
+        let agent = Agent { address: AgentAddress(address), channel, transfers: Arc::new(Transfers::new(QUICK)) };
         let error = agent.describe_host().await.unwrap_err().to_string();
         assert_eq!(error, format!("agent {address} did not answer: Connection refused (os error 111)"));
+    }
+
+    /// An agent that takes packages, or says where one has to begin and then no more.
+    #[derive(Clone)]
+    struct Taker {
+        hangs: bool,
+    }
+
+    impl tonic::server::NamedService for Taker {
+        const NAME: &'static str = "oblet.agent.v1.AgentService";
+    }
+
+    impl tonic::server::UnaryService<v1::PutPackageRequest> for Taker {
+        type Response = v1::PutPackageResponse;
+        type Future = BoxFuture<Response<v1::PutPackageResponse>, Status>;
+
+        fn call(&mut self, request: Request<v1::PutPackageRequest>) -> Self::Future {
+            let (chunk, hangs) = (request.into_inner(), self.hangs);
+            Box::pin(async move {
+                if hangs && !chunk.data.is_empty() {
+                    std::future::pending::<()>().await;
+                }
+                let next_offset = chunk.offset + chunk.data.len() as u64;
+                Ok(Response::new(v1::PutPackageResponse { next_offset, complete: next_offset == chunk.size_bytes }))
+            })
+        }
+    }
+
+    impl Service<http::Request<Body>> for Taker {
+        type Response = http::Response<Body>;
+        type Error = Infallible;
+        type Future = BoxFuture<Self::Response, Self::Error>;
+
+        fn poll_ready(&mut self, _context: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn call(&mut self, request: http::Request<Body>) -> Self::Future {
+            let taker = self.clone();
+            let limit = 2 * crate::rpc::MAX_CHUNK_BYTES;
+            Box::pin(async move {
+                let codec = tonic_prost::ProstCodec::default();
+                let mut grpc = tonic::server::Grpc::new(codec).apply_max_message_size_config(Some(limit), None);
+                Ok(grpc.unary(taker, request).await)
+            })
+        }
+    }
+
+    async fn taker(hangs: bool, transfers: &Arc<Transfers>) -> Agent {
+        let listener = tokio::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let incoming = tonic::transport::server::TcpIncoming::from(listener);
+        let server = tonic::transport::Server::builder().add_service(Taker { hangs });
+        tokio::spawn(server.serve_with_incoming(incoming));
+        let channel = Endpoint::from_shared(format!("http://{address}")).unwrap().connect_lazy();
+        Agent { address: AgentAddress(address), channel, transfers: Arc::clone(transfers) }
+    }
+
+    #[tokio::test]
+    async fn agents_that_hang_in_a_transfer_hold_up_no_others() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("package");
+        std::fs::write(&path, vec![7; 3 << 20]).unwrap();
+        let transfers = Arc::new(Transfers::new(Duration::from_millis(300)));
+        let mut hanging = tokio::task::JoinSet::new();
+        for _ in 0..QUICK_CHUNKS + SLOW_CHUNKS {
+            let (agent, path) = (taker(true, &transfers).await, path.clone());
+            hanging.spawn(async move { agent.put_package(&path, "package", "digest", |_, _| {}).await });
+        }
+        let limit = Instant::now() + Duration::from_secs(20);
+        while transfers.quick.available_permits() > 0 {
+            assert!(Instant::now() < limit, "the agents that hang have no places");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        let agent = taker(false, &transfers).await;
+        let put = agent.put_package(&path, "package", "digest", |_, _| {});
+        tokio::time::timeout(Duration::from_secs(20), put).await.unwrap().unwrap();
+        assert!(hanging.try_join_next().is_none(), "they still hang");
     }
 }

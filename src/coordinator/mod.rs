@@ -9,6 +9,7 @@ pub mod enrolment;
 pub mod host_watch;
 pub mod local;
 pub mod offline;
+mod quiet;
 pub mod renewal;
 pub mod secrets;
 pub mod store;

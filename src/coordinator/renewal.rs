@@ -6,11 +6,13 @@
 //!     its agent is seen with the new one.
 //!  3. One that was signed and did not arrive is followed by the next only after a while, so that a host which takes
 //!     none does not fill the store.
-//!  4. A host that cannot be renewed is tried at every round, told once for each reason, and seen in the metrics.
+//!  4. A host that cannot be renewed is tried again, told once for each reason, and seen in the metrics. One whose agent
+//!     does not answer is tried ever more rarely, so that hosts that are gone for good hold up no others.
 
 use super::{
     agents::{AgentAddress, AgentPool, CallError},
     enrolment::{Enrolment, EnrolmentError},
+    quiet::QuietHosts,
     store::{
         StoreError,
         agent::certificates::{self as certificates, AgentCertificate, CertificateStatus},
@@ -33,6 +35,9 @@ const AT_A_TIME: usize = 8;
 const ROUNDS_IN_A_LIFE: u32 = 40;
 const LONGEST_ROUND: Duration = Duration::from_secs(600);
 const SHORTEST_ROUND: Duration = Duration::from_secs(1);
+/// Part of the life for which a silent agent is left alone at most: some three tries are left before it runs out.
+const LONGEST_REST: u32 = 10;
+const LONGEST_REST_EVER: Duration = Duration::from_secs(3600);
 /// Part of the life for which a certificate that was sent is waited for: a day of a year.
 const PATIENCE: u32 = 365;
 const EXPIRY: &str = "oblet_agent_certificate_expiry_timestamp_seconds";
@@ -93,17 +98,19 @@ pub struct Renewal {
     metrics: CertificateMetrics,
     /// What was told of hosts that could not be renewed.
     told: Mutex<HashMap<IpAddr, String>>,
+    quiet: QuietHosts<IpAddr>,
 }
 
 impl Renewal {
     pub fn new(enrolment: Arc<Enrolment>, agents: Arc<AgentPool>, metrics: CertificateMetrics) -> Self {
-        Self { enrolment, agents, metrics, told: Mutex::default() }
+        let longest = (enrolment.life() / LONGEST_REST).min(LONGEST_REST_EVER);
+        let quiet = QuietHosts::new(every(&enrolment), longest);
+        Self { enrolment, agents, metrics, told: Mutex::default(), quiet }
     }
 
     /// Renews for ever.
     pub async fn keep(self) {
-        let every = (self.enrolment.life() / ROUNDS_IN_A_LIFE).clamp(SHORTEST_ROUND, LONGEST_ROUND);
-        let mut rounds = interval_at(Instant::now() + SHORTEST_ROUND, every);
+        let mut rounds = interval_at(Instant::now() + SHORTEST_ROUND, every(&self.enrolment));
         rounds.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             rounds.tick().await;
@@ -126,11 +133,15 @@ impl Renewal {
             self.metrics.expiry.with_label_values(&[host.as_str()]).set(certificate.not_after / 1_000_000);
         }
         self.told().retain(|host, _| found.contains_key(host));
-        let due = found
-            .into_values()
-            .filter(|certificate| due_at(certificate) <= now && !awaited.contains(&certificate.address));
+        self.quiet.retain(|host| found.contains_key(host));
+        let due = found.into_values().filter(|certificate| self.is_due(certificate, now, &awaited));
         stream::iter(due).for_each_concurrent(AT_A_TIME, |certificate| self.attend(certificate)).await;
         Ok(())
+    }
+
+    fn is_due(&self, certificate: &AgentCertificate, now: i64, awaited: &HashSet<IpAddr>) -> bool {
+        let host = &certificate.address;
+        due_at(certificate) <= now && !awaited.contains(host) && !self.quiet.rests(host)
     }
 
     async fn attend(&self, certificate: AgentCertificate) {
@@ -140,6 +151,10 @@ impl Renewal {
         let renewed = self.renew(AgentAddress::new(host, port)).await;
         let result = if renewed.is_ok() { "done" } else { "failed" };
         self.metrics.renewals.with_label_values(&[result]).inc();
+        match &renewed {
+            Err(RenewalError::Call(CallError::Unknown { .. })) => self.quiet.did_not_answer(host),
+            _ => self.quiet.answered(&host),
+        }
         match renewed {
             Ok(serial) => {
                 self.told().remove(&host);
@@ -170,6 +185,10 @@ impl Renewal {
     fn told(&self) -> std::sync::MutexGuard<'_, HashMap<IpAddr, String>> {
         self.told.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn every(enrolment: &Enrolment) -> Duration {
+    (enrolment.life() / ROUNDS_IN_A_LIFE).clamp(SHORTEST_ROUND, LONGEST_ROUND)
 }
 
 /// The certificate that each host shows, or is to show if it was never seen with any.
@@ -204,7 +223,11 @@ fn due_at(certificate: &AgentCertificate) -> i64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::tls::Fingerprint;
+    use crate::{
+        coordinator::store::Store,
+        tls::{CertificateAuthority, Fingerprint, Identity, Role, install_crypto_provider},
+    };
+    use std::net::{Ipv4Addr, TcpListener};
 
     fn certificate(host: u8, issued_at: i64, status: CertificateStatus) -> AgentCertificate {
         AgentCertificate {
@@ -252,5 +275,37 @@ mod tests {
         let (seen, lost, only) = (certificate(1, 1, Current), certificate(1, 2, Issued), certificate(2, 3, Issued));
         let found = newest(vec![seen.clone(), lost, only.clone()]);
         assert_eq!((found.get(&seen.address), found.get(&only.address)), (Some(&seen), Some(&only)));
+    }
+
+    #[tokio::test]
+    async fn a_host_that_is_gone_is_left_alone_for_a_while() {
+        install_crypto_provider();
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path();
+        let store = Store::open(&path.join("coordinator.db")).await.unwrap();
+        let authority = Arc::new(CertificateAuthority::load_or_create(path).unwrap());
+        let (shown, key) =
+            authority.issue(Role::Coordinator, "coordinator", &[]).unwrap().write(path, "coordinator").unwrap();
+        let identity = Identity::read(&path.join("ca.pem"), &shown, &key).unwrap();
+        let enrolment = Enrolment::new(store, authority, Duration::from_secs(365 * 86_400)).unwrap();
+        let agents = Arc::new(AgentPool::new(&identity).unwrap());
+        let metrics = CertificateMetrics::register(&Registry::new()).unwrap();
+        let renewal = Renewal::new(Arc::new(enrolment), agents, metrics);
+
+        // The port is free again once the listener is gone.
+        let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port();
+        let gone = AgentCertificate {
+            address: Ipv4Addr::LOCALHOST.into(),
+            agent_port: Some(port),
+            ..certificate(1, 1_700_000_000_000_000, CertificateStatus::Current)
+        };
+        let is_due = || renewal.is_due(&gone, gone.not_after, &HashSet::new());
+        assert!(is_due());
+        renewal.attend(gone.clone()).await;
+        assert!(!is_due());
+        let other = AgentCertificate { address: [192, 0, 2, 1].into(), ..gone.clone() };
+        assert!(renewal.is_due(&other, gone.not_after, &HashSet::new()));
+        renewal.quiet.retain(|_| false);
+        assert!(is_due(), "a host that is enrolled again begins anew");
     }
 }

@@ -147,5 +147,7 @@ pub fn fingerprint(step: &AgentStep, direction: Direction) -> String {
     hash.update(SCHEMA_VERSION.to_be_bytes());
     hash.update([matches!(direction, Direction::Undo).into()]);
     hash.update(v1::Step::from(step).encode_to_vec());
-    hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+    // Without an allocation for each byte: every call of a check computes it.
+    let digits = hash.finalize().into_iter().flat_map(|byte| [byte >> 4, byte & 15]);
+    digits.filter_map(|digit| char::from_digit(digit.into(), 16)).collect()
 }

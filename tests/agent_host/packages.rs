@@ -74,6 +74,30 @@ async fn a_stopped_rpm_is_asked_for_what_it_left() {
 }
 
 #[tokio::test]
+async fn a_database_that_does_not_answer_after_a_restart_leaves_the_effect_unknown_and_the_undo_erases() {
+    if rpm_is_missing() {
+        return;
+    }
+    for (question, effect) in [("-qa", Effect::Unknown), ("-ql", Effect::Done)] {
+        let script = format!(
+            "#!/bin/sh\ncase \"$*\" in *{question}*) test ! -e \"$HOME/broken\" || exit 1 ;; esac\nexec /usr/bin/rpm \"$@\"\n"
+        );
+        let place = Place::with_rpm(&script);
+        let step = place.put(PACKAGE, "#!/bin/sh\n");
+        let first = place.execute(&step, "r1", None).await;
+        first.result.unwrap();
+        let broken = place.dir.path().join("state/broken");
+        fs::write(&broken, "").unwrap();
+        let resumed = place.execute(&step, "r1", first.undoes.identity).await;
+        let error = resumed.result.unwrap_err();
+        assert_eq!((error.reason, error.effect), ("RPM_DATABASE", effect), "{question}");
+        fs::remove_file(broken).unwrap();
+        assert_eq!(place.undo(&step, "u1", &[resumed.undoes]).await, Effect::Done);
+        assert!(!place.program().exists());
+    }
+}
+
+#[tokio::test]
 async fn a_refusal_of_rpm_carries_its_words() {
     if rpm_is_missing() {
         return;

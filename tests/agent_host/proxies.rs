@@ -169,3 +169,25 @@ async fn a_proxy_that_answers_late_still_gets_its_passwords() {
     set.result.unwrap();
     login(&start, &place.passwords.sys).unwrap();
 }
+
+#[tokio::test]
+async fn what_an_earlier_run_left_is_unknown_while_nobody_can_look() {
+    let place = Place::new();
+    let start = start_step();
+    let step = AgentStep::StartObproxy(start.clone());
+    let named = || Some(r#"{"run":"r1","directory_existed":false}"#.to_owned());
+    let run = place.runs().join("r1");
+    fs::create_dir_all(&run).unwrap();
+    fs::write(run.join("claim"), "{").unwrap();
+    let error = place.execute(&step, "r1", named()).await.result.unwrap_err();
+    assert_eq!((error.reason, error.effect), ("SUPERVISOR", Effect::Unknown));
+
+    fs::remove_dir_all(run).unwrap();
+    let record = place.record(&start);
+    fs::create_dir_all(record.parent().unwrap()).unwrap();
+    fs::write(&record, "{").unwrap();
+    let error = place.execute(&step, "r1", named()).await.result.unwrap_err();
+    assert_eq!((error.reason, error.effect), ("STATE_UNREADABLE", Effect::Unknown));
+    let fresh = place.execute(&step, "r2", None).await.result.unwrap_err();
+    assert_eq!((fresh.reason, fresh.effect), ("STATE_UNREADABLE", Effect::None));
+}

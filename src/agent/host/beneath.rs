@@ -214,6 +214,18 @@ impl Directory {
     }
 }
 
+/// Bytes that a process may still write below an absolute path, which need not exist yet. A link of the run user is not
+/// followed: it would be asked of a file system that he chose, which may never answer.
+pub(super) fn available_bytes(path: &Path) -> io::Result<u64> {
+    for path in path.ancestors() {
+        if let Some(directory) = Directory::find(path)? {
+            let space = rustix::fs::fstatvfs(&directory.fd)?;
+            return Ok(space.f_bavail.saturating_mul(space.f_frsize));
+        }
+    }
+    Err(io::ErrorKind::NotFound.into())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -261,6 +273,14 @@ mod tests {
         assert_eq!(open.read_end("file", 4, 100).unwrap(), b"456789");
         assert_eq!(open.read_end("file", 0, 3).unwrap(), b"789");
         assert_eq!(open.read_end("file", 400, 100).unwrap(), b"0123456789");
+    }
+
+    #[test]
+    fn the_room_behind_a_link_of_the_run_user_is_not_asked_for() {
+        let dir = open_to_all();
+        symlink("/proc", dir.path().join("proxies")).unwrap();
+        assert!(available_bytes(&dir.path().join("proxies/2883")).is_err());
+        assert!(available_bytes(&dir.path().join("missing/2883")).unwrap() > 0);
     }
 
     #[test]

@@ -16,6 +16,7 @@ mod sockets;
 mod testing;
 
 pub use itself::upgrade::replace_self;
+pub(super) use package::content;
 pub(super) use process::identity::boot_id;
 pub use process::{
     choice::SupervisorChoice,

@@ -12,6 +12,8 @@
 
 mod collection;
 mod commits;
+#[cfg(test)]
+mod query_plans;
 mod records;
 mod recovery;
 mod rows;

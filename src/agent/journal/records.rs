@@ -60,7 +60,7 @@ pub struct Page {
 /// Fingerprint of an operation that was canceled before it came; a Submit always has another one.
 const CANCELED_UNSEEN: &str = "";
 
-const RECORD: &str = "SELECT position, operation_id, attempt, epoch, step_kind, undoes_operation_id, phase, sequence, \
+pub(super) const RECORD: &str = "SELECT position, operation_id, attempt, epoch, step_kind, undoes_operation_id, phase, sequence, \
                       accept_us, finish_us, outcome FROM operations";
 
 impl Journal {
@@ -196,11 +196,8 @@ impl Journal {
     pub async fn list(&self, position: i64, limit: u32, unfinished_only: bool) -> Result<Page, JournalError> {
         self.read(move |connection| {
             Box::pin(async move {
-                let last = if unfinished_only { Phase::Running } else { Phase::Acknowledged };
-                let sql = format!("{RECORD} WHERE position > ? AND phase <= ? ORDER BY position LIMIT ?");
-                let rows = sqlx::query(AssertSqlSafe(sql))
+                let rows = sqlx::query(AssertSqlSafe(list_statement(unfinished_only)))
                     .bind(position)
-                    .bind(last as i64)
                     .bind(limit)
                     .fetch_all(connection)
                     .await?;
@@ -265,9 +262,22 @@ async fn claim(connection: &mut SqliteConnection, epoch: u64) -> sqlx::Result<Op
     Ok((epoch < highest).then_some(highest))
 }
 
+/// SQLite would rather go through all that is over than use an index that it knows nothing of.
+pub(super) fn list_statement(unfinished_only: bool) -> String {
+    let which = if unfinished_only {
+        "INDEXED BY unfinished WHERE position > ? AND phase NOT IN (4, 5)"
+    } else {
+        "WHERE position > ?"
+    };
+    format!("{RECORD} {which} ORDER BY position LIMIT ?")
+}
+
+pub(super) fn find_statement() -> String {
+    RECORD.replacen(" FROM ", ", fingerprint FROM ", 1) + " WHERE operation_id = ? AND attempt = ?"
+}
+
 async fn find(connection: &mut SqliteConnection, key: Key) -> sqlx::Result<Option<(Record, String)>> {
-    let sql = RECORD.replacen("SELECT", "SELECT fingerprint,", 1) + " WHERE operation_id = ? AND attempt = ?";
-    let row = sqlx::query(AssertSqlSafe(sql))
+    let row = sqlx::query(AssertSqlSafe(find_statement()))
         .bind(key.operation_id.to_string())
         .bind(key.attempt)
         .fetch_optional(connection)
@@ -278,7 +288,8 @@ async fn find(connection: &mut SqliteConnection, key: Key) -> sqlx::Result<Optio
 /// A retry undoes under the number of the attempt that follows, so an undo of a higher number is later.
 async fn is_superseded(connection: &mut SqliteConnection, key: Key) -> sqlx::Result<bool> {
     sqlx::query_scalar(
-        "SELECT EXISTS (SELECT 1 FROM operations WHERE (operation_id = ?1 OR undoes_operation_id = ?1) AND attempt > ?2)",
+        "SELECT EXISTS (SELECT 1 FROM operations WHERE operation_id = ?1 AND attempt > ?2) \
+         OR EXISTS (SELECT 1 FROM operations WHERE undoes_operation_id = ?1 AND attempt > ?2)",
     )
     .bind(key.operation_id.to_string())
     .bind(key.attempt)

@@ -49,6 +49,12 @@ CREATE INDEX collectable ON operations (finish_us) WHERE phase = 5 OR fingerprin
 ",
 ];
 
+/// Made at every start instead of by a migration: an index changes nothing for an agent of the version before, which has
+/// to be able to come back after an upgrade.
+const INDEXES: &str = "
+CREATE INDEX IF NOT EXISTS undos ON operations (undoes_operation_id, attempt) WHERE undoes_operation_id IS NOT NULL;
+";
+
 pub(super) async fn migrate(connection: &mut SqliteConnection, path: &Path) -> Result<(), OpenError> {
     let database = |source| OpenError::Database { path: path.into(), source };
     let known = i64::try_from(MIGRATIONS.len()).unwrap_or(i64::MAX);
@@ -73,6 +79,9 @@ async fn upgrade(connection: &mut SqliteConnection) -> sqlx::Result<i64> {
     for migration in MIGRATIONS.iter().skip(usize::try_from(found).unwrap_or(usize::MAX)) {
         sqlx::raw_sql(*migration).execute(&mut *connection).await?;
         sqlx::query("UPDATE meta SET value = value + 1 WHERE name = 'schema'").execute(&mut *connection).await?;
+    }
+    if usize::try_from(found).is_ok_and(|found| found <= MIGRATIONS.len()) {
+        sqlx::raw_sql(INDEXES).execute(&mut *connection).await?;
     }
     sqlx::query("COMMIT").execute(connection).await?;
     Ok(found)

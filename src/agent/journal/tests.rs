@@ -4,7 +4,7 @@ use crate::agent::{
     runner::simulated::{install, order, refresh, sync_parameters},
 };
 use futures_util::future::join_all;
-use sqlx::{AssertSqlSafe, Row as _};
+use sqlx::AssertSqlSafe;
 use std::{fs, os::unix::fs::PermissionsExt as _};
 
 async fn run(journal: &Journal, sql: &str) {
@@ -122,35 +122,6 @@ async fn a_damaged_sequence_number_stops_nobody() {
     assert!(journal.advance(record.position, Phase::Starting, Some("unit".into())).await.unwrap());
     assert!(journal.finish(record.position, &Outcome::interrupted("X", "x")).await.unwrap());
     assert_eq!(journal.events(record.position, 0).await.unwrap().last().unwrap().phase, Phase::Finished);
-}
-
-#[tokio::test]
-async fn the_unfinished_and_the_collectable_are_found_by_their_index() {
-    let directory = tempfile::tempdir().unwrap();
-    let (journal, _writer) = Journal::open(directory.path()).await.unwrap();
-    for (index, sql) in [
-        ("unfinished", "SELECT * FROM operations WHERE phase NOT IN (4, 5) ORDER BY position"),
-        (
-            "unfinished",
-            "SELECT 1 FROM operations WHERE lock = 'x' AND phase NOT IN (4, 5) AND operation_id <> 'x' LIMIT 1",
-        ),
-        (
-            "collectable",
-            "SELECT 1 FROM operations WHERE (phase = 5 OR fingerprint = '') AND finish_us < 1 ORDER BY finish_us",
-        ),
-    ] {
-        let explain = format!("EXPLAIN QUERY PLAN {sql}");
-        let plan: Vec<String> = journal
-            .read(move |connection| {
-                Box::pin(async move {
-                    let rows = sqlx::query(AssertSqlSafe(explain)).fetch_all(connection).await?;
-                    rows.iter().map(|row| row.try_get("detail")).collect()
-                })
-            })
-            .await
-            .unwrap();
-        assert!(plan.iter().any(|line| line.contains(&format!("INDEX {index}"))), "{sql}: {plan:?}");
-    }
 }
 
 #[tokio::test]

@@ -17,7 +17,16 @@ use crate::{
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use outcome::{Stop, Work};
-use std::{io, panic::AssertUnwindSafe, pin::pin, sync::Arc, time::Duration};
+use std::{
+    io,
+    panic::AssertUnwindSafe,
+    pin::pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -36,7 +45,8 @@ impl Runner {
                 Arc::new(MemoryLog::default())
             }
         };
-        let resumed = identity.is_some();
+        let identities =
+            Arc::new(JournalIdentity { journal: self.journal.clone(), position, chosen: identity.is_some().into() });
         let context = StepContext {
             run_id,
             log: Arc::clone(&log),
@@ -44,11 +54,14 @@ impl Runner {
             secrets: order.secrets.clone(),
             timeout,
             identity,
-            identities: Arc::new(JournalIdentity { journal: self.journal.clone(), position }),
+            identities: Arc::clone(&identities) as Arc<dyn IdentityStore>,
         };
         let work = supervise(self.perform(&order, &context), timeout, &run.cancel, &context.cancel);
         let (work, stop) = logs::bounded(log.path(), work).await;
-        let work = if resumed && stop.is_some() { unsure(work) } else { work };
+        // Nothing but a look at what was begun, or its end, can tell that it has left nothing.
+        let begun = identities.chosen.load(Ordering::Relaxed);
+        let work =
+            if begun { work.map(|done| done.map_err(|error| error.else_leaving(Effect::Unknown))) } else { work };
         let outcome = outcome::outcome(work, stop, order.timeout, log.as_ref());
         if let Some(path) = log.path() {
             let closed = blocking::run(move || logs::close(&path)).await;
@@ -179,17 +192,11 @@ async fn supervise(
     (work.await, Some(stop))
 }
 
-/// A step that was stopped before it had looked at what its earlier self began cannot say that there is nothing.
-fn unsure(work: Work) -> Work {
-    match work {
-        Ok(Err(error)) if error.effect == Effect::None => Ok(Err(error.leaving(Effect::Unknown))),
-        work => work,
-    }
-}
-
 struct JournalIdentity {
     journal: Journal,
     position: i64,
+    /// An identity is on disk, so that something may have begun under it.
+    chosen: AtomicBool,
 }
 
 impl JournalIdentity {
@@ -203,7 +210,11 @@ impl JournalIdentity {
 
 impl IdentityStore for JournalIdentity {
     fn choose(&self, identity: String) -> BoxFuture<'_, io::Result<()>> {
-        Box::pin(self.advance(Phase::Starting, Some(identity)))
+        Box::pin(async {
+            self.advance(Phase::Starting, Some(identity)).await?;
+            self.chosen.store(true, Ordering::Relaxed);
+            Ok(())
+        })
     }
 
     fn confirm(&self) -> BoxFuture<'_, io::Result<()>> {

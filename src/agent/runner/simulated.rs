@@ -87,7 +87,7 @@ impl Simulated {
             _ = self.gate.acquire() => Ok(()),
             () = context.cancel.cancelled() => {
                 context.log.line("stopped");
-                Err(StepError::canceled("the simulated step").leaving(Effect::None))
+                Err(StepError::canceled("the simulated step"))
             }
         }
     }
@@ -107,8 +107,7 @@ impl Simulated {
         match *self.behaviour.lock().unwrap() {
             Behaviour::Fail => {
                 let mut error = StepError::new("RPM_FAILED", "rpm failed", "read the log")
-                    .because(std::io::Error::other("the package is damaged"))
-                    .leaving(Effect::Unknown);
+                    .because(std::io::Error::other("the package is damaged"));
                 error.exit_code = Some(1);
                 Err(error)
             }

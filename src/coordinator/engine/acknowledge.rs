@@ -126,14 +126,14 @@ async fn acknowledge(agents: Arc<Agents>, keys: Keys, again: bool) -> bool {
 
 async fn tell_host(agents: &Agents, host_id: Option<i64>, keys: Vec<v1::OperationKey>, again: bool) -> bool {
     let host = host_id.unwrap_or(0);
-    if again && agents.quiet().rests(host) {
+    if again && agents.quiet().rests(&host) {
         return false;
     }
     let through = told(agents, host_id, &keys, if again { 1 } else { TRIES }).await;
     if through {
-        agents.quiet().answered(host)
+        agents.quiet().answered(&host);
     } else {
-        agents.quiet().did_not_answer(host)
+        agents.quiet().did_not_answer(host);
     }
     through
 }

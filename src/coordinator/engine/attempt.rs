@@ -20,7 +20,14 @@ use crate::{
     steps::{AgentStep, fingerprint, values::Sha256},
 };
 use backon::{BackoffBuilder as _, ExponentialBuilder};
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 use tokio::{sync::Semaphore, time::Instant};
 use tokio_util::sync::CancellationToken;
 use zeroize::Zeroizing;
@@ -63,6 +70,8 @@ pub(super) struct AgentAttempt {
     pub(super) deadline: Instant,
     pub(super) cancel: CancellationToken,
     pub(super) place: WaitPlace,
+    /// The agent may have begun: it was asked before, and has not said how it ended.
+    pub(super) submitted: AtomicBool,
 }
 
 /// The agent stops a step by itself at its timeout; the coordinator waits this much longer for its word.
@@ -144,8 +153,17 @@ impl AgentAttempt {
         }
         self.place.waits_for(format!("an answer of agent {}", self.agent.address));
         let response = match self.agent.submit(self.request()).await {
-            Ok(response) => response,
-            Err(error) => return self.judge(&error),
+            Ok(response) => {
+                self.submitted.store(true, Ordering::Relaxed);
+                response
+            }
+            Err(error) => {
+                let progress = self.judge(&error);
+                if matches!(error, CallError::Unknown { .. }) {
+                    self.submitted.store(true, Ordering::Relaxed);
+                }
+                return progress;
+            }
         };
         if log.agent_bytes(0, &response.log).await.is_err() {
             return Progress::Over(Outcome::Abandoned);
@@ -201,9 +219,14 @@ impl AgentAttempt {
                 exit_code: None,
                 signal: None,
                 log_tail: Vec::new(),
-                effect: Effect::None,
+                effect: self.left(),
             }))),
         }
+    }
+
+    /// What there is on the host, if the agent refuses to be asked: nothing, unless it may have begun before.
+    fn left(&self) -> Effect {
+        if self.is_pure() || !self.submitted.load(Ordering::Relaxed) { Effect::None } else { Effect::Unknown }
     }
 
     fn request(&self) -> v1::SubmitRequest {
@@ -286,7 +309,7 @@ impl AgentAttempt {
                 exit_code: None,
                 signal: None,
                 log_tail: Vec::new(),
-                effect: Effect::None,
+                effect: self.left(),
             })),
             CallError::Refused { reason, .. } => Progress::Over(Outcome::Failed(Failure {
                 reason: reason.clone(),
@@ -296,7 +319,7 @@ impl AgentAttempt {
                 exit_code: None,
                 signal: None,
                 log_tail: Vec::new(),
-                effect: Effect::None,
+                effect: self.left(),
             })),
         }
     }

@@ -273,6 +273,7 @@ impl Driver {
             plan: Arc::clone(&self.plan),
             agents: Arc::clone(&self.agents),
             dispatch,
+            resumed,
             // Only the first run of a subtask certainly has no log yet.
             has_log: resumed || dispatch.attempt > 1 || dispatch.direction == Direction::Undo,
             operation: subtask.operation,

@@ -17,7 +17,7 @@ use crate::{
     },
     graph::{Direction, Dispatch, Effect, Failure, Operation},
     operations::{PlannedNode, TaskPlan},
-    steps::{AgentStep, Step},
+    steps::{AgentStep, Policy, Step},
 };
 use std::{sync::Arc, time::Duration};
 use tokio::time::Instant;
@@ -32,6 +32,8 @@ pub(super) struct Flight {
     pub(super) plan: Arc<TaskPlan>,
     pub(super) agents: Arc<Agents>,
     pub(super) dispatch: Dispatch,
+    /// It was dispatched before a restart, so the agent may have begun.
+    pub(super) resumed: bool,
     /// There may be a log of this attempt already.
     pub(super) has_log: bool,
     pub(super) operation: Operation,
@@ -82,7 +84,10 @@ impl Flight {
             }
             Step::Agent(step) => match self.agent_attempt(planned, step, deadline).await {
                 Ok(attempt) => attempt.run(log).await,
-                Err(error) => Outcome::Failed(unprepared(&error)),
+                Err(error) => {
+                    let begun = self.resumed && step.info().policy != Policy::Pure;
+                    Outcome::Failed(unprepared(&error, if begun { Effect::Unknown } else { Effect::None }))
+                }
             },
         }
     }
@@ -141,6 +146,7 @@ impl Flight {
             deadline,
             cancel: self.cancel.clone(),
             place: self.wait_place(planned),
+            submitted: self.resumed.into(),
         })
     }
 
@@ -160,7 +166,7 @@ fn limit(planned: &PlannedNode) -> Duration {
     planned.info().timeout.unwrap_or(UNLIMITED)
 }
 
-fn unprepared(error: &PreparationError) -> Failure {
+fn unprepared(error: &PreparationError, effect: Effect) -> Failure {
     Failure {
         reason: "NOT_PREPARED".into(),
         message: error.to_string(),
@@ -169,6 +175,6 @@ fn unprepared(error: &PreparationError) -> Failure {
         exit_code: None,
         signal: None,
         log_tail: Vec::new(),
-        effect: Effect::None,
+        effect,
     }
 }

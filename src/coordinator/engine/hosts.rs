@@ -1,7 +1,12 @@
 //! The agents that a task needs, and the key under which each knows an operation.
 
-use super::{Shared, quiet::QuietHosts, store::PreparationError};
-use crate::{coordinator::agents::Agent, graph::Dispatch, operations::PlannedNode, rpc::v1};
+use super::{Shared, store::PreparationError};
+use crate::{
+    coordinator::{agents::Agent, quiet::QuietHosts},
+    graph::Dispatch,
+    operations::PlannedNode,
+    rpc::v1,
+};
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex, PoisonError},
@@ -22,7 +27,7 @@ impl Agents {
         self.shared.agent_epoch()
     }
 
-    pub(super) fn quiet(&self) -> &QuietHosts {
+    pub(super) fn quiet(&self) -> &QuietHosts<i64> {
         &self.shared.quiet
     }
 

@@ -19,7 +19,6 @@ pub(in crate::coordinator) mod journal;
 pub(in crate::coordinator) mod local_steps;
 mod log;
 mod metrics;
-mod quiet;
 mod sql;
 mod store;
 #[cfg(test)]
@@ -42,16 +41,19 @@ use super::{
         task::{LoadError, TaskId},
     },
 };
-use crate::graph::{Command, NodeIndex, Refusal};
+use crate::{
+    coordinator::quiet::QuietHosts,
+    graph::{Command, NodeIndex, Refusal},
+};
 use acknowledge::Unfinished;
 use driver::Driver;
 use futures_util::FutureExt as _;
 use journal::Journal;
-use quiet::QuietHosts;
 use std::{
     collections::{HashMap, HashSet},
     panic::AssertUnwindSafe,
     sync::{Arc, Mutex, PoisonError},
+    time::Duration,
 };
 use tokio::{
     sync::{Semaphore, mpsc, oneshot, watch},
@@ -68,6 +70,9 @@ const MAX_RUNNING_PER_HOST: usize = 4;
 /// Not worth a look for those at rest.
 const FEW_HOSTS: usize = 64;
 const COMMAND_QUEUE: usize = 16;
+/// How long a host whose agent did not answer is not asked again about outcomes.
+const FIRST_REST: Duration = Duration::from_secs(60);
+const LONGEST_REST: Duration = Duration::from_secs(3600);
 /// A driver that panicked so often is not tried again before the next start or an operator's decision.
 const MAX_DRIVER_PANICS: u32 = 3;
 /// A driver that ends with an order in its queue came to rest in that moment, so the next one answers.
@@ -104,7 +109,8 @@ struct Shared {
     hosts: HostPermits,
     turns: Turns,
     waits: Arc<Waits>,
-    quiet: QuietHosts,
+    /// By id.
+    quiet: QuietHosts<i64>,
     shutdown: CancellationToken,
 }
 
@@ -159,7 +165,7 @@ impl Engine {
             epoch,
             hosts: HostPermits::default(),
             waits: Arc::default(),
-            quiet: QuietHosts::default(),
+            quiet: QuietHosts::new(FIRST_REST, LONGEST_REST),
             shutdown: parts.shutdown,
         });
         let writer = Arc::new(Mutex::new(Some(writer)));

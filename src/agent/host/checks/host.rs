@@ -1,6 +1,6 @@
 //! Whether the agent can manage its host; every problem is told at once.
 
-use super::instance::{disk_problem, user_problem};
+use super::instance::{disk_problem, disk_problem_beneath, user_problem};
 use crate::{
     agent::{
         host::{
@@ -25,9 +25,10 @@ impl Adapter for CheckHost {
 fn check(settings: &HostSettings, step: &CheckHost, context: &StepContext) -> Result<Done, StepError> {
     let mut problems = port_problems(settings, &step.agent_ports);
     problems.extend(user_problem(&settings.run_user));
-    let directories = [settings.root_dir.clone(), settings.state_dir.clone(), settings.below_root(&settings.run_path)];
-    let disks = directories.iter().filter_map(|directory| disk_problem(directory, step.disk_bytes));
-    problems.extend(disks.collect::<BTreeSet<_>>());
+    let own = [&settings.root_dir, &settings.state_dir];
+    let disks = own.into_iter().filter_map(|directory| disk_problem(directory, step.disk_bytes));
+    let run_path = disk_problem_beneath(&settings.below_root(&settings.run_path), step.disk_bytes);
+    problems.extend(disks.chain(run_path).collect::<BTreeSet<_>>());
     if problems.is_empty() {
         context.log.line("the agent's ports, the run user and disk space fit");
         return Ok(Done::already());

@@ -3,7 +3,7 @@
 use crate::{
     agent::{
         host::{
-            Host, OwnProxies, adapter::Adapter, blocking, checks::processes::not_listed, own_proxies,
+            Host, OwnProxies, adapter::Adapter, beneath, blocking, checks::processes::not_listed, own_proxies,
             settings::HostSettings, sockets::held_ports,
         },
         step::{Done, StepContext, StepError},
@@ -17,7 +17,7 @@ use std::{io, net::Ipv4Addr, path::Path, sync::Arc};
 pub(super) const DISK_MARGIN_BYTES: u64 = 64 << 20;
 
 /// Bytes that a process may still write below `path`, which need not exist yet.
-pub(in crate::agent::host) fn available_bytes(path: &Path) -> io::Result<u64> {
+fn available_bytes(path: &Path) -> io::Result<u64> {
     let existing = path.ancestors().find(|path| path.exists()).unwrap_or(Path::new("/"));
     let space = nix::sys::statvfs::statvfs(existing)?;
     Ok(space.blocks_available().saturating_mul(space.fragment_size()))
@@ -38,13 +38,22 @@ pub(in crate::agent::host) fn architecture_problem(architecture: &str) -> Option
 
 /// What is wrong with the room on the disk, if anything.
 pub(in crate::agent::host) fn disk_problem(root_dir: &Path, needed_bytes: u64) -> Option<String> {
+    room_problem(root_dir, available_bytes(root_dir), needed_bytes)
+}
+
+/// The same of a directory in which the run user may have put links.
+pub(super) fn disk_problem_beneath(dir: &Path, needed_bytes: u64) -> Option<String> {
+    room_problem(dir, beneath::available_bytes(dir), needed_bytes)
+}
+
+fn room_problem(dir: &Path, available: io::Result<u64>, needed_bytes: u64) -> Option<String> {
     let needed = needed_bytes.saturating_add(DISK_MARGIN_BYTES);
-    match available_bytes(root_dir) {
+    match available {
         Ok(available) if available >= needed => None,
         Ok(available) => {
-            Some(format!("{} has {} MiB free, {} MiB are needed", root_dir.display(), available >> 20, needed >> 20))
+            Some(format!("{} has {} MiB free, {} MiB are needed", dir.display(), available >> 20, needed >> 20))
         }
-        Err(error) => Some(format!("the free space of {} is unknown: {error}", root_dir.display())),
+        Err(error) => Some(format!("the free space of {} is unknown: {error}", dir.display())),
     }
 }
 

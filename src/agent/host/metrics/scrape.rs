@@ -1,6 +1,7 @@
 //! Fetches the metrics of an instance the way Prometheus would, with a bound on time and size.
 
 use super::exposition::{self, Malformed, Summary};
+use reqwest::redirect;
 use std::{
     net::{IpAddr, SocketAddr},
     time::Duration,
@@ -29,7 +30,9 @@ impl Scraper {
     pub(in crate::agent::host) fn new() -> Result<Self, reqwest::Error> {
         // The client asks for a provider even where it only speaks plain HTTP; a second installation is refused and fine.
         let _ = rustls::crypto::ring::default_provider().install_default();
-        Ok(Self(reqwest::Client::builder().no_proxy().timeout(DEADLINE).build()?))
+        // Whoever has taken the port could send the agent to any address that only the agent reaches.
+        let client = reqwest::Client::builder().no_proxy().redirect(redirect::Policy::none()).timeout(DEADLINE);
+        Ok(Self(client.build()?))
     }
 
     /// Valid exposition text is served at `/metrics`.
@@ -47,5 +50,33 @@ impl Scraper {
             body.extend_from_slice(&chunk);
         }
         Ok(exposition::check(&String::from_utf8(body)?)?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::{
+        io::{Read as _, Write as _},
+        net::{Ipv4Addr, TcpListener},
+        thread,
+    };
+
+    #[tokio::test]
+    async fn whoever_has_the_port_cannot_send_the_agent_elsewhere() {
+        let elsewhere = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        elsewhere.set_nonblocking(true).unwrap();
+        let target = elsewhere.local_addr().unwrap();
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let squatter = thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            let _ = stream.read(&mut [0; 1024]).unwrap();
+            write!(stream, "HTTP/1.1 302 Found\r\nLocation: http://{target}/\r\nContent-Length: 0\r\n\r\n").unwrap();
+        });
+        let error = Scraper::new().unwrap().check(Ipv4Addr::LOCALHOST.into(), port).await.unwrap_err();
+        assert!(matches!(error, ScrapeError::Status(reqwest::StatusCode::FOUND)), "{error}");
+        squatter.join().unwrap();
+        assert_eq!(elsewhere.accept().unwrap_err().kind(), std::io::ErrorKind::WouldBlock);
     }
 }

@@ -3,16 +3,13 @@
 use super::log::{Complaints, LogOfStart};
 use crate::{
     agent::{
-        host::{blocking, checks::instance::available_bytes, process::supervisor::RunOutcome},
+        host::{beneath, blocking, durable, process::supervisor::RunOutcome},
         step::StepError,
     },
     graph::Effect,
     steps::{ObproxyVersion, StartObproxy},
 };
-use std::{
-    io::{self, Read as _, Seek as _, SeekFrom},
-    path::Path,
-};
+use std::{io, path::Path};
 
 /// obproxy's first files need more.
 const FULL_BYTES: u64 = 1 << 20;
@@ -56,7 +53,7 @@ pub(super) async fn dead(
     log: LogOfStart,
     outcome: &RunOutcome,
 ) -> StepError {
-    if let Ok(left) = available_bytes(dir)
+    if let Some(left) = room(dir).await
         && left < FULL_BYTES
     {
         // A program that cannot write cannot say so either.
@@ -81,13 +78,14 @@ pub(super) async fn dead(
     outcome.mark(error.leaving(Effect::Done))
 }
 
+/// None if it is unknown.
+async fn room(dir: &Path) -> Option<u64> {
+    let dir = dir.to_owned();
+    blocking(move || Ok(beneath::available_bytes(&dir).ok())).await.ok().flatten()
+}
+
 fn tail(path: &Path) -> io::Result<Vec<String>> {
-    let mut file = std::fs::File::open(path)?;
-    let length = file.metadata()?.len();
-    file.seek(SeekFrom::Start(length.saturating_sub(TAIL_BYTES)))?;
-    let mut bytes = Vec::new();
-    file.take(TAIL_BYTES).read_to_end(&mut bytes)?;
-    let text = String::from_utf8_lossy(&bytes);
+    let text = durable::read_end(path, TAIL_BYTES)?;
     // obproxy begins with its arguments (C1): they say nothing new, and a hash among them would worry whoever reads it.
     let told = text.lines().filter(|line| !line.contains(crate::steps::OBPROXY_SYS_PASSWORD));
     let mut lines: Vec<String> = told.rev().take(TAIL_LINES).map(String::from).collect();

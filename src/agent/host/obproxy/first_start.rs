@@ -83,7 +83,7 @@ fn one_time_password() -> io::Result<Zeroizing<String>> {
     let mut random = Zeroizing::new([0_u8; 24]);
     let filled = ring::rand::SystemRandom::new().fill(random.as_mut());
     filled.map_err(|_| io::Error::other("the kernel gave no random bytes"))?;
-    Ok(Zeroizing::new(crate::agent::host::package::file::hex(random.as_ref())))
+    Ok(Zeroizing::new(crate::agent::host::package::content::hex(random.as_ref())))
 }
 
 async fn first_login(

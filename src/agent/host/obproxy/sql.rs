@@ -226,7 +226,7 @@ impl ProxySql {
 
 /// obproxy keeps a password as SHA-1 in hexadecimal (A18).
 pub(super) fn proxy_hash(password: &str) -> String {
-    crate::agent::host::package::file::hex(&Sha1::digest(password.as_bytes()))
+    crate::agent::host::package::content::hex(&Sha1::digest(password.as_bytes()))
 }
 
 /// The literal of a text for a proxy to which a backslash is a sign like any other.

@@ -103,9 +103,21 @@ impl Adapter for StartObproxy {
 }
 
 async fn execute(host: &Host, step: &StartObproxy, context: &StepContext) -> Result<Done, StepError> {
+    let earlier = read_identity(context.identity.as_deref());
+    let begun = earlier.is_some();
+    let started = start(host, step, earlier, context).await;
+    // What was begun before the agent's restart is there until somebody has looked.
+    started.map_err(|error| if begun { error.else_leaving(Effect::Unknown) } else { error })
+}
+
+async fn start(
+    host: &Host,
+    step: &StartObproxy,
+    earlier: Option<Identity>,
+    context: &StepContext,
+) -> Result<Done, StepError> {
     let dir = host.settings.instance_dir(step.sql_port);
     let passwords = &Passwords::of(context)?;
-    let earlier = read_identity(context.identity.as_deref());
     if let Some(earlier) = &earlier {
         let log = earlier.log;
         let starting = Starting { host, step, run: &earlier.run, of_another: false, passwords, log, context };

@@ -1,6 +1,7 @@
 //! Whether a package file is the one that was asked for, before rpm sees it. The payload streams through, it is never
 //! held in memory.
 
+use super::content;
 use crate::{
     agent::{
         host::{checks::instance, settings::HostSettings},
@@ -10,11 +11,10 @@ use crate::{
     steps::{InstallPackage, values::PackageFormat},
 };
 use rpm::{IndexTag, PackageMetadata};
-use sha2::{Digest as _, Sha256};
 use std::{
     collections::BTreeSet,
     fs::File,
-    io::{self, Read as _},
+    io,
     path::{Component, Path, PathBuf},
 };
 use tokio_util::sync::CancellationToken;
@@ -68,7 +68,7 @@ pub(in crate::agent::host) fn check(
         return Err(unfit("PACKAGE_MISMATCH", format!("the file of {} holds {found}", step.package)));
     }
     let payload = metadata.header.get_entry_data_as_string(IndexTag::RPMTAG_PAYLOADSHA256).ok();
-    check_content(&path, metadata.get_package_segment_offsets().payload, payload, step, cancel)?;
+    check_content(&path, payload, step, cancel)?;
     check_host(settings, step, metadata.get_installed_size().map_err(damaged)?)?;
     let paths = metadata.get_file_paths().map_err(damaged)?;
     let top_levels = paths.iter().filter_map(|path| top_level(path)).collect();
@@ -84,7 +84,7 @@ fn check_deb(
     cancel: &CancellationToken,
 ) -> Result<CheckedPackage, StepError> {
     let damaged = |error: DebError| unfit("PACKAGE_DAMAGED", format!("{} is damaged", step.package)).because(error);
-    check_content(&path, 0, None, step, cancel)?;
+    check_content(&path, None, step, cancel)?;
     let control =
         File::open(&path).map_err(DebError::from).and_then(|mut file| deb::read(&mut file)).map_err(damaged)?;
     if control.package != step.package {
@@ -116,10 +116,8 @@ fn top_level(path: &Path) -> Option<String> {
     })
 }
 
-/// One pass over the file for both digests.
 fn check_content(
     path: &Path,
-    payload_offset: u64,
     payload_digest: Option<&str>,
     step: &InstallPackage,
     cancel: &CancellationToken,
@@ -132,47 +130,23 @@ fn check_content(
         )
         .because(error)
     };
-    let mut file = File::open(path).map_err(unreadable)?;
-    let (mut whole, mut payload) = (Sha256::new(), Sha256::new());
-    let mut head = (&mut file).take(payload_offset);
-    let mut buffer = vec![0; 256 << 10];
-    loop {
-        let in_head = head.limit() > 0;
-        let count = if in_head { head.read(&mut buffer) } else { head.get_mut().read(&mut buffer) };
-        let count = count.map_err(unreadable)?;
-        if count == 0 {
-            break;
-        }
-        if cancel.is_cancelled() {
-            return Err(StepError::canceled("the check of the package"));
-        }
-        let chunk = buffer.get(..count).unwrap_or_default();
-        whole.update(chunk);
-        if !in_head && payload_digest.is_some() {
-            payload.update(chunk);
-        }
-    }
-    if hex(&whole.finalize()) != step.sha256.as_str() {
+    let digests = content::digests(path, || cancel.is_cancelled()).map_err(unreadable)?;
+    let digests = digests.ok_or_else(|| StepError::canceled("the check of the package"))?;
+    if digests.whole != step.sha256.as_str() {
         return Err(unfit("PACKAGE_DAMAGED", format!("the SHA-256 of {} is not the announced one", step.package)));
     }
-    if payload_digest.is_some_and(|digest| digest != hex(&payload.finalize())) {
+    if payload_digest.is_some_and(|digest| digests.payload.as_deref() != Some(digest)) {
         return Err(unfit("PACKAGE_DAMAGED", format!("the payload of {} does not fit its header", step.package)));
     }
     Ok(())
-}
-
-pub(in crate::agent::host) fn hex(bytes: &[u8]) -> String {
-    use std::fmt::Write as _;
-    bytes.iter().fold(String::with_capacity(2 * bytes.len()), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::{agent::host::testing::settings, steps::values::PackageRef};
+    use content::hex;
+    use sha2::{Digest as _, Sha256};
 
     fn put(settings: &HostSettings, package: &PackageRef, bytes: &[u8]) -> InstallPackage {
         let step = InstallPackage { package: package.clone(), sha256: hex(&Sha256::digest(bytes)).parse().unwrap() };

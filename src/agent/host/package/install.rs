@@ -2,7 +2,7 @@
 //! the supervisor keeps rpm running, and the rpm database says what was reached.
 
 use super::{
-    file,
+    file::{self, CheckedPackage},
     rpm_database::{RPM_GRACE, RpmDatabase},
 };
 use crate::{
@@ -10,6 +10,7 @@ use crate::{
         host::{
             Host,
             adapter::Adapter,
+            blocking, durable,
             process::{
                 runs,
                 supervisor::{RunOutcome, RunState, failed},
@@ -18,13 +19,14 @@ use crate::{
         step::{Done, StepContext, StepError, Undoes},
     },
     graph::Effect,
-    steps::InstallPackage,
+    steps::{InstallPackage, values::PackageRef},
 };
 use futures_util::future::BoxFuture;
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 
 const TAIL_LINES: usize = 20;
+const TAIL_BYTES: u64 = 16 << 10;
 
 #[derive(Serialize, Deserialize)]
 struct Identity {
@@ -83,20 +85,70 @@ impl Adapter for InstallPackage {
 }
 
 async fn execute(host: &Host, step: &InstallPackage, context: &StepContext) -> Result<Done, StepError> {
-    let database = RpmDatabase::open(&host.settings).await?;
-    let mut ours = false;
-    if let Some(earlier) = read_identity(context.identity.as_deref()) {
-        let run_dir = runs::dir(&host.settings, &earlier.run);
-        let state = host.find(&earlier.run).await?;
-        if state.lives() {
-            context.log.line("rpm still runs, waiting for it");
-            if let Err(error) = runs::wait(&*host.supervisor, &run_dir, RPM_GRACE, context, "rpm").await {
-                return Err(error.leaving(left(host, &database, &earlier.run, step).await));
-            }
+    match read_identity(context.identity.as_deref()) {
+        Some(earlier) => {
+            let resumed = resume(host, step, &earlier, context).await;
+            resumed.map_err(|error| error.else_leaving(Effect::Unknown))
         }
-        ours = !earlier.was_installed && has_begun(&state);
+        None => install(host, step, false, context).await,
     }
-    let others = runs::ask(context, "the installation", database.installed(step.package.name())).await?;
+}
+
+/// Carries on after a restart of the agent: what the earlier run left is there, whatever becomes of this one.
+async fn resume(
+    host: &Host,
+    step: &InstallPackage,
+    earlier: &Identity,
+    context: &StepContext,
+) -> Result<Done, StepError> {
+    let state = host.find(&earlier.run).await?;
+    if state.lives() {
+        context.log.line("rpm still runs, waiting for it");
+        let run_dir = runs::dir(&host.settings, &earlier.run);
+        if let Err(error) = runs::wait(&*host.supervisor, &run_dir, RPM_GRACE, context, "rpm").await {
+            let left = match RpmDatabase::open(&host.settings).await {
+                Ok(database) => left(host, &database, &earlier.run, step).await,
+                Err(_) => Effect::Unknown,
+            };
+            return Err(error.leaving(left));
+        }
+    }
+    install(host, step, !earlier.was_installed && has_begun(&state), context).await
+}
+
+/// `ours`: if the package is there, an earlier run of this attempt has installed it.
+async fn install(host: &Host, step: &InstallPackage, ours: bool, context: &StepContext) -> Result<Done, StepError> {
+    let database = RpmDatabase::open(&host.settings).await?;
+    // The file is checked while rpm looks into its database.
+    let unwanted = context.cancel.child_token();
+    let asking = async {
+        let others = runs::ask(context, "the installation", database.installed(step.package.name())).await;
+        if others.as_ref().map_or(true, |others| !others.is_empty()) {
+            unwanted.cancel();
+        }
+        others
+    };
+    let checking = {
+        let (settings, step, unwanted) = (host.settings.clone(), step.clone(), unwanted.clone());
+        blocking(move || file::check(&settings, &step, &unwanted))
+    };
+    let (others, checked) = tokio::join!(asking, checking);
+    let others = others?;
+    // No run of this attempt lives, so what the database has is what there is.
+    let left = if ours && others.contains(&step.package) { Effect::Done } else { Effect::None };
+    let done = complete(host, &database, &others, checked, step, ours, context).await;
+    done.map_err(|error| error.else_leaving(left))
+}
+
+async fn complete(
+    host: &Host,
+    database: &RpmDatabase<'_>,
+    others: &[PackageRef],
+    checked: Result<CheckedPackage, StepError>,
+    step: &InstallPackage,
+    ours: bool,
+    context: &StepContext,
+) -> Result<Done, StepError> {
     if others.contains(&step.package) {
         context.log.line(&format!("{} is installed", step.package));
         let files = runs::ask(context, "the installation", database.files(&step.package)).await?;
@@ -110,10 +162,7 @@ async fn execute(host: &Host, step: &InstallPackage, context: &StepContext) -> R
             "choose the installed version, or upgrade or erase it first, then retry the subtask",
         ));
     }
-    let checked = {
-        let (settings, step, cancel) = (host.settings.clone(), step.clone(), context.cancel.clone());
-        crate::agent::host::blocking(move || file::check(&settings, &step, &cancel)).await?
-    };
+    let checked = checked?;
     if context.cancel.is_cancelled() {
         return Err(StepError::canceled("the installation"));
     }
@@ -124,7 +173,7 @@ async fn execute(host: &Host, step: &InstallPackage, context: &StepContext) -> R
     if let Ok(RunOutcome::ExitCode(0)) = outcome {
         return Ok(with_home(&checked.files, Done::made()));
     }
-    let left = left(host, &database, &run, step).await;
+    let left = left(host, database, &run, step).await;
     let outcome = outcome.map_err(|error| error.leaving(left))?;
     Err(rpm_failed(&format!("the installation of {}", step.package), &outcome, context, &run, host).leaving(left))
 }
@@ -153,7 +202,7 @@ fn has_begun(state: &RunState) -> bool {
 fn rpm_failed(what: &str, outcome: &RunOutcome, context: &StepContext, run: &str, host: &Host) -> StepError {
     let mut tail = context.log.tail(TAIL_LINES);
     if context.log.path().is_none() {
-        let own = std::fs::read_to_string(runs::dir(&host.settings, run).join("log")).unwrap_or_default();
+        let own = durable::read_end(&runs::dir(&host.settings, run).join("log"), TAIL_BYTES).unwrap_or_default();
         tail = own.lines().map(String::from).collect();
     }
     let said = tail.iter().rev().find(|line| !line.trim().is_empty()).cloned().unwrap_or_default();
@@ -195,9 +244,7 @@ async fn undo(host: &Host, step: &InstallPackage, context: &StepContext, undoes:
     // Reservations may have been released by hand, and somebody else may run from what this operation has installed.
     let files = runs::ask(context, "the removal", database.files(&step.package)).await?;
     if let Some(program) = find_program(&files, &["obproxy", "observer"]) {
-        let executes =
-            crate::agent::host::blocking(move || Ok(crate::agent::host::checks::processes::executing(&program)))
-                .await?;
+        let executes = blocking(move || Ok(crate::agent::host::checks::processes::executing(&program))).await?;
         if let Some(pid) = executes {
             context.log.line(&format!("{} stays: pid {pid} runs from it", step.package));
             return Ok(Done::already());

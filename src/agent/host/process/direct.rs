@@ -7,7 +7,7 @@ use super::{
     shimmed,
     supervisor::{Launch, RunState, Supervisor},
 };
-use crate::agent::host::durable::{read_json, write_json};
+use crate::agent::host::durable::{read_json, write_json_for_this_boot};
 use futures_util::future::BoxFuture;
 use std::{
     fs::{DirBuilder, File},
@@ -38,7 +38,7 @@ impl DirectSupervisor {
         if !shimmed::is_open(run_dir)? {
             return Ok(());
         }
-        write_json(&run_dir.join(LAUNCH), &LaunchFile::from(launch))?;
+        write_json_for_this_boot(&run_dir.join(LAUNCH), &LaunchFile::from(launch))?;
         let mut shim = tokio::process::Command::new(&self.agent)
             .arg0("oblet-agent")
             .arg("shim")

@@ -10,6 +10,9 @@
 //!
 //! The shim leads a session of its own; everything it starts is found by that session, even if the shim is killed.
 //! Nothing in these files is secret.
+//!
+//! Only `claim` has to outlive a power cut: it says that the run began. `launch` and `program` mean nothing to another
+//! boot, and where `outcome` is missing then, the run counts as lost, as if its shim had been killed.
 
 use super::{
     identity::ProcessId,
@@ -17,7 +20,7 @@ use super::{
     supervisor::{Kind, Launch, RunOutcome},
     unit_helper::Starts,
 };
-use crate::agent::host::durable::{claim_json, read_json, write_json};
+use crate::agent::host::durable::{claim_json, read_json, write_json_for_this_boot, write_json_or_lose};
 use nix::sys::stat::Mode;
 use serde::{Deserialize, Serialize};
 use std::{
@@ -127,7 +130,7 @@ fn run(run_dir: &Path) -> io::Result<()> {
         },
         Err(error) => RunOutcome::NotStarted(error.to_string()),
     };
-    write_json(&run_dir.join(OUTCOME), &outcome)
+    write_json_or_lose(&run_dir.join(OUTCOME), &outcome)
 }
 
 /// systemd tells everything in a unit to end, and whoever is to write the outcome must not be the first to go. A
@@ -182,7 +185,7 @@ fn run_once(run_dir: &Path, launch: &LaunchFile, log: &File) -> io::Result<ExitS
     let recorded = i32::try_from(child.id())
         .map_err(io::Error::other)
         .and_then(ProcessId::of)
-        .and_then(|program| write_json(&run_dir.join(PROGRAM), &program));
+        .and_then(|program| write_json_for_this_boot(&run_dir.join(PROGRAM), &program));
     if let Err(error) = recorded {
         // A program that nobody can name must not live.
         child.kill()?;

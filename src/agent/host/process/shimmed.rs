@@ -5,7 +5,7 @@ use super::{
     shim::{CLAIM, Claim, KEPT, OUTCOME, PROGRAM, SHIM_LOG},
     supervisor::{RunOutcome, RunState},
 };
-use crate::agent::host::durable::{claim_json, read_json, remove, write_text};
+use crate::agent::host::durable::{claim_json, read_end, read_json, remove, write_text};
 use rustix::process::Signal;
 use std::{io, path::Path, time::Duration};
 use tokio::time::{Instant, sleep};
@@ -14,6 +14,8 @@ use tokio::time::{Instant, sleep};
 const SHIM_DEADLINE: Duration = Duration::from_secs(15);
 /// The kernel needs this long at most to end what was killed.
 pub(super) const KILL_DEADLINE: Duration = Duration::from_secs(20);
+/// The shim has one thing to say.
+const LOG_BYTES: u64 = 4 << 10;
 const START_POLL: Duration = Duration::from_millis(1);
 const FIRST_POLL: Duration = Duration::from_millis(10);
 /// Looking through all processes costs milliseconds, and rpm may take its whole grace.
@@ -51,7 +53,7 @@ where
     let mut poll = START_POLL;
     while !program.exists() && !outcome.exists() {
         if gone().await? && !outcome.exists() {
-            let why = std::fs::read_to_string(run_dir.join(SHIM_LOG)).unwrap_or_default();
+            let why = read_end(&run_dir.join(SHIM_LOG), LOG_BYTES).unwrap_or_default();
             return Err(io::Error::other(format!("the shim ended early: {}", why.trim())));
         }
         if Instant::now() > deadline {

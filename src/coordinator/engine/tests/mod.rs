@@ -6,7 +6,7 @@ mod retention;
 mod takeover;
 
 use super::{
-    attempt::{AgentAttempt, Outcome},
+    attempt::{AgentAttempt, Outcome, PackageFile},
     driver::survive,
     journal::Journal,
     log::AttemptLog,
@@ -120,6 +120,7 @@ impl Lab {
                 i64::MAX,
                 crate::coordinator::engine::turns::alone(),
             ),
+            submitted: false.into(),
         }
     }
 
@@ -203,6 +204,24 @@ async fn a_write_that_the_store_refuses_costs_nobody_else() {
     next.unwrap().await.unwrap().unwrap();
     assert!(!lab.fatal.is_cancelled());
     assert!(lab.directory.path().join("coordinator.db").exists());
+}
+
+#[tokio::test]
+async fn an_agent_that_may_have_begun_before_is_not_taken_for_idle_when_its_package_cannot_be_brought() {
+    let lab = Lab::new(Behaviour::Succeed).await;
+    let present = lab.directory.path().join("package");
+    std::fs::write(&present, "content").unwrap();
+    for (path, reason) in [(lab.directory.path().join("missing"), "PACKAGE_UNREADABLE"), (present, "BAD_REQUEST")] {
+        for (submitted, effect) in [(false, Effect::None), (true, Effect::Unknown)] {
+            let sha256 = "0".repeat(64).parse().unwrap();
+            let package = PackageFile { name: "no name of a package".into(), sha256, path: path.clone() };
+            let packages = vec![package];
+            let attempt = AgentAttempt { packages, submitted: submitted.into(), ..lab.attempt(&fresh_key()) };
+            let failure = failure(lab.run(attempt).await);
+            assert_eq!((failure.reason.as_str(), failure.effect), (reason, effect));
+        }
+    }
+    assert!(lab.carrier.calls().is_empty());
 }
 
 #[tokio::test]

@@ -133,7 +133,7 @@ async fn hosts_that_are_gone_hold_up_neither_others_nor_the_next_round() {
         let begin = Instant::now();
         acknowledge::again(&engine.shared, task).await;
         assert!(begin.elapsed() < limit, "{:?}", begin.elapsed());
-        let quiet: Vec<i64> = (1..=20).filter(|host| engine.shared.quiet.rests(*host)).collect();
+        let quiet: Vec<i64> = (1..=20).filter(|host| engine.shared.quiet.rests(host)).collect();
         assert_eq!(quiet, (1..20).collect::<Vec<_>>());
     }
     assert_eq!(task::unacknowledged(store.readers()).await.unwrap(), [task]);

@@ -172,12 +172,29 @@ async fn execute(
     step: &UpgradeAgent,
     context: &StepContext,
 ) -> Result<Done, StepError> {
-    let earlier = read_identity(context.identity.as_deref());
-    if let Some(earlier) = &earlier
-        && let Some(verdict) = settle(host, manager, &earlier.run, context).await?
-    {
-        return judge(host, step, verdict, context).await;
-    }
+    let Some(earlier) = read_identity(context.identity.as_deref()) else {
+        return exchange(host, manager, step, None, context).await;
+    };
+    let resumed = match settle(host, manager, &earlier.run, context).await {
+        Ok(Some(verdict)) => return judge(host, step, verdict, context).await,
+        // It may have ended at any point of its work.
+        Ok(None) => exchange(host, manager, step, Some(earlier), context).await,
+        Err(error) => Err(error),
+    };
+    resumed.map_err(|error| match error.effect {
+        Effect::None => error.leaving(Effect::Unknown),
+        Effect::Done | Effect::Unknown => error,
+    })
+}
+
+/// `earlier`: a run of this attempt that never began, or was lost.
+async fn exchange(
+    host: &Host,
+    manager: &dyn ServiceManager,
+    step: &UpgradeAgent,
+    earlier: Option<Identity>,
+    context: &StepContext,
+) -> Result<Done, StepError> {
     let found = installed(host).await?;
     let wanted = fitting(step, &found.package)?;
     if found.package == wanted.package && found.genuine {
@@ -282,7 +299,7 @@ async fn replace(
         blocking(move || prepare(&plan, saved).map_err(failed("saving the agent's program"))).await
     };
     if let Err(error) = prepared {
-        return Err(unguarded(&plan.guard, error));
+        return Err(unguarded(&plan.guard, error.leaving(Effect::None)));
     }
     let plan_file = run_dir.join(PLAN);
     let launch = Launch {
@@ -305,7 +322,8 @@ async fn replace(
         StepError::new("INTERRUPTED", "the upgrade of the agent ended without a result", "retry the subtask")
             .leaving(Effect::Unknown)
     };
-    settle(host, manager, &run, context).await?.ok_or_else(lost)
+    let settled = settle(host, manager, &run, context).await.map_err(|error| error.else_leaving(Effect::Unknown))?;
+    settled.ok_or_else(lost)
 }
 
 /// Nobody waits for an exchange that did not begin and begins at the next boot.
@@ -314,7 +332,7 @@ fn unguarded(guard: &Guard, error: StepError) -> StepError {
         Ok(()) => error,
         Err(left) => {
             let message = format!("{}; and {} is still enabled, because of {left}", error.message, guard::UNIT);
-            StepError { message, ..error }
+            StepError { message, ..error }.leaving(Effect::Unknown)
         }
     }
 }

@@ -212,6 +212,25 @@ async fn a_run_that_was_lost_is_made_up_for() {
 
 #[cfg(target_arch = "x86_64")]
 #[tokio::test]
+async fn what_a_lost_run_left_is_unknown_while_the_package_manager_does_not_answer() {
+    let place = Place::new(None, true);
+    let step = place.step(NEW);
+    let (context, kept) = keeping("r");
+    place.execute(&step, &context).await.unwrap_err();
+    script(&place.dir.path().join("dpkg-query"), "exit 2");
+    let (mut next, _) = keeping("r");
+    next.identity = kept.0.lock().unwrap().clone();
+    let error = place.execute(&step, &next).await.unwrap_err();
+    assert_eq!((error.reason, error.effect), ("NOT_FROM_A_PACKAGE", Effect::Unknown));
+    // The verdict of a run that has one cannot be read.
+    let run_dir = place.jobs.plans.lock().unwrap()[0].fallback.parent().unwrap().to_owned();
+    fs::write(run_dir.join(VERDICT), "{").unwrap();
+    let error = place.execute(&step, &next).await.unwrap_err();
+    assert_eq!((error.reason, error.effect), ("SUPERVISOR", Effect::Unknown));
+}
+
+#[cfg(target_arch = "x86_64")]
+#[tokio::test]
 async fn a_failed_upgrade_is_undone_by_the_package_from_before_or_is_undone_already() {
     for has_old in [true, false] {
         let place = Place::new(Some(Verdict::RolledBack("it failed".into())), true);

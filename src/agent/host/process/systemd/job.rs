@@ -6,7 +6,7 @@ use super::{
     unit_file::EXEC_AND_APPEND,
 };
 use crate::agent::host::{
-    durable::{read_json, write_json},
+    durable::{read_json, write_json_for_this_boot},
     process::{
         identity::ProcessId,
         shim::{CLAIM, Claim, LAUNCH, LaunchFile, SHIM_LOG},
@@ -38,7 +38,7 @@ pub(super) async fn start(bus: &Bus, agent: &Path, run_dir: &Path, launch: &Laun
     if !shimmed::is_open(run_dir)? {
         return Ok(());
     }
-    write_json(&run_dir.join(LAUNCH), &LaunchFile::from(launch))?;
+    write_json_for_this_boot(&run_dir.join(LAUNCH), &LaunchFile::from(launch))?;
     let version = bus.version().await?;
     let log = run_dir.join(SHIM_LOG);
     let arguments = vec!["oblet-agent", "shim", path(run_dir)?];

@@ -7,6 +7,7 @@ SHELL := /bin/bash
   openapi package
 
 BUF_VERSION := 1.75.0
+CARGO_DENY_VERSION := 0.20.2
 BUF := target/tools/node_modules/.bin/buf
 SHELL_SCRIPTS := .ci/run packaging/package.sh $(wildcard packaging/scriptlets/*.sh) \
   tests/demo/demo.sh tests/demo/processes.sh tests/demo/setup.sh tests/lab/lab.sh tests/lab/previous.sh \
@@ -88,7 +89,11 @@ lint-proto:
 	  echo 'SKIPPED: npm is not here, so the contract was not linted' >&2; \
 	fi
 
+# Built from source, which takes a processor two minutes, once: it stays with the user's other cargo programs.
 lint-deny:
+	@if ! command -v cargo-deny >/dev/null && ((EUID == 0)); then \
+	  cargo install --quiet --debug --locked cargo-deny@$(CARGO_DENY_VERSION) || true; \
+	fi
 	@if command -v cargo-deny >/dev/null; then \
 	  cargo deny check bans licenses sources; \
 	else \

@@ -4,6 +4,7 @@ use super::{
     super::Host,
     failure::unreadable,
     record::Record,
+    redaction::redact,
     session::{item_failed, login, login_failed, secret},
     sql::{ItemError, ProxySql, SqlError, proxy_hash, same_value},
 };
@@ -96,6 +97,8 @@ async fn set_passwords(host: &Host, step: &SetObproxyPasswords, context: &StepCo
         context.log.line("proxyro@sys has its password");
     } else {
         let set = sql.set_password(OBSERVER_SYS_PASSWORD, observer).await;
+        // Where it logs much, it logs the new hash (A19), also of what it refuses.
+        redact(&host.settings.instance_dir(step.sql_port), context).await;
         set.map_err(|error| item_failed(error).leaving(Effect::Unknown))?;
         context.log.line("proxyro@sys: password set");
         done.effect = Effect::Done;

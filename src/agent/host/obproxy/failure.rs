@@ -1,6 +1,9 @@
 //! Why a proxy is not there, in its own words.
 
-use super::log::{Complaints, LogOfStart};
+use super::{
+    log::{Complaints, LogOfStart},
+    redaction::without_hashes,
+};
 use crate::{
     agent::{
         host::{blocking, checks::instance::available_bytes, process::supervisor::RunOutcome},
@@ -90,7 +93,7 @@ fn tail(path: &Path) -> io::Result<Vec<String>> {
     let text = String::from_utf8_lossy(&bytes);
     // obproxy begins with its arguments (C1): they say nothing new, and a hash among them would worry whoever reads it.
     let told = text.lines().filter(|line| !line.contains(crate::steps::OBPROXY_SYS_PASSWORD));
-    let mut lines: Vec<String> = told.rev().take(TAIL_LINES).map(String::from).collect();
+    let mut lines: Vec<String> = told.rev().take(TAIL_LINES).map(without_hashes).collect();
     lines.reverse();
     Ok(lines)
 }

@@ -59,20 +59,26 @@ impl Record {
         remove(&path(settings, port))
     }
 
-    /// Runs of all proxies that this agent has started.
-    pub(in crate::agent::host) fn runs(settings: &HostSettings) -> io::Result<Vec<String>> {
+    /// Of all proxies that this agent has started.
+    pub(in crate::agent::host) fn all(settings: &HostSettings) -> io::Result<Vec<Self>> {
         let entries = match std::fs::read_dir(settings.state_dir.join("obproxies")) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
             entries => entries?,
         };
-        let mut runs = Vec::new();
+        let mut records = Vec::new();
         for entry in entries {
             let name = entry?.file_name();
             let port = name.to_str().and_then(|name| name.strip_suffix(".json")?.parse::<i64>().ok());
             let Some(port) = port.and_then(|port| Port::try_from(port).ok()) else { continue };
-            runs.extend(Self::read(settings, port)?.into_iter().flat_map(|record| [Some(record.run), record.first]));
+            records.extend(Self::read(settings, port)?);
         }
-        Ok(runs.into_iter().flatten().collect())
+        Ok(records)
+    }
+
+    /// Runs of all proxies that this agent has started.
+    pub(in crate::agent::host) fn runs(settings: &HostSettings) -> io::Result<Vec<String>> {
+        let records = Self::all(settings)?.into_iter();
+        Ok(records.flat_map(|record| [Some(record.run), record.first]).flatten().collect())
     }
 
     /// Takes over what an agent before this one has noted of the proxy at this port, and closes the proxy's directory.

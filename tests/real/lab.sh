@@ -48,7 +48,7 @@ find_on_host() { on_host find "$@"; }
 leftover_state() {
   on_host sh -c 'find /var/lib/oblet-agent/obproxies /var/log/oblet /run/oblet-agent -mindepth 1 2>/dev/null
     grep -rl /bin/obproxy /var/lib/oblet-agent/runs/*/launch 2>/dev/null
-    find /etc/systemd/system /run/systemd/system /run/systemd/transient -name "oblet-*" ! -name "oblet-agent*"' || true
+    find /etc/systemd/system /run/systemd/system /run/systemd/transient -name "oblet-*" ! -name "oblet-agent*" 2>/dev/null' || true
 }
 
 # Seen from this machine.

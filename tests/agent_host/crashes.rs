@@ -45,7 +45,6 @@ impl Graveyard {
         let (died, changes) = graveyard.life("whole".into()).die_at(usize::MAX);
         assert!(!died && changes >= LEAST_CHANGES, "{version:?}: only {changes} changes were seen");
         graveyard.changes = changes;
-        println!("{version:?}: {changes} changes");
         graveyard
     }
 

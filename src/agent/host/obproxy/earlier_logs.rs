@@ -38,7 +38,7 @@ impl EarlierLogs {
             };
             match (name.to_str(), known) {
                 (Some(name), Some((metadata, length))) if metadata.len() > length => {
-                    log.own_file(name)?.set_len(length)?
+                    log.own_file(name)?.set_len(length)?;
                 }
                 (_, Some(_)) => {}
                 (_, None) => log.remove(&name)?,

@@ -96,6 +96,7 @@ async fn serve(mut config: Config, flags: Flags, filter: LogFilter, service: &Se
     let reload = reload_on(hangup, Reload::new(&agent, flags, config.given, filter), service);
     let running = agent.running();
     let managed = Arc::clone(&host);
+    let redaction = host.redact_logs();
     let attended = service.attend(agent.heartbeats(), move || {
         format!("{} operations running, {} instances", running(), managed.instance_count())
     });
@@ -110,6 +111,7 @@ async fn serve(mut config: Config, flags: Flags, filter: LogFilter, service: &Se
         ended = agent.wait() => ended.map_err(Into::into),
         failed = exporter => failed,
         () = reload => unreachable_end("the answer to SIGHUP"),
+        () = redaction => unreachable_end("the look at the logs of proxies"),
         () = attended => unreachable_end("the service manager's attendant"),
     }
 }

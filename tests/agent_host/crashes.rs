@@ -4,9 +4,10 @@
 //!  1. A crash, and the same attempt again: one proxy runs, and it takes the password of its cluster and no other, not
 //!     the one of its first start and not one that it had before.
 //!  2. A crash, or two of them, and the undo: nothing runs, nothing is left.
+//!  3. A crash while a password is set, and the same attempt again: the proxy has it, and its log does not tell.
 
 use crate::{
-    dying::Life,
+    dying::{Life, Work},
     place::{
         ADDRESS, ADMIN, Place, VERSIONS, Version, context, elsewhere, is_refused, item, login, proxy_hash,
         rpm_is_missing,
@@ -20,7 +21,6 @@ use oblet::{
 use oblet_standins::{client::Client, mysql::unhex};
 use std::{
     fs,
-    path::PathBuf,
     sync::atomic::{AtomicUsize, Ordering},
     thread,
 };
@@ -51,6 +51,7 @@ impl Graveyard {
     fn life(&self, run_id: String) -> Life {
         let passwords = self.place.passwords.clone();
         Life {
+            work: Work::Start,
             place: self.place.dir.path().to_owned(),
             run_id,
             start: elsewhere(&self.start),
@@ -139,10 +140,7 @@ impl Graveyard {
         fs::create_dir_all(&etc).unwrap();
         let configuration = format!("local_bound_ip={ADDRESS}\nobproxy_sys_password={}\n", proxy_hash(OLD_PASSWORD));
         fs::write(etc.join(stored), configuration).unwrap();
-        let record = serde_json::json!({"schema": 2, "run": "of-another-time", "step": &life.start});
-        let path: PathBuf = self.place.record(&life.start);
-        fs::create_dir_all(path.parent().unwrap()).unwrap();
-        fs::write(path, record.to_string()).unwrap();
+        self.place.put_record_of_another_time(&life.start);
     }
 }
 
@@ -178,18 +176,23 @@ fn comes_back(version: Version, turn: usize) {
 
 /// The second death comes where the record still names a run that its attempt has given up.
 fn dies_twice(version: Version) {
-    /// Later than the record, and before its proxy is started as a service.
-    const FIRST: usize = 27;
-    /// The record is written again before that.
-    const SECONDS: usize = 16;
+    const STRIDE: usize = 3;
     if rpm_is_missing() {
         return;
     }
     let mut graveyard = Graveyard::open(version);
-    graveyard.changes = SECONDS;
+    // The record is written, and its proxy is not yet started as a service.
+    let first = (1..graveyard.changes).step_by(STRIDE).find(|change| {
+        let life = graveyard.life(format!("probe{change}"));
+        life.die_at(*change);
+        graveyard.place.record(&life.start).exists()
+    });
+    let first = first.unwrap() + STRIDE;
+    // The record is written again before that.
+    graveyard.changes = first;
     let deaths = graveyard.each_change(|second| {
         let life = graveyard.life(format!("twice{second}"));
-        life.die_at(FIRST);
+        life.die_at(first);
         assert!(graveyard.place.record(&life.start).exists());
         // As if it had come to the service, and died before that had begun.
         fs::create_dir(graveyard.place.runs().join(&life.run_id)).unwrap();
@@ -198,7 +201,42 @@ fn dies_twice(version: Version) {
         graveyard.place.assert_no_instance(&life.start);
         died
     });
-    assert_eq!(deaths, SECONDS);
+    assert_eq!(deaths, first);
+}
+
+/// The proxy runs all the time; what is set differs from one attempt to the next.
+fn gets_its_password(version: Version) {
+    /// A login, a statement and its log.
+    const LEAST: usize = 5;
+    if rpm_is_missing() {
+        return;
+    }
+    let graveyard = Graveyard::open(version);
+    let whole = graveyard.life("runs".into());
+    graveyard.execute_again(&whole);
+    let set = |run_id: String| {
+        let observer_password = format!("observer-of-{run_id}");
+        Life { work: Work::SetPasswords, run_id, observer_password, ..whole.clone() }
+    };
+    // On a thread of its own: this one is the parent of what holds the proxy.
+    let die_at = |life: &Life, change| thread::scope(|scope| scope.spawn(|| life.die_at(change)).join().unwrap());
+    let (_, changes) = die_at(&set("set".into()), usize::MAX);
+    assert!(changes >= LEAST, "{version:?}: only {changes} changes were seen");
+    let mut deaths = 0;
+    for change in 1..=changes {
+        let life = set(format!("set{change}"));
+        deaths += usize::from(die_at(&life, change).0);
+        login(&life.start, &life.sys_password).unwrap();
+        graveyard.execute_again(&life);
+        let start_of_the_proxy = Life { run_id: whole.run_id.clone(), ..life.clone() };
+        graveyard.assert_only_the_right_password_opens(&start_of_the_proxy);
+        let log = fs::read_to_string(graveyard.place.instance_dir(&life.start).join("log/obproxy.log")).unwrap();
+        for password in [&life.sys_password, &life.observer_password] {
+            assert!(!log.contains(&proxy_hash(password)) && !log.contains(password), "{}", life.run_id);
+        }
+    }
+    assert!(deaths >= LEAST, "{version:?}: died at {deaths} of {changes} changes");
+    graveyard.undo(&whole);
 }
 
 fn is_taken_back(version: Version) {
@@ -265,5 +303,12 @@ fn a_new_proxy_whose_agent_died_at_any_change_can_be_taken_back() {
 fn a_proxy_whose_agent_died_twice_can_be_taken_back() {
     for version in VERSIONS {
         dies_twice(version);
+    }
+}
+
+#[test]
+fn a_proxy_whose_agent_died_while_it_set_a_password_gets_it_in_the_end() {
+    for version in VERSIONS {
+        gets_its_password(version);
     }
 }

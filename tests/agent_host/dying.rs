@@ -1,5 +1,9 @@
 //! An agent that dies at a chosen moment: a process of its own carries a step out, is traced, and is killed at the entry
-//! of the n-th of its system calls that change anything.
+//! of the n-th of its system calls that change anything: files, directories, other processes, and what is said to them.
+//!
+//! Two kinds do not count, to have the tests over in time. What is written into the log of the step is read by nobody who
+//! carries on. A process that is killed before it syncs a file leaves what it leaves when it is killed before the next change:
+//! only a power failure tells them apart.
 
 use crate::place::{Passwords, Place, context};
 use futures_util::future::BoxFuture;
@@ -15,7 +19,7 @@ use nix::{
 };
 use oblet::{
     agent::step::{Carrier as _, IdentityStore},
-    steps::{AgentStep, StartObproxy},
+    steps::{AgentStep, SetObproxyPasswords, StartObproxy},
 };
 use serde::{Deserialize, Serialize};
 use std::{
@@ -30,9 +34,17 @@ use std::{
 const TOLD: &str = "OBLET_TEST_DYING_AGENT";
 const READY: &str = "ready to die";
 
-/// One attempt to start a proxy, as the journal of an agent knows it.
+/// What an agent is about to do when it dies.
+#[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Work {
+    Start,
+    SetPasswords,
+}
+
+/// One attempt at a step, as the journal of an agent knows it.
 #[derive(Clone, Serialize, Deserialize)]
 pub(crate) struct Life {
+    pub(crate) work: Work,
     pub(crate) place: PathBuf,
     pub(crate) run_id: String,
     pub(crate) start: StartObproxy,
@@ -46,7 +58,10 @@ impl Life {
     }
 
     pub(crate) fn step(&self) -> AgentStep {
-        AgentStep::StartObproxy(self.start.clone())
+        match self.work {
+            Work::Start => AgentStep::StartObproxy(self.start.clone()),
+            Work::SetPasswords => AgentStep::SetObproxyPasswords(SetObproxyPasswords { sql_port: self.start.sql_port }),
+        }
     }
 
     fn file(&self, kind: &str) -> PathBuf {
@@ -126,8 +141,7 @@ fn count(process: Pid, last: usize) -> (bool, usize) {
     }
 }
 
-/// Whether a task that has stopped at a system call is about to change a file, a directory or another process, or to say
-/// something to one.
+/// Whether a task that has stopped at a system call is about to change something.
 fn enters_a_change(task: Pid) -> bool {
     const ENTRY: u8 = 1;
     let Ok(info) = ptrace::syscall_info(task) else { return false };
@@ -157,7 +171,15 @@ fn enters_a_change(task: Pid) -> bool {
         libc::SYS_clone3,
         libc::SYS_pidfd_send_signal,
     ];
-    creates || is_older || is_one.contains(&call)
+    let writes = call == libc::SYS_write || call == libc::SYS_pwrite64;
+    creates || is_older || is_one.contains(&call) || (writes && is_file(task, entry.args[0]))
+}
+
+/// Whether the descriptor of the task leads to a file that others read.
+fn is_file(task: Pid, descriptor: u64) -> bool {
+    let Ok(path) = fs::read_link(format!("/proc/{task}/fd/{descriptor}")) else { return false };
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    path.is_absolute() && !path.starts_with("/dev") && !path.starts_with("/proc") && !name.starts_with("log-")
 }
 
 /// The journal's part.

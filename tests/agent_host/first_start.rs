@@ -21,7 +21,7 @@ use std::{
 const SET: &str = "passwords and parameters are set";
 
 /// Each of them is refused by another rule.
-const BAD: [(&str, &str, &str); 13] = [
+const BAD: [(&str, &str, &str); 14] = [
     ("no_such_item", "1", "PARAMETER_UNKNOWN"),
     ("enable_cached_server", "maybe", "PARAMETER_INVALID"),
     ("client_max_connections", "-5", "PARAMETER_INVALID"),
@@ -31,6 +31,7 @@ const BAD: [(&str, &str, &str); 13] = [
     ("proxy_hot_upgrade_check_interval", "1s", "PARAMETER_INVALID"),
     ("syslog_level", "LOUD", "PARAMETER_INVALID"),
     ("idc_name", "it's", "PARAMETER_INVALID"),
+    ("enable_prometheus", "False", "METRICS_OFF"),
     ("app_name", "other", "PARAMETER_FIXED"),
     ("listen_port", "2883", "PARAMETER_FIXED"),
     ("obproxy_sys_password", "mine", "PARAMETER_FIXED"),
@@ -190,5 +191,56 @@ async fn a_proxy_that_dies_in_its_first_start_says_why() {
         assert!(error.message.contains("no such fault: standin_typo=1"), "{}", error.message);
         assert_eq!(place.undo(&step, "u1", &[attempt.undoes]).await, Effect::Done);
         place.assert_nothing_is_left(&start, "r1");
+    }
+}
+
+#[tokio::test]
+async fn an_argument_that_obproxy_does_not_understand_is_told_as_one() {
+    if rpm_is_missing() {
+        return;
+    }
+    for version in VERSIONS {
+        let (place, start) = Place::with_obproxy(version, &[]).await;
+        // ALTER takes any list of servers, and the next start cannot read this one.
+        let start = StartObproxy { startup_parameters: vec![parameter("rootservice_list", "bad")], ..start };
+        let step = AgentStep::StartObproxy(start.clone());
+        let attempt = place.execute(&step, "r1", None).await;
+        let error = attempt.result.unwrap_err();
+        assert_eq!(error.reason, "DEAD_ON_ARRIVAL");
+        assert!(error.message.contains("an argument is not valid"), "{}", error.message);
+        assert!(error.message.contains("ret=-4002"), "{}", error.message);
+        assert_eq!(place.undo(&step, "u1", &[attempt.undoes]).await, Effect::Done);
+        place.assert_nothing_is_left(&start, "r1");
+    }
+}
+
+/// A first start that fails after it was told a password, in a directory of its own or in one that was there before.
+async fn forgets_what_it_was_told(version: Version, directory_existed: bool) {
+    const EARLIER: &str = "of another time\n";
+    let (place, start) = Place::with_obproxy(version, &[("standin_refuse_sys_password", "1")]).await;
+    let log = place.instance_dir(&start).join("log");
+    if directory_existed {
+        place.put_record_of_another_time(&start);
+        fs::create_dir_all(&log).unwrap();
+        fs::write(log.join("obproxy.log"), EARLIER).unwrap();
+    }
+    let error = place.execute(&AgentStep::StartObproxy(start.clone()), "r1", None).await.result.unwrap_err();
+    assert_eq!(error.reason, "PARAMETER_INVALID", "{version:?}: {}", error.message);
+    assert!(error.message.contains("obproxy_sys_password"), "it has taken the other one: {}", error.message);
+    let left: Vec<_> = fs::read_dir(&log).unwrap().map(|entry| entry.unwrap().path()).collect();
+    if directory_existed {
+        assert_eq!(left, [log.join("obproxy.log")], "{version:?}");
+        assert_eq!(fs::read_to_string(&left[0]).unwrap(), EARLIER, "{version:?}");
+    } else {
+        assert!(left.is_empty(), "{version:?}: {left:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_first_start_that_fails_leaves_no_log_of_the_passwords_that_it_was_told() {
+    if !rpm_is_missing() {
+        for version in VERSIONS {
+            tokio::join!(forgets_what_it_was_told(version, false), forgets_what_it_was_told(version, true));
+        }
     }
 }

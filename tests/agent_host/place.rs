@@ -257,6 +257,14 @@ impl Place {
         self.dir.path().join("state/obproxies").join(format!("{}.json", start.sql_port))
     }
 
+    /// The agent knows of a proxy that ran in the directory of this step at another time.
+    pub(crate) fn put_record_of_another_time(&self, start: &StartObproxy) {
+        let record = serde_json::json!({"schema": 2, "run": "of-another-time", "step": start});
+        let path = self.record(start);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, record.to_string()).unwrap();
+    }
+
     /// What the service says before its log begins.
     pub(crate) fn out(&self, start: &StartObproxy) -> PathBuf {
         self.dir.path().join("root/var/log/oblet").join(format!("obproxy@{}.out", start.sql_port))

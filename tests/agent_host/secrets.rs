@@ -1,12 +1,18 @@
 //! What others on the host can see of passwords.
 
 use crate::place::{
-    ADDRESS, ADMIN, Passwords, Place, VERSIONS, Version, is_refused, login, proxy_hash, rpm_is_missing,
+    ADDRESS, ADMIN, Passwords, Place, VERSIONS, Version, is_refused, item, login, proxy_hash, rpm_is_missing, running,
+    until,
+};
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
 };
 use oblet::steps::{AgentStep, SetObproxyPasswords, StartObproxy};
 use oblet_standins::{client::Client, mysql::unhex};
 use std::{
     collections::BTreeSet,
+    ffi::OsStr,
     fs,
     os::unix::{fs::PermissionsExt as _, process::CommandExt as _},
     path::{Path, PathBuf},
@@ -123,11 +129,81 @@ async fn no_process_and_no_file_shows_a_password_and_a_hash_that_was_seen_opens_
     }
 }
 
+/// Where the log of the proxy and those that were put aside hold this text.
+fn logs_that_hold(place: &Place, start: &StartObproxy, text: &str) -> Vec<PathBuf> {
+    files(&place.instance_dir(start).join("log")).into_iter().filter(|file| holds(file, text)).collect()
+}
+
+#[tokio::test]
+async fn a_proxy_that_starts_again_by_itself_leaves_no_hash_in_its_log() {
+    if rpm_is_missing() {
+        return;
+    }
+    for version in VERSIONS {
+        let (place, start) = Place::with_obproxy(version, &[]).await;
+        place.execute(&AgentStep::StartObproxy(start.clone()), "s", None).await.result.unwrap();
+        let hashes = [&place.passwords.sys, &place.passwords.observer].map(|password| proxy_hash(password));
+        let hold = |place: &Place| hashes.iter().flat_map(|hash| logs_that_hold(place, &start, hash)).count();
+        assert_eq!(hold(&place), 0, "{version:?}: after the step");
+        let before = running(&place.runs().join("s")).await;
+        let log = place.instance_dir(&start).join("log/obproxy.log");
+        let reports = || fs::read_to_string(&log).unwrap_or_default().matches("*end proxy config report*").count();
+        let look = async {
+            kill(Pid::from_raw(before.pid), Signal::SIGKILL).unwrap();
+            until("the report of the next start", || reports() > 1).await;
+            until("a log without hashes", || hold(&place) == 0).await;
+        };
+        tokio::select! {
+            () = place.host.redact_logs() => unreachable!("it never ends"),
+            () = look => {}
+        }
+        until("a login", || login(&start, &place.passwords.sys).is_ok()).await;
+        let log = fs::read_to_string(&log).unwrap();
+        assert!(log.contains(&format!("| {:<36} = {}", "observer_sys_password", "*".repeat(40))), "the rest stays");
+    }
+}
+
+#[tokio::test]
+async fn a_password_that_is_set_later_is_not_logged_either() {
+    if rpm_is_missing() {
+        return;
+    }
+    for version in VERSIONS {
+        let (mut place, start) = Place::with_obproxy(version, &[]).await;
+        place.execute(&AgentStep::StartObproxy(start.clone()), "s", None).await.result.unwrap();
+        place.passwords.observer = "another-not-to-be-seen".into();
+        let set = AgentStep::SetObproxyPasswords(SetObproxyPasswords { sql_port: start.sql_port });
+        place.execute(&set, "p", None).await.result.unwrap();
+        let hash = proxy_hash(&place.passwords.observer);
+        assert_eq!(item(&mut login(&start, &place.passwords.sys).unwrap(), "observer_sys_password"), hash);
+        assert_eq!(logs_that_hold(&place, &start, &hash), [] as [PathBuf; 0], "{version:?}");
+    }
+}
+
 /// A program of neither root nor the run user, with what it says.
-fn as_somebody(program: &str, argument: &Path) -> (bool, String) {
+fn as_somebody(program: impl AsRef<OsStr>, arguments: &[&str], environment: &[(&str, &str)]) -> (bool, String) {
     const SOMEBODY: u32 = 54_321;
-    let output = Command::new(program).arg(argument).uid(SOMEBODY).gid(SOMEBODY).output().unwrap();
-    (output.status.success(), String::from_utf8_lossy(&output.stdout).into_owned())
+    let mut command = Command::new(program);
+    command.args(arguments).envs(environment.iter().copied()).uid(SOMEBODY).gid(SOMEBODY);
+    let output = command.output().unwrap();
+    let said = [output.stdout, output.stderr].concat();
+    (output.status.success(), String::from_utf8_lossy(&said).into_owned())
+}
+
+/// What somebody finds who looks for hashes in everything below a directory, and in what is known of every process.
+fn hashes_that_somebody_finds(directory: &Path) -> BTreeSet<String> {
+    const HUNT: &str = r#"{ grep -rhaoE -D skip '[0-9a-fA-F]{40}' "$0"
+        cat /proc/[0-9]*/cmdline /proc/[0-9]*/environ | grep -aoE '[0-9a-fA-F]{40}'; } 2>/dev/null"#;
+    let (_, found) = as_somebody("/bin/sh", &["-c", HUNT, directory.to_str().unwrap()], &[]);
+    found.lines().filter(|line| unhex(line).is_some()).map(String::from).collect()
+}
+
+/// Hands out a copy of the program that logs in: the directories of a build are closed to others.
+fn login_program(place: &Place) -> PathBuf {
+    let copy = place.dir.path().join("sql-login");
+    fs::copy(oblet_standins::program("sql-login").unwrap(), &copy).unwrap();
+    fs::set_permissions(&copy, fs::Permissions::from_mode(0o755)).unwrap();
+    copy
 }
 
 #[tokio::test]
@@ -146,21 +222,46 @@ async fn root_another_user_reads_nothing_below_the_directory_of_the_proxy() {
         let StartObproxy { sql_port, .. } = start;
         place.execute(&AgentStep::StartObproxy(start.clone()), "s", None).await.result.unwrap();
         let dir = place.instance_dir(&start);
-        let (may, listed) = as_somebody("/bin/ls", dir.parent().unwrap());
+        let (may, listed) = as_somebody("/bin/ls", &[dir.parent().unwrap().to_str().unwrap()], &[]);
         assert!(may && listed.contains(&sql_port.to_string()), "the way to it is open: {listed}");
         assert!(files(&dir).len() > 1 && files(&dir.join("etc")).len() == 1);
         for file in files(&dir) {
-            assert!(!as_somebody("/bin/cat", &file).0, "{version:?}: {} is open to all", file.display());
+            assert!(
+                !as_somebody("/bin/cat", &[file.to_str().unwrap()], &[]).0,
+                "{version:?}: {} is open to all",
+                file.display()
+            );
         }
         for directory in ["", "etc", "log", ".conf", "control-config", "sharding-config"] {
             let path = dir.join(directory);
-            assert!(!as_somebody("/bin/ls", &path).0, "{version:?}: {} is open to all", path.display());
+            assert!(
+                !as_somebody("/bin/ls", &[path.to_str().unwrap()], &[]).0,
+                "{version:?}: {} is open to all",
+                path.display()
+            );
             let mode = fs::metadata(&path).unwrap().permissions().mode() & 0o777;
             assert_eq!(mode & !0o750, 0, "{}: {mode:o}", path.display());
         }
         for private in [place.runs(), place.record(&start)] {
-            assert!(!as_somebody("/bin/ls", &private).0, "{version:?}: {} is open to all", private.display());
+            assert!(
+                !as_somebody("/bin/ls", &[private.to_str().unwrap()], &[]).0,
+                "{version:?}: {} is open to all",
+                private.display()
+            );
         }
-        assert!(is_refused(login(&start, "")));
+        let (program, address, port) = (login_program(&place), ADDRESS.to_string(), sql_port.to_string());
+        let log_in =
+            |variable: &str, secret: &str| as_somebody(&program, &[&address, &port, ADMIN], &[(variable, secret)]);
+        let (may, said) = log_in("OBLET_SQL_PASSWORD", &place.passwords.sys);
+        assert!(may, "{version:?}: the way to the port is open: {said}");
+        let mut tried = hashes_that_somebody_finds(place.dir.path());
+        assert!(!tried.contains(&proxy_hash(&place.passwords.sys)), "{version:?}");
+        // The built-in one is in the program, which everybody may read.
+        tried.insert("f0455d5edb4833fa2e91762e71b61bc35d45cf0b".into());
+        for hash in tried {
+            let (may, said) = log_in("OBLET_SQL_HASH", &hash);
+            assert!(!may && said.contains("refused with 1045"), "{version:?}: {said}");
+        }
+        assert!(log_in("OBLET_SQL_PASSWORD", "").1.contains("refused with 1045"));
     }
 }

@@ -116,6 +116,18 @@ async fn a_proxy_without_metrics_is_told_at_once() {
 }
 
 #[tokio::test]
+async fn a_proxy_that_complains_of_its_metrics_and_has_them_serves() {
+    if rpm_is_missing() {
+        return;
+    }
+    for version in VERSIONS {
+        let (place, start) = Place::with_obproxy(version, &[("standin_complaint_of_metrics", "1")]).await;
+        let step = AgentStep::StartObproxy(start);
+        place.execute(&step, "r1", None).await.result.unwrap();
+    }
+}
+
+#[tokio::test]
 async fn a_refused_login_says_what_to_do() {
     if rpm_is_missing() {
         return;

@@ -9,6 +9,7 @@
 
 mod arrows;
 mod circles;
+mod facts;
 mod metrics;
 mod named_tests;
 mod pages;

@@ -20,28 +20,31 @@ raise() {
   start_agent 1 "$address"
   oblet host add "$address" --agent-port "$agent_port" --metrics-port "$metrics_port" >/dev/null
   host_id=$(oblet host list --output json | id_where "$address")
-  if [[ -n $libs ]]; then
-    # Beside the program, where its launch looks for them.
-    local program
-    program=$(query -l | grep '/bin/obproxy$' | head -n 1)
-    mkdir -p "$host_root${program%/bin/obproxy}/lib"
-    cp -P "$libs"/* "$host_root${program%/bin/obproxy}/lib/"
-  fi
+  # Beside the program, where its launch looks for them.
+  [[ -z $libs ]] || lay_libraries "$host_root${program_path%/bin/obproxy}/lib"
 }
 
 rpm_on_host() { rpm --dbpath "$host_root/var/lib/rpm" "$@"; }
 instance_dir() { echo "$host_root/home/admin/obproxy/$sql_port"; }
 instance_leftovers() { ls -d "$(instance_dir)" 2>/dev/null || true; }
 files_to_search() { printf '%s\n' "$state"; }
+find_on_host() { find "$host_root$1" "${@:2}"; }
+# Runs of rpm are kept for as long as the journal keeps their operations.
+leftover_state() {
+  local agent_dir=$state/host1
+  find "$agent_dir/state/obproxies" "$host_root/var/log/oblet" -mindepth 1 2>/dev/null || true
+  grep -rl '/bin/obproxy' "$agent_dir"/state/runs/*/launch 2>/dev/null || true
+}
 
-# Processes whose program lies below the root of the host.
+# Processes whose program lies below the root of the host, also if its file was removed or replaced.
 proxy_pids() {
   local directory exe
   for directory in /proc/[0-9]*; do
     exe=$(readlink "$directory/exe" 2>/dev/null) || continue
-    [[ $exe != "$host_root"/*/bin/obproxy ]] || echo "${directory#/proc/}"
+    [[ ${exe% (deleted)} != "$host_root"/*/bin/obproxy ]] || echo "${directory#/proc/}"
   done
 }
+leftover_processes() { proxy_pids; }
 
 # Its command line is in the launch file of the run, which is the agent's own.
 first_start_hash() {
@@ -50,6 +53,8 @@ first_start_hash() {
 
 can_be_a_stranger() { ((EUID == 0)) && traversable "$target"; }
 as_stranger() { setpriv --reuid=daemon --regid=daemon --clear-groups "$@"; }
+places_of_strangers() { echo "$state"; }
+network_of_host() { "$@"; }
 
 kill_agent() { kill -KILL "${agent_pids[-1]}"; }
 # What a service manager would do.
@@ -63,6 +68,6 @@ more_proofs() { :; }
 show_logs() { tail -n 20 "$state"/coordinator/coordinator.log "$state"/host1/agent.log; }
 
 take_down() {
-  end_processes
+  end_processes || return 1
   [[ -n ${KEEP:-} ]] || rm -rf "$state"
 }

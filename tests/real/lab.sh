@@ -6,6 +6,9 @@ export OBLET_LAB=${REAL_LAB:-230} OBLET_LAB_DIR=$state/lab
 export OBLET_LAB_AGENT_SETTINGS='rpm_dependencies = false'
 lab() { "$top/tests/lab/lab.sh" "$@"; }
 on_host() { lab run h1 "$@"; }
+init_of() { pgrep --parent "$(<"$OBLET_LAB_DIR/hosts/$1/nspawn.pid")" | head -n 1; }
+# Its file system, seen from this machine.
+root_of() { echo "/proc/$(init_of "$1")/root"; }
 readonly unit=oblet-obproxy@$sql_port.service
 
 raise() {
@@ -20,12 +23,7 @@ raise() {
   # shellcheck disable=SC2016 # the host knows its name
   on_host sh -c 'echo "127.0.1.1 $(hostname)" >>/etc/hosts'
   if [[ -n $libs ]]; then
-    on_host mkdir -p /usr/local/lib/obproxy
-    local file
-    for file in "$libs"/*; do
-      lab put "$file" h1 >/dev/null
-      on_host mv "/root/$(basename "$file")" /usr/local/lib/obproxy/
-    done
+    lay_libraries "$(root_of h1)/usr/local/lib/obproxy"
     on_host sh -c 'echo /usr/local/lib/obproxy >/etc/ld.so.conf.d/obproxy.conf && ldconfig'
   fi
   lab coordinator
@@ -45,14 +43,23 @@ instance_leftovers() {
   on_host systemctl list-units --no-legend --plain 'oblet-obproxy@*' 'oblet-job-*'
 }
 
-# Seen from this machine, for signals and for /proc.
+find_on_host() { on_host find "$@"; }
+# Runs of rpm are kept for as long as the journal keeps their operations.
+leftover_state() {
+  on_host sh -c 'find /var/lib/oblet-agent/obproxies /var/log/oblet /run/oblet-agent -mindepth 1 2>/dev/null
+    grep -rl /bin/obproxy /var/lib/oblet-agent/runs/*/launch 2>/dev/null
+    find /etc/systemd/system /run/systemd/system /run/systemd/transient -name "oblet-*" ! -name "oblet-agent*" 2>/dev/null' || true
+}
+
+# Seen from this machine.
 files_to_search() {
-  local init root
-  init=$(pgrep --parent "$(cat "$OBLET_LAB_DIR/hosts/h1/nspawn.pid")" | head -n 1)
-  root=/proc/$init/root
-  on_host journalctl --no-pager -o export >"$state/journal"
+  local root coordinator
+  root=$(root_of h1) coordinator=$(root_of h0)
+  on_host journalctl --no-pager -o export >"$state/journal.h1"
+  lab run h0 journalctl --no-pager -o export >"$state/journal.h0"
   printf '%s\n' "$root/etc/systemd" "$root/var/log" "$root/var/lib/oblet-agent" "$root/run/oblet-agent" \
-    "$root/run/systemd" "$root/home/admin" "$state/journal"
+    "$root/run/systemd" "$root/home/admin" "$coordinator/var/log" "$coordinator/var/lib/oblet-coordinator" \
+    "$coordinator/etc/oblet-coordinator" "$state/journal.h1" "$state/journal.h0"
 }
 
 # The main process, by the number that it has on this machine.
@@ -70,12 +77,16 @@ proxy_pids() {
   done
 }
 
+leftover_processes() { on_host pgrep -ax obproxy || true; }
+
 first_start_hash() {
   on_host sh -c "grep -rhoE 'obproxy_sys_password=[0-9a-f]{40}' /var/lib/oblet-agent/runs/*-first*/launch" | tail -n 1 | cut -d = -f 2
 }
 
 can_be_a_stranger() { true; }
 as_stranger() { on_host setpriv --reuid=daemon --regid=daemon --clear-groups "$@"; }
+places_of_strangers() { printf '%s\n' /etc /home /var/lib/oblet-agent /var/log /run /tmp; }
+network_of_host() { nsenter --target "$(init_of h1)" --net "$@"; }
 
 kill_agent() { on_host systemctl kill --signal=KILL oblet-agent; }
 agent_returns() { await 60 "the service of the agent" on_host systemctl is-active --quiet oblet-agent; }
@@ -113,8 +124,10 @@ host_reboots() {
 more_proofs() {
   prove "the unit is of the kind that survives a hot restart" unit_is_of_the_kind_that_survives
   prove "systemctl restart" operator_restarts_it
+  prove "nothing secret in logs after it" no_secret_in_files
   prove "systemctl stop is no failure, and systemctl start brings it back" a_stop_is_no_failure
   prove "a reboot" host_reboots
+  prove "nothing secret in logs after it" no_secret_in_files
 }
 
 show_logs() {

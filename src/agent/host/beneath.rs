@@ -12,7 +12,10 @@ use std::{
     ffi::OsStr,
     fs::File,
     io::{self, Read as _, Seek as _, SeekFrom},
-    os::{fd::OwnedFd, unix::ffi::OsStrExt as _},
+    os::{
+        fd::OwnedFd,
+        unix::{ffi::OsStrExt as _, fs::MetadataExt as _},
+    },
     path::{Component, Path, PathBuf},
 };
 
@@ -128,8 +131,26 @@ impl Directory {
 
     /// A regular file, opened without following a link and without waiting for the other end of a fifo.
     pub(super) fn file(&self, name: &str) -> io::Result<File> {
+        self.open_file(name, OFlags::RDONLY)
+    }
+
+    /// A regular file that can be changed, if it is of the owner of this directory and has no other name: a hard link could
+    /// lead to any file of the host.
+    pub(super) fn own_file(&self, name: &str) -> io::Result<File> {
+        let file = self.open_file(name, OFlags::RDWR)?;
+        let metadata = file.metadata()?;
+        if metadata.nlink() == 1 && metadata.uid() == rustix::fs::fstat(&self.fd)?.st_uid {
+            Ok(file)
+        } else {
+            let path = self.path.join(name);
+            let why = format!("{} has other names or another owner, it is left alone", path.display());
+            Err(io::Error::new(io::ErrorKind::PermissionDenied, why))
+        }
+    }
+
+    fn open_file(&self, name: &str, access: OFlags) -> io::Result<File> {
         let path = self.path.join(name);
-        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+        let flags = access | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
         let file =
             File::from(rustix::fs::openat(&self.fd, name, flags, Mode::empty()).map_err(|error| about(&path, error))?);
         if file.metadata()?.is_file() {
@@ -281,6 +302,21 @@ mod tests {
         symlink("/proc", dir.path().join("proxies")).unwrap();
         assert!(available_bytes(&dir.path().join("proxies/2883")).is_err());
         assert!(available_bytes(&dir.path().join("missing/2883")).unwrap() > 0);
+    }
+
+    #[test]
+    fn a_file_with_another_name_is_not_changed() {
+        let (dir, victim) = (open_to_all(), tempfile::tempdir().unwrap());
+        fs::write(victim.path().join("precious"), "").unwrap();
+        fs::hard_link(victim.path().join("precious"), dir.path().join("hard")).unwrap();
+        symlink(victim.path().join("precious"), dir.path().join("soft")).unwrap();
+        nix::unistd::mkfifo(&dir.path().join("fifo"), nix::sys::stat::Mode::S_IRWXU).unwrap();
+        fs::write(dir.path().join("plain"), "").unwrap();
+        let open = Directory::open(dir.path()).unwrap();
+        for name in ["hard", "soft", "fifo", "missing"] {
+            assert!(open.own_file(name).is_err(), "{name}");
+        }
+        open.own_file("plain").unwrap();
     }
 
     #[test]

@@ -40,6 +40,8 @@ pub struct Options {
     pub before_install: Option<String>,
     /// A `%postun` scriptlet.
     pub after_erase: Option<String>,
+    /// What it requires beside a shell, as a package that was built from a program requires its libraries.
+    pub requires: Vec<String>,
     /// The directory that holds `obproxy-<version>`.
     pub parent: String,
     /// Items of the stand-in that hold at every start, the first one included.
@@ -59,6 +61,7 @@ impl Options {
             scriptlet: Some("echo obproxy stand-in is installed".into()),
             before_install: None,
             after_erase: None,
+            requires: Vec::new(),
             parent: "/opt/taobao/install".into(),
             faults: Vec::new(),
         }
@@ -123,6 +126,9 @@ pub fn build(options: &Options) -> Result<PathBuf, rpm::Error> {
     if !faults.is_empty() {
         let file = FileOptions::new(format!("{install}/lib/standin-faults")).permissions(0o644);
         builder.with_file_contents(faults, file)?;
+    }
+    for requirement in &options.requires {
+        builder.requires(rpm::Dependency::any(requirement));
     }
     if let Some(scriptlet) = &options.scriptlet {
         builder.post_install_script(scriptlet.as_str());

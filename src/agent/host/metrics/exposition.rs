@@ -94,10 +94,14 @@ fn check_sample(line: &str) -> Result<(&str, &str), &'static str> {
     Ok((key.trim_end(), name))
 }
 
+/// Prometheus reads numbers with strconv.ParseFloat of Go: words in any case, no sign before NaN, nothing out of range.
+/// obproxy prints `Nan` (M3).
 fn is_value(text: &str) -> bool {
-    let unsigned = text.strip_prefix(['+', '-']).unwrap_or(text);
-    matches!(unsigned, "Inf" | "NaN")
-        || (unsigned.starts_with(|c: char| c.is_ascii_digit() || c == '.') && text.parse::<f64>().is_ok())
+    text.parse::<f64>().is_ok_and(|value| match value {
+        value if value.is_nan() => !text.starts_with(['+', '-']),
+        value if value.is_infinite() => !text.contains(|c: char| c.is_ascii_digit()),
+        _ => true,
+    })
 }
 
 /// What follows the closing brace.
@@ -165,9 +169,34 @@ mod tests {
             ("# TYPE a thing\na 1", 1, "TYPE without a metric name and a known type"),
             ("# TYPE a gauge\n# TYPE a gauge\na 1", 2, "a second TYPE for the same name"),
             ("a 1 soon", 1, "not a timestamp in milliseconds"),
-            ("a infinity", 1, "not a number"),
+            ("a infinite", 1, "not a number"),
+            ("a -NaN", 1, "not a number"),
+            ("a 1e999", 1, "not a number"),
+            ("a 0x1p-2", 1, "not a number"),
+            ("a 1_000", 1, "not a number"),
         ] {
             assert_eq!(check(text), Err(Malformed { line, problem }), "{text}");
+        }
+    }
+
+    #[test]
+    fn the_metrics_of_an_obproxy_that_nobody_has_scraped_yet_pass() {
+        let text = "# HELP exposer_transferred_bytes_total Transferred bytes to metrics services\n\
+            # TYPE exposer_transferred_bytes_total counter\nexposer_transferred_bytes_total 0\n\
+            # HELP exposer_scrapes_total Number of times metrics were scraped\n\
+            # TYPE exposer_scrapes_total counter\nexposer_scrapes_total 0\n\
+            # HELP exposer_request_latencies Latencies of serving scrape requests, in microseconds\n\
+            # TYPE exposer_request_latencies summary\nexposer_request_latencies_count 0\n\
+            exposer_request_latencies_sum 0\nexposer_request_latencies{quantile=\"0.5\"} Nan\n\
+            exposer_request_latencies{quantile=\"0.9\"} Nan\nexposer_request_latencies{quantile=\"0.99\"} Nan\n";
+        assert_eq!(text.len(), 618, "as measured");
+        assert_eq!(check(text), Ok(Summary { samples: 7, families: 5 }));
+    }
+
+    #[test]
+    fn numbers_may_be_spelled_as_a_scraper_reads_them() {
+        for value in ["Nan", "nan", "NaN", "NAN", "Inf", "+inf", "-INF", "infinity", "-Infinity", "1.", ".5", "+1E-3"] {
+            assert!(check(&format!("a {value}")).is_ok(), "{value}");
         }
     }
 

@@ -4,6 +4,7 @@ use super::{
     super::Host,
     failure::unreadable,
     record::Record,
+    redaction::redact,
     session::{item_failed, login, login_failed, secret},
     sql::{ItemError, ProxySql, SqlError, proxy_hash, same_value},
 };
@@ -92,10 +93,15 @@ async fn set_passwords(host: &Host, step: &SetObproxyPasswords, context: &StepCo
     context.log.line("root@proxysys has its password");
     let known = sql.configuration().await.map_err(|error| login_failed(step.sql_port, error))?;
     let mut done = Done::already();
+    // Where the proxy logs much, it logs the hash of what it is told (A19), also if it refuses it.
+    let dir = host.settings.instance_dir(step.sql_port);
     if known.get(OBSERVER_SYS_PASSWORD) == Some(proxy_hash(observer).as_str()) {
         context.log.line("proxyro@sys has its password");
+        // It may be from this very step, and the agent may have died before it looked at the log.
+        redact(&dir, context).await;
     } else {
         let set = sql.set_password(OBSERVER_SYS_PASSWORD, observer).await;
+        redact(&dir, context).await;
         set.map_err(|error| item_failed(error).leaving(Effect::Unknown))?;
         context.log.line("proxyro@sys: password set");
         done.effect = Effect::Done;

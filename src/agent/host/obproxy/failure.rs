@@ -1,6 +1,9 @@
 //! Why a proxy is not there, in its own words.
 
-use super::log::{Complaints, LogOfStart};
+use super::{
+    log::{Complaints, LogOfStart},
+    redaction::without_hashes,
+};
 use crate::{
     agent::{
         host::{beneath, blocking, durable, process::supervisor::RunOutcome},
@@ -88,7 +91,7 @@ fn tail(path: &Path) -> io::Result<Vec<String>> {
     let text = durable::read_end(path, TAIL_BYTES)?;
     // obproxy begins with its arguments (C1): they say nothing new, and a hash among them would worry whoever reads it.
     let told = text.lines().filter(|line| !line.contains(crate::steps::OBPROXY_SYS_PASSWORD));
-    let mut lines: Vec<String> = told.rev().take(TAIL_LINES).map(String::from).collect();
+    let mut lines: Vec<String> = told.rev().take(TAIL_LINES).map(without_hashes).collect();
     lines.reverse();
     Ok(lines)
 }

@@ -7,14 +7,16 @@
 //!
 //!  1. Each start by a step begins with this one, so no proxy that can be reached has other passwords than its cluster's.
 //!  2. What is broken off leaves a configuration that the next try overrules: the arguments win over it (D10).
-//!  3. What the proxy has written meanwhile to a log that did not exist before is removed: nobody knows what of the
-//!     statements it holds.
+//!  3. What the proxy writes to its logs from the first password on is removed whatever happens: nobody knows what of the
+//!     statements it holds. A proxy that ends before that keeps its log, which says why.
 
 use super::{
-    super::{Host, beneath::Directory},
-    failure::dead,
+    super::{Host, blocking},
+    earlier_logs::EarlierLogs,
+    failure::{dead, directory_failed},
     launch::{Launcher, items},
     log::LogOfStart,
+    redaction::redact,
     session::{Passwords, item_failed},
     sql::{ProxySql, SqlError},
 };
@@ -52,6 +54,9 @@ pub(super) async fn prepare(
     let run_dir = runs::dir(&host.settings, run);
     let dir = host.settings.instance_dir(launcher.step.sql_port);
     let log = LogOfStart::begin(&dir);
+    let earlier_logs = if directory_existed { EarlierLogs::of(&dir) } else { Ok(EarlierLogs::default()) };
+    let earlier_logs = earlier_logs.map_err(directory_failed(&dir))?;
+    let mut passwords_told = false;
     let one_time = one_time_password().map_err(failed(WHAT))?;
     let launch = launcher.first(&one_time, run_dir.join("out"));
     context
@@ -60,6 +65,7 @@ pub(super) async fn prepare(
     let told = async {
         runs::start(&*host.supervisor, &run_dir, &launch, GRACE, context, WHAT).await?;
         let mut sql = first_login(host, launcher.step, run, &one_time, log, &dir, context).await?;
+        passwords_told = true;
         let mut told = tell(&mut sql, host, launcher, passwords, context).await;
         sql.close().await;
         if told.is_ok() {
@@ -69,11 +75,15 @@ pub(super) async fn prepare(
     };
     let told = told.await.map_err(|error| error.leaving(Effect::Unknown));
     let stopped = host.supervisor.stop(&run_dir, GRACE).await.map_err(failed("the end of the first start"));
+    let cleared = if passwords_told {
+        let place = dir.clone();
+        blocking(move || earlier_logs.restore(&place).map_err(failed(WHAT))).await
+    } else {
+        redact(&dir, context).await;
+        Ok(())
+    };
     told?;
-    stopped.map_err(|error| error.leaving(Effect::Unknown))?;
-    if !directory_existed {
-        forget_log(&dir).map_err(failed(WHAT)).map_err(|error| error.leaving(Effect::Unknown))?;
-    }
+    stopped.and(cleared).map_err(|error| error.leaving(Effect::Unknown))?;
     context.log.line("passwords and parameters are set, and the proxy has kept them");
     Ok(())
 }
@@ -168,8 +178,4 @@ async fn verify(run_dir: &Path, one_time: &str, passwords: &Passwords<'_>) -> Re
         Ok(_) => Err(failed("the proxy still takes the password of its first start")(SqlError::Refused)),
         Err(error) => Err(failed("the proxy ended before its passwords could be tried")(error)),
     }
-}
-
-fn forget_log(dir: &Path) -> io::Result<()> {
-    Directory::open(dir)?.existing("log")?.clear()
 }

@@ -1,15 +1,19 @@
 //! Why an obproxy has failed, in its own words. Its exit code is 0 whatever happened (C3), and the reason stands in
 //! `log/obproxy.log` alone (X3), which belongs to the run user.
 
-use super::super::beneath::Directory;
+use super::{super::beneath::Directory, redaction::without_hashes};
 use crate::steps::ObproxyVersion;
 use serde::{Deserialize, Serialize};
 use std::{io, path::Path};
 
 const NAME: &str = "obproxy.log";
-const LIMIT_BYTES: u64 = 256 << 10;
+/// A start that says much, with every parameter twice (D14), fits many times.
+const LIMIT_BYTES: u64 = 4 << 20;
+/// So many lines are shown of those that complain; all are searched.
 const MOST_LINES: usize = 5;
 const LONGEST_LINE: usize = 400;
+/// What obproxy says when it has no metrics (L6).
+const NO_METRICS: &str = "init prometheus";
 
 /// The log of one start: what was written before is not of it.
 #[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
@@ -17,9 +21,15 @@ pub(super) struct LogOfStart {
     from: u64,
 }
 
-/// The lines that tell of failures.
+/// What the lines tell that speak of failures.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
-pub(super) struct Complaints(Vec<String>);
+pub(super) struct Complaints {
+    /// A few of them, fit for a terminal.
+    lines: Vec<String>,
+    meaning: Option<&'static str>,
+    /// The line that says that the metrics could not be offered.
+    no_metrics: Option<String>,
+}
 
 impl LogOfStart {
     /// To be taken before the program starts. `dir` is the directory of the proxy.
@@ -45,36 +55,45 @@ fn open(dir: &Path) -> io::Result<Directory> {
 impl Complaints {
     /// Grave ones first, in the order in which they were written; the same words only once.
     fn find(text: &str, version: ObproxyVersion) -> Self {
-        let mut found: Vec<String> = Vec::new();
-        for level in version.failure_levels {
+        let of_level = |level: &str| {
             let mark = format!(" {level} ");
-            for line in text.lines().filter(|line| line.contains(&mark)) {
-                let words = words(line);
-                if found.len() < MOST_LINES && !words.is_empty() && !found.contains(&words) {
-                    found.push(words);
-                }
+            text.lines().filter(move |line| line.contains(&mark))
+        };
+        let found: Vec<&str> = version.failure_levels.into_iter().flat_map(of_level).collect();
+        // A start that has failed tells with which code at last (X3); before that, others may have failed that are harmless.
+        let lethal = found.iter().filter(|line| line.contains("init failed")).find_map(|line| known(line));
+        let telling = lethal.or_else(|| found.iter().find_map(|line| known(line)));
+        let mut lines: Vec<String> = Vec::new();
+        for words in found.iter().map(|line| words(line)).filter(|words| !words.is_empty()) {
+            if lines.len() < MOST_LINES && !lines.contains(&words) {
+                lines.push(words);
             }
         }
-        Self(found)
+        // The one that tells why is shown whatever was said before it.
+        if let Some(words) = telling.map(|(line, _)| words(line)).filter(|words| !lines.contains(words)) {
+            lines.truncate(MOST_LINES - 1);
+            lines.push(words);
+        }
+        let no_metrics = found.iter().find(|line| line.contains(NO_METRICS)).map(|line| words(line));
+        Self { lines, meaning: telling.map(|(_, meaning)| meaning), no_metrics }
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.lines.is_empty()
     }
 
     pub(super) fn lines(&self) -> &[String] {
-        &self.0
+        &self.lines
     }
 
     /// The port of the metrics could not be listened on; the proxy serves on without them (L6).
-    pub(super) fn lacks_metrics(&self) -> bool {
-        self.0.iter().any(|line| line.contains("prometheus"))
+    pub(super) fn no_metrics(&self) -> Option<&str> {
+        self.no_metrics.as_deref()
     }
 
     /// What the codes in these lines mean; none for codes that are not known.
     pub(super) fn meaning(&self) -> Option<&'static str> {
-        let codes = self.0.iter().filter_map(|line| code(line));
-        codes.filter_map(meaning_of).next()
+        self.meaning
     }
 }
 
@@ -89,18 +108,30 @@ fn meaning_of(code: i32) -> Option<&'static str> {
     }
 }
 
-/// `ret=-4016` of a line.
-fn code(line: &str) -> Option<i32> {
-    let (_, rest) = line.split_once("ret=")?;
-    let end = rest.find(|c: char| !c.is_ascii_digit() && c != '-').unwrap_or(rest.len());
-    rest.get(..end)?.parse().ok()
+/// The line, if one of its codes is known.
+fn known(line: &str) -> Option<(&str, &'static str)> {
+    codes(line).find_map(meaning_of).map(|meaning| (line, meaning))
+}
+
+/// `ret=-4016` of a line, which may hold others such as `tmp_ret=-4018`.
+fn codes(line: &str) -> impl Iterator<Item = i32> {
+    line.match_indices("ret=").filter_map(|(at, name)| {
+        let (before, rest) = (line.get(..at)?, line.get(at + name.len()..)?);
+        if before.ends_with(|c: char| c.is_ascii_alphanumeric() || c == '_') {
+            return None;
+        }
+        let end = rest.find(|c: char| !c.is_ascii_digit() && c != '-').unwrap_or(rest.len());
+        rest.get(..end)?.parse().ok()
+    })
 }
 
 /// What a line says behind its columns, fit for a terminal.
 fn words(line: &str) -> String {
     // Columns stand in brackets: time, module, thread, trace, lag; the words follow the last of them.
-    let told = line.rsplit_once("] ").map_or(line, |(_, words)| words);
-    told.chars().filter(|c| !c.is_control()).take(LONGEST_LINE).collect::<String>().trim().to_owned()
+    let told = line.split_once(" [dc=").and_then(|(_, rest)| rest.split_once("] "));
+    let told = told.or_else(|| line.rsplit_once("] ")).map_or(line, |(_, words)| words);
+    let told: String = without_hashes(told).chars().filter(|c| !c.is_control()).take(LONGEST_LINE).collect();
+    told.trim().to_owned()
 }
 
 #[cfg(test)]
@@ -124,7 +155,7 @@ mod tests {
         assert_eq!(complaints.lines()[1], "fail to init prometheus(ret=-4016)");
         assert!(complaints.lines()[0].ends_with("server(ret=-4016)") && !complaints.lines()[0].contains('\x1b'));
         assert_eq!(complaints.lines().len(), 2);
-        assert!(complaints.lacks_metrics());
+        assert_eq!(complaints.no_metrics(), Some("fail to init prometheus(ret=-4016)"));
         assert_eq!(complaints.meaning(), Some("a port is taken, or a value could not be saved"));
         assert!(Complaints::find(LOG, version("3.2.0")).is_empty(), "older versions have other levels");
     }
@@ -149,8 +180,38 @@ mod tests {
     }
 
     #[test]
+    fn a_noisy_start_hides_neither_the_lethal_code_nor_the_missing_metrics() {
+        let mut log = String::new();
+        for (number, level) in (0..2000).zip(["EDIAG", "WDIAG"].into_iter().cycle()) {
+            log += &format!(
+                "[t] {level} [PROXY] f (a.cpp:1) [7][Y0-0] [lt=0] [dc=0] step {number} in [x] failed(ret=-4018)\n"
+            );
+        }
+        log += "[t] EDIAG [PROXY] f (a.cpp:1) [7][Y0-0] [lt=0] [dc=0] harmless(tmp_ret=-4002, ret=-4016)\n";
+        log += "[t] WDIAG [PROXY] f (a.cpp:1) [7][Y0-0] [lt=0] [dc=0] fail to init prometheus(ret=-4016)\n";
+        log += "[t] EDIAG [PROXY] f (a.cpp:1) [7][Y0-0] [lt=0] [dc=0] obproxy init failed(ret=-4147)\n";
+        let complaints = Complaints::find(&log, version("4.3.1.0"));
+        assert_eq!(complaints.meaning(), meaning_of(-4147));
+        assert_eq!(complaints.no_metrics(), Some("fail to init prometheus(ret=-4016)"));
+        assert_eq!(complaints.lines().len(), MOST_LINES);
+        assert_eq!(complaints.lines()[0], "step 0 in [x] failed(ret=-4018)");
+        assert_eq!(complaints.lines()[4], "obproxy init failed(ret=-4147)");
+    }
+
+    #[test]
+    fn a_complaint_holds_no_hash() {
+        let hash = "7c4a8d09ca3762af61e59520943dc26494f8941b";
+        let log =
+            format!("[t] EDIAG [PROXY] f [dc=0] invalid config(name=obproxy_sys_password, value={hash}, ret=-4147)\n");
+        let complaints = Complaints::find(&log, version("4.3.1.0"));
+        assert_eq!(complaints.lines(), ["invalid config(name=obproxy_sys_password, value=***, ret=-4147)"]);
+    }
+
+    #[test]
     fn a_code_is_read_wherever_it_stands() {
+        let code = |line: &str| codes(line).next();
         assert_eq!(code("x(ret=-4147), y"), Some(-4147));
+        assert_eq!(code("x(tmp_ret=-4018, ret=-4016, ret=-4147)"), Some(-4016));
         assert_eq!(code("ret=abc"), None);
         assert_eq!(code("nothing"), None);
     }

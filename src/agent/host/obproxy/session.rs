@@ -85,13 +85,18 @@ pub(super) fn item_failed(error: ItemError) -> StepError {
             message,
             "take the parameter out of the request: it follows from the proxy's ports, name or cluster",
         ),
+        ItemError::NoMetrics(_) => StepError::new(
+            "METRICS_OFF",
+            message,
+            "take the parameter out of the request: the port of the metrics belongs to what a proxy is checked for",
+        ),
         ItemError::Refused(..) => {
-            StepError::new("PROXY_SQL", message, format!("look for the error in the proxy's log, {retry}"))
+            StepError::new("PROXY_SQL", message, format!("look up what the error means to obproxy, {retry}"))
         }
         ItemError::Sql(error) => StepError::new(
             "PROXY_SQL",
             "the configuration of the proxy could not be changed",
-            format!("look for the error in the proxy's log, {retry}"),
+            format!("see the cause, and whether the proxy ended, {retry}"),
         )
         .because(error),
     }

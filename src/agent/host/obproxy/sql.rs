@@ -32,6 +32,9 @@ const OF_THE_AGENT: [&str; 6] = [
     "proxy_local_cmd",
 ];
 
+/// Without it nobody listens on the port of the metrics.
+const METRICS: &str = "enable_prometheus";
+
 /// Error numbers of obproxy: docs/facts/obproxy.md, A and S.
 mod code {
     pub(super) const ACCESS_DENIED: u16 = 1045;
@@ -82,6 +85,8 @@ pub(super) enum ItemError {
     Invalid(String, u16),
     #[error("{0} cannot be set as a parameter")]
     Fixed(String),
+    #[error("{0} = false turns the metrics off")]
+    NoMetrics(String),
     #[error("{0} reads differently after it was set")]
     Differs(String),
     #[error("obproxy does not allow {0} to be set (error {1})")]
@@ -162,6 +167,9 @@ impl ProxySql {
     pub(super) async fn set_item(&mut self, name: &str, value: &str) -> Result<(), ItemError> {
         if OF_THE_AGENT.contains(&name) {
             return Err(ItemError::Fixed(name.into()));
+        }
+        if name == METRICS && same_value(value, "false") {
+            return Err(ItemError::NoMetrics(name.into()));
         }
         self.set_read_back(name, value, same_value).await
     }

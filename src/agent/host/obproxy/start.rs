@@ -15,6 +15,7 @@ use super::{
     launch::{Launcher, items, log, make_directory, make_log_directory, run_user},
     log::{Complaints, LogOfStart},
     record::Record,
+    redaction::redact,
     session::{Passwords, login, login_failed, not_in_force},
     sql::{SqlError, same_value},
 };
@@ -236,6 +237,14 @@ async fn program(host: &Host, step: &StartObproxy) -> Result<PathBuf, StepError>
     find_program(&files, &["obproxy"]).ok_or_else(|| missing(format!("{} has no bin/obproxy", step.package)))
 }
 
+/// Who listens on a port of a proxy.
+enum Listener {
+    /// Or it cannot be told.
+    Proxy,
+    Stranger(String),
+    Nobody,
+}
+
 /// What a look at a proxy has shown.
 enum Look {
     Serves,
@@ -275,6 +284,7 @@ impl Starting<'_> {
             };
             let lacks = match look {
                 Look::Serves => {
+                    self.redact_log().await;
                     return host
                         .supervisor
                         .keep(&run_dir)
@@ -331,13 +341,20 @@ impl Starting<'_> {
         }
         // Asked before the port is: whoever has taken it may keep silent, or answer with metrics of his own.
         let complaints = self.complaints().await;
-        if complaints.lacks_metrics() {
-            return Look::Fails(no_metrics(step, &complaints, "nobody listens there"));
+        if complaints.no_metrics().is_some() {
+            match self.listener_on(step.exporter_port).await {
+                // It complains of something else.
+                Listener::Proxy => {}
+                Listener::Nobody => return Look::Fails(no_metrics(step, &complaints, "nobody listens there")),
+                Listener::Stranger(who) => {
+                    return Look::Fails(no_metrics(step, &complaints, &format!("it is answered by {who}")));
+                }
+            }
         }
         match self.host.scraper.check(address, step.exporter_port.get()).await {
             Ok(summary) => {
-                if let Some(stranger) = self.stranger_on(step.exporter_port).await {
-                    return Look::Fails(no_metrics(step, &complaints, &format!("it is answered by {stranger}")));
+                if let Listener::Stranger(who) = self.listener_on(step.exporter_port).await {
+                    return Look::Fails(no_metrics(step, &complaints, &format!("it is answered by {who}")));
                 }
                 let log = &self.context.log;
                 log.line(&format!("port {}: root@proxysys logs in with the cluster's password", step.sql_port));
@@ -357,13 +374,21 @@ impl Starting<'_> {
         }
     }
 
-    /// Who listens on the port, unless it is this proxy or cannot be told.
-    async fn stranger_on(&self, port: Port) -> Option<String> {
+    async fn listener_on(&self, port: Port) -> Listener {
         let address = self.host.settings.reach();
-        let listener = blocking(move || Ok(listener_pid(address, port.get()))).await.ok().flatten()?;
-        let own = self.host.supervisor.processes(&runs::dir(&self.host.settings, self.run)).ok()?;
-        let is_own = own.iter().any(|process| process.pid == listener);
-        (!is_own).then(|| format!("pid {listener} of {}", user(listener)))
+        let listener = blocking(move || Ok(listener_pid(address, port.get()))).await.ok().flatten();
+        let Some(listener) = listener else { return Listener::Nobody };
+        match self.host.supervisor.processes(&runs::dir(&self.host.settings, self.run)) {
+            Ok(own) if own.iter().all(|process| process.pid != listener) => {
+                Listener::Stranger(format!("pid {listener} of {}", user(listener)))
+            }
+            Ok(_) | Err(_) => Listener::Proxy,
+        }
+    }
+
+    /// It has printed hashes into its log (D14). What a proxy writes later is found by [`super::restarts`].
+    async fn redact_log(&self) {
+        redact(&self.host.settings.instance_dir(self.step.sql_port), self.context).await;
     }
 
     async fn complaints(&self) -> Complaints {
@@ -381,8 +406,7 @@ impl Starting<'_> {
 
 fn no_metrics(step: &StartObproxy, complaints: &Complaints, otherwise: &str) -> StepError {
     let port = step.exporter_port;
-    let said = complaints.lines().iter().find(|line| line.contains("prometheus")).cloned();
-    let why = said.unwrap_or_else(|| otherwise.to_owned());
+    let why = complaints.no_metrics().unwrap_or(otherwise);
     StepError::new(
         "METRICS_PORT",
         format!("obproxy serves without metrics: port {port} could not be listened on, or does not answer: {why}"),

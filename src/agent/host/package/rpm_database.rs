@@ -176,13 +176,11 @@ impl<'a> RpmDatabase<'a> {
     fn transaction(&self, verb: &str) -> Vec<String> {
         let mut arguments = self.place();
         arguments.push(verb.into());
-        if self.settings.is_nested() {
-            if !self.settings.rpm_scriptlets {
-                arguments.push("--noscripts".into());
-            }
-            if !self.settings.rpm_dependencies {
-                arguments.push("--nodeps".into());
-            }
+        if !self.settings.rpm_scriptlets {
+            arguments.push("--noscripts".into());
+        }
+        if !self.settings.rpm_dependencies {
+            arguments.push("--nodeps".into());
         }
         arguments
     }
@@ -212,5 +210,27 @@ impl<'a> RpmDatabase<'a> {
         runs::start(supervisor, &run_dir, &launch, RPM_GRACE, context, "the start of rpm").await?;
         context.confirm_identity().await?;
         runs::wait(supervisor, &run_dir, RPM_GRACE, context, "rpm").await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::agent::host::testing::settings;
+
+    #[test]
+    fn settings_for_scriptlets_and_dependencies_hold_on_a_whole_host_too() {
+        let flags = |root: &str, rpm_scriptlets, rpm_dependencies| {
+            let settings = HostSettings { rpm_scriptlets, rpm_dependencies, ..settings(Path::new(root)) };
+            let database = RpmDatabase { settings: &settings, rpm: "rpm".into() };
+            let arguments = database.erase_arguments(&"obproxy-1.0-1.el7.noarch".parse().unwrap());
+            let given = |flag: &str| arguments.iter().any(|argument| argument == flag);
+            (given("--noscripts"), given("--nodeps"))
+        };
+        for root in ["/", "/srv/host1"] {
+            assert_eq!(flags(root, true, true), (false, false), "{root}");
+            assert_eq!(flags(root, false, true), (true, false), "{root}");
+            assert_eq!(flags(root, true, false), (false, true), "{root}");
+        }
     }
 }

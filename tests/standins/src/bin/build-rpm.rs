@@ -8,7 +8,7 @@ use std::{
 };
 
 const USAGE: &str = "usage: build-rpm OBPROXY-BINARY DIRECTORY [--modern] [--name N] [--arch A] [--version V]
-                 [--release R] [--fault NAME=VALUE]...
+                 [--release R] [--requires CAPABILITY]... [--fault NAME=VALUE]...
 --modern builds obproxy-ce 4.3.1.0 instead of obproxy 1.9.1.1; the other options change what it chose.";
 const BAD_USAGE: u8 = 64;
 
@@ -42,6 +42,7 @@ fn parse(arguments: impl Iterator<Item = String>) -> Option<Options> {
             "--arch" => options.architecture = value,
             "--version" => options.version = value,
             "--release" => options.release = value,
+            "--requires" => options.requires.push(value),
             "--fault" => {
                 let (name, value) = value.split_once('=')?;
                 options.faults.push((name.to_owned(), value.to_owned()));

@@ -1,6 +1,7 @@
 //! `ALTER PROXYCONFIG SET`.
 
-use super::{Proxy, answer::Answer, config::Refusal};
+use super::{Proxy, answer::Answer, config::Refusal, kind::Kind};
+use crate::mysql;
 use std::sync::atomic::Ordering;
 
 /// Silent on several items of which one is refused: those before it are in force here, so that nobody counts on all or none.
@@ -18,6 +19,15 @@ pub(super) fn alter(pairs: &[(&str, &str)], proxy: &Proxy) -> Answer {
 }
 
 fn set(name: &str, value: &str, proxy: &Proxy) -> Option<Answer> {
+    if let Some(item) = proxy.with_config(|config| config.item(&name.to_ascii_lowercase()))
+        && item.kind == Kind::Password
+    {
+        let hash = mysql::hex(&mysql::sha1(&[value.as_bytes()]));
+        proxy.log.debug(&format!("alter password(key_string=\"{}\", value_string=\"{hash}\")", item.name)); // A19
+    }
+    if proxy.faults.refuse_sys_password && name.eq_ignore_ascii_case("obproxy_sys_password") {
+        return Some(Answer::error(4147, "Invalid config"));
+    }
     let refusal = proxy.with_config(|config| config.alter(name, value)).err()?;
     Some(match refusal {
         Refusal::Unknown => {

@@ -146,10 +146,12 @@ pub(super) static ITEMS: &[Item] = &[
     // Faults; in force from the start after the one that set them.
     reboot("standin_bad_metrics", "0", SWITCH),
     reboot("standin_die_after_ms", "0", MILLISECONDS),
+    reboot("standin_complaint_of_metrics", "0", SWITCH),
     reboot("standin_exit_code", "0", Kind::Int("[0,255]")),
     reboot("standin_no_backslash_escapes", "0", SWITCH),
     reboot("standin_no_metrics", "0", SWITCH),
     reboot("standin_refuse_logins", "0", SWITCH),
+    reboot("standin_refuse_sys_password", "0", SWITCH),
     reboot("standin_slow_start_ms", "0", MILLISECONDS),
     reboot("standin_tenant_traffic", "0", SWITCH),
 ];

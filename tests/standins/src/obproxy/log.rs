@@ -1,6 +1,6 @@
 //! `log/obproxy.log` in the form of obproxy's lines.
 
-use super::version::Rules;
+use super::{config::Config, items::Item, version::Rules};
 use std::{
     fs,
     io::Write as _,
@@ -31,6 +31,24 @@ impl Log {
 
     pub(super) fn warning(&self, text: &str) {
         self.line(self.rules.warning_level, text);
+    }
+
+    /// A19. Here whatever the level is.
+    pub(super) fn debug(&self, text: &str) {
+        self.line("DEBUG", text);
+    }
+
+    /// D14: every item that needs a restart, then every item; passwords as their hashes.
+    pub(super) fn report(&self, config: &Config) {
+        self.info("===================== *begin proxy need reboot config report * =====================");
+        config.items().filter(|item| item.need_reboot).for_each(|item| self.item(config, item));
+        self.info("===================== *begin proxy config report * =====================");
+        config.items().for_each(|item| self.item(config, item));
+        self.info("===================== *end proxy config report* =======================");
+    }
+
+    fn item(&self, config: &Config, item: &Item) {
+        self.info(&format!("| {:<36} = {}", item.name, config.get(item.name)));
     }
 
     /// X3: the cause, and how it came through.

@@ -6,11 +6,13 @@ use std::{
     io::{self, BufRead as _, BufReader, Read as _, Write as _},
     net::{TcpListener, TcpStream},
     sync::atomic::Ordering,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 const PATIENCE: Duration = Duration::from_secs(5);
 const LONGEST_REQUEST_BYTES: u64 = 16 * 1024;
+/// M7
+const REMEMBERED: Duration = Duration::from_secs(60);
 
 /// Answers one request after the other; a scraper is alone here.
 pub(super) fn serve(listener: &TcpListener, proxy: &Proxy) {
@@ -41,6 +43,7 @@ fn answer(mut stream: TcpStream, proxy: &Proxy) -> io::Result<()> {
         false => ("404 Not Found", String::new()),
     };
     if scrape {
+        *proxy.last_scrape.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) = Some(Instant::now());
         proxy.scrapes.fetch_add(1, Ordering::Relaxed);
         proxy.scraped_bytes.fetch_add(body.len() as u64, Ordering::Relaxed);
     }
@@ -53,7 +56,11 @@ fn answer(mut stream: TcpStream, proxy: &Proxy) -> io::Result<()> {
 }
 
 fn render(proxy: &Proxy) -> String {
-    let mut text = exposer(proxy.scrapes.load(Ordering::Relaxed), proxy.scraped_bytes.load(Ordering::Relaxed));
+    // A scraper that panicked has written it whole.
+    let last_scrape = *proxy.last_scrape.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+    let recently = last_scrape.is_some_and(|last| last.elapsed() < REMEMBERED);
+    let (scrapes, bytes) = (proxy.scrapes.load(Ordering::Relaxed), proxy.scraped_bytes.load(Ordering::Relaxed));
+    let mut text = exposer(scrapes, bytes, recently);
     // M2, M4
     if proxy.faults.tenant_traffic {
         text.push_str(&families(proxy));
@@ -61,8 +68,8 @@ fn render(proxy: &Proxy) -> String {
     text
 }
 
-/// M2, M3: what the metrics library says of itself.
-fn exposer(scrapes: u64, bytes: u64) -> String {
+/// M2, M3: what the metrics library says of itself. M7: `recently` says whether it remembers a scrape.
+fn exposer(scrapes: u64, bytes: u64, recently: bool) -> String {
     let mut text = format!(
         "# HELP exposer_transferred_bytes_total Transferred bytes to metrics services\n\
          # TYPE exposer_transferred_bytes_total counter\n\
@@ -77,7 +84,7 @@ fn exposer(scrapes: u64, bytes: u64) -> String {
         scrapes * 100
     );
     for quantile in ["0.5", "0.9", "0.99"] {
-        let value = if scrapes == 0 { "Nan" } else { "100" };
+        let value = if recently { "100" } else { "Nan" };
         // Writing to a String cannot fail.
         let _ = writeln!(text, "exposer_request_latencies{{quantile=\"{quantile}\"}} {value}");
     }
@@ -119,7 +126,13 @@ mod tests {
 
     #[test]
     fn the_first_scrape_is_as_long_as_the_real_one() {
-        let text = exposer(0, 0);
+        let text = exposer(0, 0, false);
         assert_eq!((text.lines().count(), text.len()), (13, 618));
+    }
+
+    #[test]
+    fn quantiles_are_forgotten_when_nobody_scrapes() {
+        assert!(!exposer(1, 618, true).contains("Nan"));
+        assert_eq!(exposer(1, 618, false).matches(" Nan\n").count(), 3);
     }
 }

@@ -34,6 +34,7 @@ use std::{
         Mutex,
         atomic::{AtomicBool, AtomicU64},
     },
+    time::Instant,
 };
 
 /// What the sessions share.
@@ -51,6 +52,7 @@ struct Proxy {
     requests: AtomicU64,
     scrapes: AtomicU64,
     scraped_bytes: AtomicU64,
+    last_scrape: Mutex<Option<Instant>>,
 }
 
 impl Proxy {
@@ -62,12 +64,16 @@ impl Proxy {
 
 /// What a test wants to go wrong, as it was at the start.
 struct Faults {
+    /// It says that it has no metrics, and has them.
+    complaint_of_metrics: bool,
     slow_start_ms: u64,
     die_after_ms: u64,
     exit_code: i32,
     no_metrics: bool,
     bad_metrics: bool,
     refuse_logins: bool,
+    /// ALTER of the administrator's password.
+    refuse_sys_password: bool,
     no_backslash_escapes: bool,
     tenant_traffic: bool,
 }
@@ -76,12 +82,14 @@ impl Faults {
     fn of(config: &Config) -> Self {
         let switch = |name| config.number::<u8>(name) == 1;
         Self {
+            complaint_of_metrics: switch("standin_complaint_of_metrics"),
             slow_start_ms: config.number("standin_slow_start_ms"),
             die_after_ms: config.number("standin_die_after_ms"),
             exit_code: config.number("standin_exit_code"),
             no_metrics: switch("standin_no_metrics"),
             bad_metrics: switch("standin_bad_metrics"),
             refuse_logins: switch("standin_refuse_logins"),
+            refuse_sys_password: switch("standin_refuse_sys_password"),
             no_backslash_escapes: switch("standin_no_backslash_escapes"),
             tenant_traffic: switch("standin_tenant_traffic"),
         }

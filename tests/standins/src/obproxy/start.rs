@@ -9,6 +9,7 @@ use super::{
     session, stop,
     version::{self, Version},
 };
+use nix::sys::signal::Signal;
 use std::{
     env, fs,
     net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener},
@@ -45,6 +46,8 @@ fn death<T>(cause: impl Into<String>, code: i32) -> Result<T, Death> {
 pub(super) fn serve(options: &Options, version: Version) {
     // D1, D8
     let Some(root) = root().filter(|root| make_directories(root)) else { return };
+    // C12. What the signal does was not looked at: here it ends the program, as it does by itself.
+    let _ = nix::sys::prctl::set_pdeathsig(Signal::SIGHUP);
     let log = Log::open(&root, version.rules);
     log.info(&format!("obproxy starts as pid {}", process::id()));
     let prepared = stop::hold_signals()
@@ -54,6 +57,7 @@ pub(super) fn serve(options: &Options, version: Version) {
         Ok(config) => config,
         Err(Death { cause, code }) => return log.death(&cause, code),
     };
+    log.report(&config);
     let faults = Faults::of(&config);
     stop::on_signal(&root, version.rules, &config);
     thread::sleep(Duration::from_millis(faults.slow_start_ms));
@@ -74,6 +78,7 @@ pub(super) fn serve(options: &Options, version: Version) {
         requests: AtomicU64::new(0),
         scrapes: AtomicU64::new(0),
         scraped_bytes: AtomicU64::new(0),
+        last_scrape: Mutex::new(None),
     });
     listeners.serve(&proxy);
 }
@@ -161,6 +166,9 @@ impl Listeners {
                 None
             }),
         };
+        if faults.complaint_of_metrics {
+            log.warning(&format!("fail to init prometheus(ret={INTERNAL})"));
+        }
         Ok(Self { sql, rpc, metrics })
     }
 

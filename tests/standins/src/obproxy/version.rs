@@ -33,7 +33,7 @@ pub(super) struct Rules {
 }
 
 /// As measured.
-static FROM_4: Rules = Rules {
+static FROM_4_3: Rules = Rules {
     stored: "etc/proxyconfig_v1.db", // D3
     unknown_items: &[],
     defaults: &[],
@@ -46,6 +46,12 @@ static FROM_4: Rules = Rules {
     log_levels: &["DEBUG", "TRACE", "INFO", "WDIAG", "EDIAG", "WARN", "ERROR"],
     more_logs: &["diagnosis", "digest", "error", "limit", "pool", "pool_stat", "slow", "stat", "trace", "xflush"], // D6
 };
+
+/// As documented of 4.1 and 4.2: without the port for RPC (V1).
+static FROM_4_1: Rules = Rules { unknown_items: BEFORE_4.unknown_items, rpc_port: false, ..FROM_4_3 };
+
+/// As documented of 4.0: stored in the older file too (V2).
+static FROM_4_0: Rules = Rules { stored: BEFORE_4.stored, ..FROM_4_1 };
 
 /// As documented of 1.9.
 static BEFORE_4: Rules = Rules {
@@ -84,8 +90,14 @@ impl Version {
     }
 
     pub(super) fn of(text: &str) -> Self {
-        let major = text.split('.').next().and_then(|major| major.parse::<u32>().ok()).unwrap_or_default();
-        Self { text: text.to_owned(), rules: if major < 4 { &BEFORE_4 } else { &FROM_4 } }
+        let mut numbers = text.split('.').map(|part| part.parse::<u32>().unwrap_or_default());
+        let rules = match (numbers.next().unwrap_or_default(), numbers.next().unwrap_or_default()) {
+            (..=3, _) => &BEFORE_4,
+            (4, 0) => &FROM_4_0,
+            (4, 1 | 2) => &FROM_4_1,
+            (4.., _) => &FROM_4_3,
+        };
+        Self { text: text.to_owned(), rules }
     }
 
     pub(super) fn number(&self) -> &str {
@@ -107,9 +119,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn rules_go_by_the_first_number() {
-        assert!(Version::of("4.3.1.0-1.el8").rules.rpc_port);
-        assert!(!Version::of("3.2.0-1").rules.rpc_port);
+    fn rules_go_by_the_first_two_numbers() {
+        for (text, rpc_port, stored) in [
+            ("1.9.1.1-1919579", false, "etc/obproxy_config.bin"),
+            ("3.2.0-1", false, "etc/obproxy_config.bin"),
+            ("4.0.0-1", false, "etc/obproxy_config.bin"),
+            ("4.1.0.0-1.el8", false, "etc/proxyconfig_v1.db"),
+            ("4.2.3.0-3.el8", false, "etc/proxyconfig_v1.db"),
+            ("4.3.1.0-1.el8", true, "etc/proxyconfig_v1.db"),
+            ("5.0-1", true, "etc/proxyconfig_v1.db"),
+        ] {
+            let rules = Version::of(text).rules;
+            assert_eq!((rules.rpc_port, rules.stored), (rpc_port, stored), "{text}");
+            assert_eq!(rules.unknown_items.contains(&"rpc_listen_port"), !rpc_port, "{text}");
+        }
         let version = Version::of("1.9.1.1-1919579");
         assert_eq!((version.number(), version.release()), ("1.9.1.1", "1919579"));
         assert_eq!(version.rules.default_of("obproxy_sys_password"), Some(""));

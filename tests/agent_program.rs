@@ -17,6 +17,9 @@ use std::{
     time::Duration,
 };
 
+#[path = "support/skip.rs"]
+mod skip;
+
 #[path = "support/flood.rs"]
 mod flood;
 
@@ -292,7 +295,7 @@ fn the_service_manager_hears_of_every_turn() {
 #[test]
 fn root_the_journal_gets_entries_with_fields_when_it_reads_stderr() {
     if !nix::unistd::geteuid().is_root() {
-        return skip("mounting the place of the journal's socket needs root");
+        return skip::skip("mounting the place of the journal's socket needs root");
     }
     let lab = Lab::new();
     std::fs::create_dir_all(lab.path().join("run/systemd/journal")).unwrap();
@@ -327,11 +330,6 @@ fn root_the_journal_gets_entries_with_fields_when_it_reads_stderr() {
     }
     assert!(entry.lines().any(|line| line.starts_with("OBLET_ADDRESS=127.0.0.1:")), "{entry:?}");
     assert_eq!(std::fs::read_to_string(lab.path().join("stderr")).unwrap(), "");
-}
-
-#[expect(clippy::print_stderr, reason = "a test that is skipped says so")]
-fn skip(why: &str) {
-    eprintln!("SKIPPED: {why}");
 }
 
 #[test]

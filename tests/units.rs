@@ -2,6 +2,9 @@
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail the test")]
 
+#[path = "support/skip.rs"]
+mod skip;
+
 use std::{
     path::{Path, PathBuf},
     process::Command,
@@ -68,22 +71,17 @@ impl Unit {
 fn analyze(arguments: &[&str]) -> Option<(bool, String)> {
     let output = Command::new("systemd-analyze").args(arguments).output();
     if output.as_ref().is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound) {
-        skip("there is no systemd-analyze");
+        skip::skip("there is no systemd-analyze");
         return None;
     }
     let output = output.unwrap();
     let told = [output.stdout, output.stderr].concat();
     let told = String::from_utf8_lossy(&told).into_owned();
     if told.contains("unrecognized option") {
-        skip("this systemd-analyze is too old");
+        skip::skip("this systemd-analyze is too old");
         return None;
     }
     Some((output.status.success(), told))
-}
-
-#[expect(clippy::print_stderr, reason = "a test that is skipped says so")]
-fn skip(why: &str) {
-    eprintln!("SKIPPED: units are not checked by systemd: {why}");
 }
 
 #[test]

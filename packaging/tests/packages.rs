@@ -1,6 +1,9 @@
 //! Packages around cheap programs, seen with the tools of both formats.
 
-#![expect(clippy::unwrap_used, clippy::panic, clippy::print_stderr, reason = "a panic is fine where it fails a test")]
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a panic is fine where it fails a test")]
+
+#[path = "../../tests/support/skip.rs"]
+mod skip;
 
 use oblet_packaging::{Build, DOCUMENTS, Format, Glibc, Options, build};
 use std::{
@@ -54,11 +57,11 @@ fn told(program: &str, arguments: &[&str]) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
-/// Whether the tools of a format are here; says so if not.
+/// Whether the tools of a format are here.
 fn here(program: &str) -> bool {
     let found = Command::new(program).arg("--version").output().is_ok();
     if !found {
-        eprintln!("SKIPPED: {program} is not here");
+        skip::skip(&format!("{program} is not here"));
     }
     found
 }
@@ -281,7 +284,7 @@ fn a_program_above_the_limit_of_glibc_is_not_packaged() {
 fn root() -> bool {
     let root = fs::metadata("/proc/self").is_ok_and(|own| std::os::unix::fs::MetadataExt::uid(&own) == 0);
     if !root {
-        eprintln!("SKIPPED: needs root");
+        skip::skip("it needs root");
     }
     root
 }

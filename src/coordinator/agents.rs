@@ -284,8 +284,13 @@ impl Agent {
 
     /// Waits until the operation is over, so it has a longer deadline than the other calls.
     pub async fn cancel(&self, key: v1::OperationKey, epoch: u64) -> Result<v1::CancelResponse, CallError> {
+        #[cfg(test)]
+        let asked = simulation::asks(simulation::Point::Cancel).await.map_err(self.lost())?;
         let request = Self::request(v1::CancelRequest { key: Some(key), epoch });
-        self.client().cancel(request).await.map(tonic::Response::into_inner).map_err(self.error())
+        let answer = self.client().cancel(request).await;
+        #[cfg(test)]
+        simulation::answered(simulation::Point::Cancel, asked, &answer).await.map_err(self.lost())?;
+        answer.map(tonic::Response::into_inner).map_err(self.error())
     }
 
     /// Tells the agent that these outcomes are safe, at most 256 at a time; an agent one version older hears of them one by
@@ -311,6 +316,8 @@ impl Agent {
         more: &[v1::OperationKey],
         epoch: u64,
     ) -> Result<bool, CallError> {
+        #[cfg(test)]
+        simulation::acknowledges(&key);
         #[cfg(test)]
         let asked = simulation::asks(simulation::Point::Acknowledge).await.map_err(self.lost())?;
         let request = Self::request(v1::AcknowledgeRequest { key: Some(key.clone()), epoch, more: more.to_vec() });

@@ -158,7 +158,13 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Cuttable<S> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use crate::tls::{AgentTls, CertificateAuthority, Role, install_crypto_provider};
+    use std::{net::Ipv4Addr, time::Duration};
+    use tokio::{
+        io::{AsyncReadExt as _, AsyncWriteExt as _},
+        net::TcpListener,
+    };
+    use tokio_rustls::TlsAcceptor;
 
     #[tokio::test]
     async fn whoever_waits_on_a_connection_hears_that_it_was_cut() {
@@ -175,8 +181,69 @@ mod tests {
         far.write_all(b"x").await.unwrap();
         scissors.cut("192.0.2.2".parse().unwrap());
         scissors.cut(host);
-        let error = reader.await.unwrap().unwrap_err();
+        let read = tokio::time::timeout(Duration::from_secs(10), reader).await.expect("whoever waits is woken");
+        let error = read.unwrap().unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::ConnectionAborted);
         assert!(!scissors.line(host).is_cancelled(), "the host may be trusted again");
+    }
+
+    /// Trusts nobody whose certificate it has not seen.
+    struct Revoked;
+
+    impl Gate for Revoked {
+        fn check(&self, host: IpAddr, shown: Option<Fingerprint>) -> BoxFuture<'_, Result<(), DialError>> {
+            let revoked = Distrust::Revoked { host, since: 0, by: "admin".into() };
+            Box::pin(async move { if shown.is_none() { Err(revoked.into()) } else { Ok(()) } })
+        }
+    }
+
+    #[tokio::test]
+    async fn a_revoked_host_is_not_even_called() {
+        install_crypto_provider();
+        let directory = tempfile::tempdir().unwrap();
+        let authority = CertificateAuthority::load_or_create(directory.path()).unwrap();
+        let identity = authority.issue(Role::Coordinator, "test", &[]).unwrap().identity(&authority);
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let address = AgentAddress(listener.local_addr().unwrap());
+        let dialed = dial(address, CallerTls::new(&identity).unwrap(), Arc::new(Revoked), Arc::default());
+        tokio::select! {
+            biased;
+            _ = listener.accept() => panic!("the host is called"),
+            dialed = dialed => assert!(matches!(dialed, Err(DialError::Distrust(Distrust::Revoked { .. })))),
+        }
+    }
+
+    /// Trusts a host that is revoked while it is looked at for the last time.
+    struct TooLate(Arc<Scissors>);
+
+    impl Gate for TooLate {
+        fn check(&self, host: IpAddr, shown: Option<Fingerprint>) -> BoxFuture<'_, Result<(), DialError>> {
+            if shown.is_some() {
+                self.0.cut(host);
+            }
+            Box::pin(async { Ok(()) })
+        }
+    }
+
+    #[tokio::test]
+    async fn a_host_that_is_revoked_during_the_last_look_is_cut_off() {
+        install_crypto_provider();
+        let directory = tempfile::tempdir().unwrap();
+        let authority = CertificateAuthority::load_or_create(directory.path()).unwrap();
+        let identity =
+            |role| authority.issue(role, "test", &[Ipv4Addr::LOCALHOST.into()]).unwrap().identity(&authority);
+        let acceptor = TlsAcceptor::from(AgentTls::new(&identity(Role::Agent)).unwrap().current());
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let address = AgentAddress(listener.local_addr().unwrap());
+        let agent = tokio::spawn(async move { acceptor.accept(listener.accept().await.unwrap().0).await.unwrap() });
+        let scissors = Arc::<Scissors>::default();
+        let gate = Arc::new(TooLate(Arc::clone(&scissors)));
+        let tls = CallerTls::new(&identity(Role::Coordinator)).unwrap();
+        let mut connection = dial(address, tls, gate, scissors).await.unwrap();
+        // The other end stays open, so only the cut can end the wait.
+        let _agent = agent.await.unwrap();
+        let read = tokio::time::timeout(Duration::from_secs(10), connection.read_u8()).await;
+        assert_eq!(read.expect("the connection is cut").unwrap_err().kind(), io::ErrorKind::ConnectionAborted);
+        assert_eq!(connection.write_u8(0).await.unwrap_err().kind(), io::ErrorKind::ConnectionAborted);
     }
 }

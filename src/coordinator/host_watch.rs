@@ -162,7 +162,9 @@ impl Watch {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::coordinator::agents::CallError;
+    use crate::coordinator::{agents::CallError, fake_agent::FakeAgent};
+    use std::{io, sync::atomic::Ordering};
+    use tonic::transport::{Channel, Endpoint, Uri};
 
     fn answer(version: &str) -> Sign {
         Sign::Answer(Box::new(DescribeHostResponse { agent_version: version.into(), ..Default::default() }))
@@ -207,6 +209,141 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_host_that_answered_in_between_has_its_time_again() {
+        let directory = tempfile::tempdir().unwrap();
+        let (watch, host) = watched(directory.path()).await;
+        let agent = Arc::<FakeAgent>::default();
+        let watch = Watch { agents: Arc::new(agent.everywhere()), ..watch };
+        agent.is_away.store(true, Ordering::SeqCst);
+        watch.visit(&host).await;
+        // That was long ago.
+        watch.silent().insert(host.id, Instant::now() - 10 * SILENT_LIMIT);
+        agent.is_away.store(false, Ordering::SeqCst);
+        watch.visit(&host).await;
+        agent.is_away.store(true, Ordering::SeqCst);
+        watch.visit(&host).await;
+        assert_eq!(watch.row(host.id).await.status, HostStatus::Available, "it is silent since a moment");
+
+        watch.silent().insert(host.id, Instant::now() - SILENT_LIMIT);
+        watch.visit(&host).await;
+        assert_eq!(watch.row(host.id).await.status, HostStatus::Offline);
+    }
+
+    /// Who was asked how often, and how many at a time.
+    #[derive(Default)]
+    struct Asked {
+        hosts: HashMap<AgentAddress, u32>,
+        now: usize,
+        most: usize,
+    }
+
+    /// Hosts that are gone in the slowest way, each asked with a connection of its own.
+    fn gone_slowly(asked: &Arc<Mutex<Asked>>, agent: AgentAddress) -> Channel {
+        let asked = Arc::clone(asked);
+        let connect = move |_: Uri| {
+            let asked = Arc::clone(&asked);
+            async move {
+                {
+                    let mut asked = asked.lock().unwrap();
+                    *asked.hosts.entry(agent).or_default() += 1;
+                    asked.now += 1;
+                    asked.most = asked.most.max(asked.now);
+                }
+                tokio::time::sleep(ANSWER_LIMIT - Duration::from_secs(1)).await;
+                asked.lock().unwrap().now -= 1;
+                Err::<hyper_util::rt::TokioIo<tokio::io::DuplexStream>, _>(io::Error::from(io::ErrorKind::TimedOut))
+            }
+        };
+        Endpoint::from_shared(format!("http://{agent}"))
+            .unwrap()
+            .connect_with_connector_lazy(tower::service_fn(connect))
+    }
+
+    /// A round of so many hosts; answers what was asked, and how long the round took.
+    async fn round_of(directory: &std::path::Path, count: i64) -> (Asked, Duration) {
+        let (watch, host) = watched(directory).await;
+        let asked = Arc::<Mutex<Asked>>::default();
+        let agents = AgentPool::connecting({
+            let asked = Arc::clone(&asked);
+            move |agent| Ok(gone_slowly(&asked, agent))
+        });
+        let watch = Watch { agents: Arc::new(agents), ..watch };
+        let address = |id: i64| [10, 0, (id >> 8) as u8, id as u8].into();
+        let hosts = (1..=count).map(|id| Host { id, inner_ip: address(id), ..host.clone() }).collect();
+        // No host is silent for long enough to be written down, so nothing waits for the store.
+        tokio::time::pause();
+        let begin = Instant::now();
+        watch.round(0, hosts).await;
+        let took = begin.elapsed();
+        drop(watch);
+        (std::mem::take(&mut *asked.lock().unwrap()), took)
+    }
+
+    #[tokio::test]
+    async fn a_round_asks_every_host_once_and_spreads_them_over_its_period() {
+        let directory = tempfile::tempdir().unwrap();
+        let (asked, took) = round_of(directory.path(), 200).await;
+        assert_eq!((asked.hosts.len(), asked.hosts.values().max()), (200, Some(&1)));
+        assert!(asked.most < 20, "{} at a time", asked.most);
+        assert!((PERIOD.mul_f64(0.9)..PERIOD + ANSWER_LIMIT).contains(&took), "{took:?}");
+    }
+
+    #[tokio::test]
+    async fn hosts_that_are_gone_make_a_round_longer_and_not_wider() {
+        let directory = tempfile::tempdir().unwrap();
+        let (asked, took) = round_of(directory.path(), 3000).await;
+        assert_eq!((asked.hosts.len(), asked.hosts.values().max()), (3000, Some(&1)));
+        assert_eq!(asked.most, ASKED_AT_ONCE);
+        assert!(took > 2 * PERIOD, "{took:?}");
+    }
+
+    #[tokio::test]
+    async fn the_watch_asks_its_hosts_until_the_shutdown() {
+        let directory = tempfile::tempdir().unwrap();
+        let (Watch { store, .. }, host) = watched(directory.path()).await;
+        // Of all hosts this one is asked first: its moment is the first tenth of a second.
+        let first: i64 = 610;
+        assert!(PERIOD.mul_f64(moment(first, 0)) < Duration::from_millis(100));
+        let mut transaction = store.begin().await.unwrap();
+        let change = sqlx::query("UPDATE hosts SET id = ?, status = 'OFFLINE' WHERE id = ?").bind(first).bind(host.id);
+        change.execute(&mut *transaction).await.unwrap();
+        transaction.commit().await.unwrap();
+        let shutdown = CancellationToken::new();
+        let agents = Arc::new(Arc::<FakeAgent>::default().everywhere());
+        let watch = tokio::spawn(watch(store.clone(), agents, shutdown.clone()));
+        let comes_back = async {
+            loop {
+                let mut connection = store.readers().acquire().await.unwrap();
+                if host::get(&mut connection, first).await.unwrap().unwrap().status == HostStatus::Available {
+                    return;
+                }
+                drop(connection);
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        timeout(Duration::from_secs(60), comes_back).await.expect("the host is asked");
+        assert!(!watch.is_finished());
+        shutdown.cancel();
+        timeout(Duration::from_secs(10), watch).await.expect("the watch ends").unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_connection_for_a_look_is_not_kept_and_one_of_a_task_serves_it() {
+        let directory = tempfile::tempdir().unwrap();
+        let (watch, host) = watched(directory.path()).await;
+        let agent = Arc::<FakeAgent>::default();
+        let watch = Watch { agents: Arc::new(agent.everywhere()), ..watch };
+        let connections = async || {
+            watch.visit(&host).await;
+            agent.connections.load(Ordering::SeqCst)
+        };
+        assert_eq!((connections().await, connections().await), (1, 2));
+        let kept = watch.agents.agent(AgentAddress::new(host.inner_ip, host.agent_port)).unwrap();
+        kept.describe_host().await.unwrap();
+        assert_eq!((connections().await, connections().await), (3, 3));
+    }
+
+    #[tokio::test]
     async fn nothing_is_written_of_a_host_of_which_nothing_changed() {
         let directory = tempfile::tempdir().unwrap();
         let (watch, host) = watched(directory.path()).await;
@@ -222,8 +359,11 @@ mod tests {
         host::observe(&mut transaction, host.id, HostStatus::New, &host.details).await.unwrap();
         transaction.commit().await.unwrap();
         assert_eq!(watch.hosts().await.unwrap(), []);
-        watch.write(host.id, &answer("2.0.0")).await.unwrap();
-        assert_eq!(watch.row(host.id).await.status, HostStatus::New);
+        let before = watch.row(host.id).await;
+        for sign in [answer("2.0.0"), Sign::Silence(SILENT_LIMIT)] {
+            watch.write(host.id, &sign).await.unwrap();
+            assert_eq!(watch.row(host.id).await, before);
+        }
     }
 
     #[test]

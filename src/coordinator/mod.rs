@@ -6,6 +6,8 @@ pub mod config;
 pub mod connection;
 pub mod engine;
 pub mod enrolment;
+#[cfg(test)]
+mod fake_agent;
 pub mod host_watch;
 pub mod local;
 pub mod offline;

@@ -224,10 +224,19 @@ fn due_at(certificate: &AgentCertificate) -> i64 {
 mod tests {
     use super::*;
     use crate::{
-        coordinator::store::Store,
-        tls::{CertificateAuthority, Fingerprint, Identity, Role, install_crypto_provider},
+        coordinator::{
+            fake_agent::FakeAgent,
+            store::{
+                Store,
+                host::{self, HostDetails},
+            },
+        },
+        tls::{CertificateAuthority, Fingerprint, Identity, Requested, Role, install_crypto_provider},
     };
-    use std::net::{Ipv4Addr, TcpListener};
+    use std::{
+        net::{Ipv4Addr, TcpListener},
+        sync::atomic::Ordering,
+    };
 
     fn certificate(host: u8, issued_at: i64, status: CertificateStatus) -> AgentCertificate {
         AgentCertificate {
@@ -307,5 +316,79 @@ mod tests {
         assert!(renewal.is_due(&other, gone.not_after, &HashSet::new()));
         renewal.quiet.retain(|_| false);
         assert!(is_due(), "a host that is enrolled again begins anew");
+    }
+
+    const HOST: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
+    const DAY: Duration = Duration::from_secs(86_400);
+
+    /// A host whose certificate is due, and the agent there.
+    async fn due(directory: &std::path::Path) -> (Renewal, Arc<FakeAgent>) {
+        let store = Store::open(&directory.join("store.db")).await.unwrap();
+        let authority = Arc::new(CertificateAuthority::load_or_create(directory).unwrap());
+        let enrolment = Arc::new(Enrolment::new(store.clone(), authority, DAY).unwrap());
+        let first = enrolment.renew(HOST, &Requested::generate().unwrap().request_pem).await.unwrap();
+        let mut transaction = store.begin().await.unwrap();
+        host::insert(&mut transaction, HOST, 62898, 62899, &HostDetails::default()).await.unwrap();
+        certificates::seen(&mut transaction, HOST, first.facts.fingerprint).await.unwrap();
+        let age = i64::try_from((DAY / 10 * 9).as_micros()).unwrap();
+        sqlx::query("UPDATE agent_certificates SET issued_at = issued_at - ?, not_after = not_after - ?")
+            .bind(age)
+            .bind(age)
+            .execute(&mut *transaction)
+            .await
+            .unwrap();
+        transaction.commit().await.unwrap();
+        let agent = Arc::<FakeAgent>::default();
+        let metrics = CertificateMetrics::register(&Registry::new()).unwrap();
+        (Renewal::new(enrolment, Arc::new(agent.everywhere()), metrics), agent)
+    }
+
+    impl Renewal {
+        async fn statuses(&self) -> Vec<CertificateStatus> {
+            let mut reader = self.enrolment.store().readers().acquire().await.unwrap();
+            let (all, _) = certificates::list(&mut reader, 100, 0).await.unwrap();
+            all.into_iter().rev().map(|certificate| certificate.status).collect()
+        }
+    }
+
+    #[tokio::test]
+    async fn a_host_that_takes_no_certificate_gets_the_next_one_only_after_a_while() {
+        use CertificateStatus::{Current, Issued};
+        let directory = tempfile::tempdir().unwrap();
+        let (renewal, _agent) = due(directory.path()).await;
+        for _ in 0..3 {
+            renewal.round(now_micros()).await.unwrap();
+            assert_eq!(renewal.statuses().await, [Current, Issued]);
+        }
+        let failed = renewal.metrics.renewals.with_label_values(&["failed"]).get();
+        assert_eq!(failed, 1, "it is asked once");
+        let patience = i64::try_from((DAY / PATIENCE).as_micros()).unwrap();
+        renewal.round(now_micros() + patience).await.unwrap();
+        assert_eq!(renewal.statuses().await, [Current, Issued, Issued]);
+    }
+
+    #[tokio::test]
+    async fn a_host_that_is_away_is_told_once_and_nothing_is_signed_for_it() {
+        let directory = tempfile::tempdir().unwrap();
+        let (renewal, agent) = due(directory.path()).await;
+        agent.is_away.store(true, Ordering::SeqCst);
+        for _ in 0..3 {
+            renewal.round(now_micros()).await.unwrap();
+            assert_eq!(renewal.metrics.renewals.with_label_values(&["failed"]).get(), 1, "it is left alone");
+            assert_eq!(renewal.told().len(), 1);
+        }
+        assert_eq!(renewal.statuses().await, [CertificateStatus::Current], "nothing is signed for it");
+    }
+
+    #[tokio::test]
+    async fn a_host_that_takes_its_certificate_is_not_asked_again() {
+        use CertificateStatus::{Current, Replaced};
+        let directory = tempfile::tempdir().unwrap();
+        let (renewal, agent) = due(directory.path()).await;
+        agent.takes_certificates.store(true, Ordering::SeqCst);
+        for _ in 0..3 {
+            renewal.round(now_micros()).await.unwrap();
+            assert_eq!(renewal.statuses().await, [Replaced, Current]);
+        }
     }
 }

@@ -54,6 +54,10 @@ macro_rules! agent_steps {
         }
 
         impl AgentStep {
+            /// How many there are.
+            #[cfg(test)]
+            pub(crate) const KINDS: usize = [$($name),+].len();
+
             fn of_kind(&self) -> &dyn AgentKind {
                 match self {
                     $(Self::$kind(step) => step),+

@@ -25,6 +25,10 @@ macro_rules! coordinator_steps {
         }
 
         impl CoordinatorStep {
+            /// How many there are.
+            #[cfg(test)]
+            pub(crate) const KINDS: usize = [$(stringify!($kind)),+].len();
+
             fn of_kind(&self) -> &dyn CoordinatorKind {
                 match self {
                     $(Self::$kind(step) => step),+

@@ -137,8 +137,7 @@ async fn root_starts_the_proxy_as_the_run_user() {
         return;
     }
     if !nix::unistd::geteuid().is_root() {
-        eprintln!("SKIPPED: this test needs root");
-        return;
+        return crate::skip::skip("it needs root");
     }
     for version in VERSIONS {
         let place = Place::with_run_user("nobody");

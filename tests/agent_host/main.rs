@@ -18,5 +18,7 @@ mod place;
 mod ports;
 mod proxies;
 mod secrets;
+#[path = "../support/skip.rs"]
+mod skip;
 mod stopping;
 mod taken_ports;

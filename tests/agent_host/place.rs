@@ -332,7 +332,7 @@ pub(crate) fn context(
 pub(crate) fn rpm_is_missing() -> bool {
     let missing = !HostSettings::default_search_path().iter().any(|dir| dir.join("rpm").exists());
     if missing {
-        eprintln!("SKIPPED: this test needs rpm");
+        crate::skip::skip("it needs rpm");
     }
     missing
 }

@@ -212,8 +212,7 @@ async fn root_another_user_reads_nothing_below_the_directory_of_the_proxy() {
         return;
     }
     if !nix::unistd::geteuid().is_root() {
-        eprintln!("SKIPPED: this test needs root");
-        return;
+        return crate::skip::skip("it needs root");
     }
     for version in VERSIONS {
         let place = Place::with_run_user("nobody");

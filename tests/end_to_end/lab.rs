@@ -24,11 +24,11 @@ pub(crate) const SQL_PORT: u16 = 2883;
 pub(crate) const SYS_PASSWORD: &str = "aaBB22__proxysys";
 pub(crate) const PATIENCE: Duration = Duration::from_secs(90);
 
-/// True where the tests of this file can run; says loudly where they cannot.
+/// True where the tests of this file can run.
 pub(crate) fn possible() -> bool {
     let possible = Command::new("rpm").arg("--version").output().is_ok();
     if !possible {
-        println!("SKIPPED: there is no rpm on this machine");
+        crate::skip::skip("there is no rpm on this machine");
     }
     possible
 }

@@ -23,4 +23,6 @@ mod preparation;
 #[path = "../support/rest.rs"]
 mod rest;
 mod rollback;
+#[path = "../support/skip.rs"]
+mod skip;
 mod upgrade;

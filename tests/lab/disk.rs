@@ -23,7 +23,7 @@ fn make_room(fleet: &Fleet, host: &str, directory: &str) {
     fleet.on(host, &format!("rm {directory}/filler"));
 }
 
-/// Retries until the task has ended well: what failed for want of room is repeated with room.
+/// Retries once what failed for want of room; with room it has to end well.
 async fn comes_through(fleet: &Fleet, id: i64) {
     let task = fleet.at_rest(id).await;
     if task["status"] == "FAILED" {
@@ -47,7 +47,7 @@ async fn said_of(fleet: &Fleet, id: i64) -> String {
 
 /// Three hosts, on each of them another disk is full: that of the agent's state, that of the instances, all of /var.
 #[tokio::test(flavor = "multi_thread")]
-async fn lab_full_disks_are_told_and_cost_nothing_but_time() {
+async fn lab_full_disks_are_told_and_cost_one_retry_at_most() {
     if !possible() {
         return;
     }

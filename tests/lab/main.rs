@@ -18,6 +18,8 @@ mod reboot;
 #[path = "../support/rest.rs"]
 mod rest;
 mod restarts;
+#[path = "../support/skip.rs"]
+mod skip;
 mod supervisors;
 mod upgrade;
 mod versions;

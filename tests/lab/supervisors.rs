@@ -38,7 +38,8 @@ async fn lab_systemd_does_what_the_direct_supervisor_does() {
             &format!(
                 "cd /root && OBLET_TEST_SUPERVISOR=systemd OBLET_TEST_AGENT=/root/oblet-agent \\
                  timeout 300 ./{suite} --skip crashes::a_new --skip crashes::an_old \
-                 --skip passwords_with_odd_characters --skip a_restart_and_a_retry --test-threads=1 --nocapture 2>&1"
+                 --skip passwords_with_odd_characters --skip a_restart_and_a_retry \
+                 --include-ignored --test-threads=1 --nocapture 2>&1"
             ),
         );
         assert!(ran.contains("test result: ok"), "{ran}");

@@ -16,6 +16,9 @@ pub(super) fn at_the_end(world: &World) {
             world.violation(format!("task {id} did not come to its end: {} {}", state.operation(), state.status()));
             continue;
         }
+        if !row.acknowledged {
+            world.violation(format!("task {id} has an outcome that its agent was not told to forget"));
+        }
         if let Some(problem) = &row.problem {
             world.violation(format!("task {id} has a problem: {problem}"));
         }

@@ -19,7 +19,7 @@ mod traps;
 mod windows;
 mod world;
 
-pub(crate) use traps::{Lost, Point, Side, answered, asks, journal};
+pub(crate) use traps::{Lost, Point, Side, acknowledges, answered, asks, journal};
 
 use std::time::Duration;
 

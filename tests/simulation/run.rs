@@ -74,9 +74,7 @@ pub(super) fn run(seed: u64, memory: Memory) -> Report {
             world.calm();
             faults.mend(&mut sim, &world);
         }
-        // That every agent learns of it takes a minute longer, so not all wait for it.
-        let is_over =
-            |row: &Row| row.status() == TaskStatus::Successful && (row.acknowledged || !seed.is_multiple_of(8));
+        let is_over = |row: &Row| row.status() == TaskStatus::Successful && row.acknowledged;
         if world.is_calm() && world.tables().rows.values().all(is_over) {
             break;
         }

@@ -16,6 +16,7 @@ use crate::{
     },
     graph::{Direction, Event, NodeIndex, Operation, SubtaskStatus, TaskState, TaskStatus},
     operations::TaskPlan,
+    rpc::v1::OperationKey,
     steps::values::PackageRef,
 };
 use futures_util::future::BoxFuture;
@@ -68,6 +69,14 @@ impl Row {
     pub(super) fn has_ended(&self, node: NodeIndex, direction: Direction) -> bool {
         let mut ended = self.events.iter().filter_map(|entry| entry.event.ended());
         ended.any(|ended| (ended.node, ended.direction) == (node, direction))
+    }
+
+    pub(super) fn has_outcome(&self, key: &OperationKey) -> bool {
+        let mut ended = self.events.iter().filter_map(|entry| entry.event.ended());
+        ended.any(|ended| {
+            let node = self.plan.node(ended.node).unwrap();
+            ended.attempt == key.attempt && node.operation_id(ended.direction).to_string() == key.operation_id
+        })
     }
 }
 

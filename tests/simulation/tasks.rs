@@ -3,13 +3,17 @@
 use super::world::{COORDINATOR, Thing};
 use crate::{
     graph::NodeIndex,
-    operations::{NewProxy, ObproxyInstall, PlannedNode, TaskPlan, create_cluster, install_obproxy},
+    operations::{
+        HostToPrepare, NewProxy, ObproxyInstall, PlannedNode, TaskPlan, create_cluster, install_obproxy,
+        operate_agents, prepare_host, upgrade_agents,
+    },
     steps::{
-        AgentPackage, AgentStep, CoordinatorStep, ExposeExporter, Finish, Instance, InstanceKind, Policy,
-        PrepareObproxyInstall, RefreshConfig, SetObproxyPasswords, Step, SyncObproxyParameters, UpgradeAgent, WorkMode,
+        AgentOperation, AgentPackage, AgentStep, CoordinatorStep, ExposeExporter, Finish, Instance, InstanceKind,
+        Policy, PrepareObproxyInstall, RefreshConfig, SetObproxyPasswords, Step, SyncObproxyParameters, WorkMode,
         values::Port,
     },
 };
+use std::num::NonZeroUsize;
 use uuid::Uuid;
 
 pub(super) fn host_name(host_id: i64) -> String {
@@ -85,15 +89,42 @@ fn small_step(random: &mut fastrand::Rng, number: u16, index: u32) -> AgentStep 
     }
 }
 
-/// Every kind of step that an installation has, in its order, and the upgrade of an agent.
+/// One step of every kind, as the operations have them.
 pub(super) fn kinds() -> Vec<Step> {
-    let installation = install_obproxy(&install(0), proxy(0, 1)).unwrap().nodes.into_iter().map(|node| node.step);
     let package = AgentPackage {
         package: "oblet-agent-0.1.0-2.x86_64".parse().unwrap(),
         sha256: "a".repeat(64).parse().unwrap(),
     };
-    let upgrade = AgentStep::UpgradeAgent(UpgradeAgent { packages: vec![package] });
-    installation.chain([Step::Agent(upgrade)]).collect()
+    let host = HostToPrepare {
+        host_id: 1,
+        inner_ip: [192, 0, 2, 1].into(),
+        agent_port: port(0, 3).into(),
+        metrics_port: None,
+    };
+    let plans = [
+        install_obproxy(&install(0), proxy(0, 1)).unwrap(),
+        prepare_host(host).unwrap(),
+        // Branches of two hosts wait for each other.
+        operate_agents(AgentOperation::Restart, &[1, 2]),
+        operate_agents(AgentOperation::Stop, &[1]),
+        upgrade_agents(&[1], &[package], NonZeroUsize::MIN),
+    ];
+    let mut steps: Vec<Step> = Vec::new();
+    for step in plans.into_iter().flat_map(|plan| plan.nodes).map(|node| node.step) {
+        if steps.iter().all(|known| kind(known) != kind(&step)) {
+            steps.push(step);
+        }
+    }
+    let of_agents = steps.iter().filter(|step| matches!(step, Step::Agent(_))).count();
+    assert_eq!(of_agents, AgentStep::KINDS, "a kind of step is missing: give a plan that has it");
+    assert_eq!(steps.len() - of_agents, CoordinatorStep::KINDS, "a kind of step is missing: give a plan that has it");
+    steps
+}
+
+/// The name under which plans keep it.
+pub(super) fn kind(step: &Step) -> String {
+    let kept = serde_json::to_value(step).unwrap();
+    kept["step"]["kind"].as_str().unwrap().to_owned()
 }
 
 /// The step between one that comes before it and one that comes after it.

@@ -7,6 +7,7 @@ use crate::{
     agent::journal::JournalError,
     coordinator::{engine::Write, store::task::TaskId},
     graph::{Direction, Event, NodeIndex},
+    rpc::v1::OperationKey,
 };
 use std::{cell::RefCell, sync::Arc, time::Duration};
 
@@ -16,6 +17,8 @@ pub(crate) enum Point {
     Dispatch,
     /// W1: it calls the agent.
     Submit,
+    /// An operator or the clock ends it: the coordinator calls the agent.
+    Cancel,
     /// W2: the agent commits that it has it.
     Accept,
     /// W3: the identity of what is about to be made.
@@ -114,6 +117,15 @@ pub(crate) struct Asked(Duration);
 pub(crate) async fn asks(point: Point) -> Result<Asked, Lost> {
     reach(point, Side::Before).await?;
     Ok(Asked(turmoil::sim_elapsed().unwrap_or_default()))
+}
+
+/// Whoever acknowledges an outcome must have it in the store.
+pub(crate) fn acknowledges(key: &OperationKey) {
+    let Some(world) = current() else { return };
+    let is_written = world.tables().rows.values().any(|row| row.has_outcome(key));
+    if !is_written {
+        world.violation(format!("attempt {} of an operation is acknowledged before its outcome is kept", key.attempt));
+    }
 }
 
 /// Comes to its end, with what the agent answered.

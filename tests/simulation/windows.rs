@@ -32,13 +32,6 @@ fn points(step: &Step, direction: Direction) -> Vec<Point> {
     }
 }
 
-fn kind(step: &Step) -> &'static str {
-    match step {
-        Step::Agent(step) => step.kind(),
-        Step::Coordinator(step) => step.info().name,
-    }
-}
-
 /// What the operator does with a task that failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Decision {
@@ -71,18 +64,18 @@ fn spring(step: &Step, trap: Trap, decision: Decision, memory: Memory) -> Vec<St
         row.status() == TaskStatus::Successful && row.acknowledged
     };
     while !is_over() {
-        assert!(sim.elapsed() < LIMIT, "{} {trap:?}: no end\n{}", kind(step), world.told());
+        assert!(sim.elapsed() < LIMIT, "{} {trap:?}: no end\n{}", tasks::kind(step), world.told());
         sim.step().unwrap();
         faults.step(&mut sim, &world, directory.path());
     }
     checks::at_the_end(&world);
-    assert_eq!(world.trap(), None, "{} {trap:?} did not spring\n{}", kind(step), world.told());
+    assert_eq!(world.trap(), None, "{} {trap:?} did not spring\n{}", tasks::kind(step), world.told());
     let failures = |event: &Event| matches!(event, Event::Failed { .. } | Event::UndoFailed { .. });
     let failed = world.tables().rows[&ONLY_TASK].events.iter().filter(|entry| failures(&entry.event)).count();
     if trap.action == Action::Crash {
         // The last step that fails by the script is the only one: a crash costs nobody a decision.
         let by_script = usize::from(trap.direction == Direction::Undo);
-        assert_eq!(failed, by_script, "{} {trap:?}\n{}", kind(step), world.told());
+        assert_eq!(failed, by_script, "{} {trap:?}\n{}", tasks::kind(step), world.told());
     }
     world.violations()
 }
@@ -94,7 +87,7 @@ fn all(direction: Direction, action: Action, decisions: &[Decision]) {
                 for decision in decisions {
                     let trap = Trap { node: NODE, direction, point, side, action };
                     let violations = spring(&step, trap, *decision, Memory::Looks);
-                    assert!(violations.is_empty(), "{} {trap:?} {decision:?}: {violations:#?}", kind(&step));
+                    assert!(violations.is_empty(), "{} {trap:?} {decision:?}: {violations:#?}", tasks::kind(&step));
                 }
             }
         }
@@ -142,7 +135,7 @@ fn a_defect_is_caught_behind_every_effect() {
             let (point, side) = (Point::Finish, Side::Before);
             let trap = Trap { node: NODE, direction: Direction::Execute, point, side, action: Action::Crash };
             let violations = spring(&step, trap, Decision::Retry, defect);
-            assert!(!violations.is_empty(), "{} {defect:?}", kind(&step));
+            assert!(!violations.is_empty(), "{} {defect:?}", tasks::kind(&step));
         }
     }
 }

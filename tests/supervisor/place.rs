@@ -29,13 +29,6 @@ pub(crate) fn is_systemd() -> bool {
     }
 }
 
-pub(crate) fn without_systemd() -> bool {
-    if !is_systemd() {
-        eprintln!("SKIPPED: this test needs a host with systemd and OBLET_TEST_SUPERVISOR=systemd");
-    }
-    !is_systemd()
-}
-
 pub(crate) struct Place {
     dir: tempfile::TempDir,
     pub(crate) supervisor: Box<dyn Supervisor>,

@@ -2,6 +2,7 @@
 
 use crate::{
     place::{Place, is_systemd, supervisor, until},
+    skip::skip,
     systemctl::kill,
 };
 use oblet::agent::host::{Kind, Launch, RunOutcome, RunState};
@@ -187,8 +188,7 @@ async fn a_program_gets_the_environment_of_its_launch_and_nothing_else() {
 #[tokio::test]
 async fn root_starts_a_program_as_the_user_it_is_for() {
     if !nix::unistd::geteuid().is_root() {
-        eprintln!("SKIPPED: this test needs root");
-        return;
+        return skip("it needs root");
     }
     let place = Place::new();
     let nobody = nix::unistd::User::from_name("nobody").unwrap().unwrap();

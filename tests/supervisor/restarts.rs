@@ -1,7 +1,7 @@
 //! What becomes of a service under systemd that is kept: it ends, it hands over, it is stopped and started by others.
 
 use crate::{
-    place::{Place, agent, supervisor, supervisor_of, until, without_systemd},
+    place::{Place, agent, supervisor, supervisor_of, until},
     systemctl::{helper_file, kill, main_pid, noted_pid, pid_file, property, systemctl, unit_file},
 };
 use oblet::agent::host::{ProcessId, RunOutcome, RunState};
@@ -36,10 +36,8 @@ async fn after(place: &Place, run: &Path, before: &ProcessId) -> ProcessId {
 }
 
 #[tokio::test]
+#[ignore = "runs on a host of the lab, with its systemd: lab_systemd_does_what_the_direct_supervisor_does"]
 async fn lab_a_kept_service_comes_back_after_a_failure() {
-    if without_systemd() {
-        return;
-    }
     let place = Place::new();
     let (run, before) = kept(&place, "echo x >> starts; exec sleep 600").await;
     place.supervisor.keep(&run).await.unwrap();
@@ -55,10 +53,8 @@ async fn lab_a_kept_service_comes_back_after_a_failure() {
 }
 
 #[tokio::test]
+#[ignore = "runs on a host of the lab, with its systemd: lab_systemd_does_what_the_direct_supervisor_does"]
 async fn lab_a_kept_service_that_ends_by_itself_comes_back_and_nobody_takes_the_helper_for_it() {
-    if without_systemd() {
-        return;
-    }
     let place = Place::new();
     let script = "echo x >> starts; until [ -e end ]; do sleep 0.02; done; rm end; exit 0";
     let (run, before) = kept(&place, script).await;
@@ -76,10 +72,8 @@ async fn lab_a_kept_service_that_ends_by_itself_comes_back_and_nobody_takes_the_
 }
 
 #[tokio::test]
+#[ignore = "runs on a host of the lab, with its systemd: lab_systemd_does_what_the_direct_supervisor_does"]
 async fn lab_the_pause_before_each_further_start_grows_and_a_stop_need_not_wait_for_it() {
-    if without_systemd() {
-        return;
-    }
     let place = Place::new();
     let (run, _) = kept(&place, "date +%s%3N >> starts; sleep 0.1").await;
     let starts = || place.read("starts").lines().map(|line| line.parse::<u64>().unwrap()).collect::<Vec<_>>();
@@ -100,10 +94,8 @@ async fn lab_the_pause_before_each_further_start_grows_and_a_stop_need_not_wait_
 }
 
 #[tokio::test]
+#[ignore = "runs on a host of the lab, with its systemd: lab_systemd_does_what_the_direct_supervisor_does"]
 async fn lab_a_proxy_that_is_told_to_end_and_says_1_has_not_failed() {
-    if without_systemd() {
-        return;
-    }
     let place = Place::new();
     let (run, process) = kept(&place, "trap 'exit 1' TERM; touch up; while :; do sleep 0.05; done").await;
     until("the program", || place.path("up").exists()).await;
@@ -120,10 +112,8 @@ async fn lab_a_proxy_that_is_told_to_end_and_says_1_has_not_failed() {
 
 /// What a hot restart does: the child serves on, the file names it, and then the parent ends with 1.
 #[tokio::test]
+#[ignore = "runs on a host of the lab, with its systemd: lab_systemd_does_what_the_direct_supervisor_does"]
 async fn lab_the_main_process_moves_to_a_child_that_the_file_names_in_time() {
-    if without_systemd() {
-        return;
-    }
     let place = Place::new();
     let script = "sleep 600 & echo $! > child; until [ -e handed ]; do sleep 0.02; done; exit 1";
     let (run, old) = kept(&place, script).await;
@@ -153,10 +143,8 @@ async fn lab_the_main_process_moves_to_a_child_that_the_file_names_in_time() {
 }
 
 #[tokio::test]
+#[ignore = "runs on a host of the lab, with its systemd: lab_systemd_does_what_the_direct_supervisor_does"]
 async fn lab_a_service_needs_neither_the_package_of_the_agent_nor_its_directory_in_run() {
-    if without_systemd() {
-        return;
-    }
     let mut place = Place::new();
     let program = place.path("oblet-agent");
     fs::copy(agent(), &program).unwrap();
@@ -177,10 +165,8 @@ async fn lab_a_service_needs_neither_the_package_of_the_agent_nor_its_directory_
 }
 
 #[tokio::test]
+#[ignore = "runs on a host of the lab, with its systemd: lab_systemd_does_what_the_direct_supervisor_does"]
 async fn lab_a_file_that_an_earlier_life_has_left_is_not_believed() {
-    if without_systemd() {
-        return;
-    }
     let place = Place::new();
     let mut stranger = Command::new("sleep").arg("600").spawn().unwrap();
     fs::create_dir_all("/run/oblet-agent").unwrap();
@@ -199,10 +185,8 @@ async fn lab_a_file_that_an_earlier_life_has_left_is_not_believed() {
 
 /// Written by the version that kept proxies in the foreground and started them again after a failure only.
 #[tokio::test]
+#[ignore = "runs on a host of the lab, with its systemd: lab_systemd_does_what_the_direct_supervisor_does"]
 async fn lab_a_unit_of_an_earlier_version_is_found_and_stopped() {
-    if without_systemd() {
-        return;
-    }
     let place = Place::new();
     let run = place.run("service");
     fs::create_dir_all(&run).unwrap();

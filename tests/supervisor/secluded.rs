@@ -2,7 +2,10 @@
 //!
 //! The program that is secluded is this very test program, which listens when it is told a port.
 
-use crate::place::{Place, agent, is_systemd};
+use crate::{
+    place::{Place, agent, is_systemd},
+    skip::skip,
+};
 use oblet::agent::host::{Kind, Launch, RunOutcome};
 use std::{
     env, fs,
@@ -17,8 +20,9 @@ use std::{
 const PORT: u16 = 2883;
 const PORT_VARIABLE: &str = "OBLET_TEST_LISTEN";
 
-/// Answers each connection with the names of the network devices that it sees, and with what it was told. No test by itself.
+/// Answers each connection with the names of the network devices that it sees, and with what it was told.
 #[test]
+#[ignore = "no test by itself: the program that the others seclude"]
 fn listener() {
     let Some(port) = env::var(PORT_VARIABLE).ok().and_then(|port| port.parse::<u16>().ok()) else { return };
     let listener = TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)).unwrap();
@@ -37,7 +41,7 @@ fn launch(place: &Place) -> Launch {
     Launch {
         kind: Kind::SecludedJob { port: PORT },
         program: env::current_exe().unwrap(),
-        arguments: ["--exact", "secluded::listener", "--nocapture"].map(String::from).into(),
+        arguments: ["--exact", "secluded::listener", "--include-ignored", "--nocapture"].map(String::from).into(),
         environment: vec![(PORT_VARIABLE.into(), PORT.to_string())],
         ..place.job("")
     }
@@ -105,7 +109,7 @@ fn again(name: &str, prepare: impl FnOnce(&Path, &Path) -> Command) {
         fs::set_permissions(program, fs::Permissions::from_mode(0o755)).unwrap();
     }
     let output = prepare(dir.path(), &case)
-        .args(["--exact", name, "--nocapture"])
+        .args(["--exact", name, "--include-ignored", "--nocapture"])
         .env("OBLET_TEST_SUPERVISOR", "direct")
         .env("OBLET_TEST_AGENT", &shim)
         .output()
@@ -118,7 +122,7 @@ fn again(name: &str, prepare: impl FnOnce(&Path, &Path) -> Command) {
 fn is_root() -> bool {
     let root = nix::unistd::geteuid().is_root();
     if !root {
-        eprintln!("SKIPPED: this test needs root, to give its rights away");
+        skip("it needs root, to give its rights away");
     }
     root
 }
@@ -133,8 +137,7 @@ fn root_an_agent_without_rights_secludes_its_program_in_a_user_namespace() {
     let allowed = Command::new("unshare").args(["--user", "--net", "true"]).uid(uid).gid(gid).output().unwrap();
     if !allowed.status.success() {
         let why = String::from_utf8_lossy(&allowed.stderr);
-        eprintln!("SKIPPED: this kernel gives a user without rights no namespace of his own: {}", why.trim());
-        return;
+        return skip(&format!("this kernel gives a user without rights no namespace of his own: {why}"));
     }
     again("secluded::a_secluded_program_is_reached_by_its_owner_alone", |dir, case| {
         let mut command = Command::new(case);
@@ -145,8 +148,8 @@ fn root_an_agent_without_rights_secludes_its_program_in_a_user_namespace() {
 
 const REFUSED_VARIABLE: &str = "OBLET_TEST_REFUSED";
 
-/// The inside of the test below; nothing by itself.
 #[tokio::test]
+#[ignore = "no test by itself: the inside of a_program_that_cannot_be_secluded"]
 async fn refusal() {
     if env::var_os(REFUSED_VARIABLE).is_none() {
         return;

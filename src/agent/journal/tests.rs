@@ -31,6 +31,22 @@ async fn files_are_for_the_owner_only() {
     }
 }
 
+/// What was answered survives a power cut.
+#[tokio::test]
+async fn the_journal_syncs_its_commits_to_disk() {
+    let directory = tempfile::tempdir().unwrap();
+    let (journal, _writer) = Journal::open(directory.path()).await.unwrap();
+    let pragmas = journal.read(|connection| {
+        Box::pin(async move {
+            let mode: String = sqlx::query_scalar("PRAGMA journal_mode").fetch_one(&mut *connection).await?;
+            let sync: i64 = sqlx::query_scalar("PRAGMA synchronous").fetch_one(connection).await?;
+            Ok((mode, sync))
+        })
+    });
+    // 2 is FULL.
+    assert_eq!(pragmas.await.unwrap(), ("wal".into(), 2));
+}
+
 #[tokio::test]
 async fn waiting_changes_are_committed_together() {
     let directory = tempfile::tempdir().unwrap();

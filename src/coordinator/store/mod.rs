@@ -264,6 +264,26 @@ mod tests {
         }
     }
 
+    /// What was answered survives a power cut.
+    #[tokio::test]
+    async fn every_connection_syncs_its_commits_to_disk() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = Store::open(&directory.path().join("store.db")).await.unwrap();
+        let pools = [&store.writer, &store.readers, &store.engine_readers, &store.gate_readers];
+        for (pool, connections) in pools.into_iter().zip([1, READERS, ENGINE_READERS, GATE_READERS]) {
+            let mut all = Vec::new();
+            for _ in 0..connections {
+                let mut connection = pool.acquire().await.unwrap();
+                let mode: String = sqlx::query_scalar("PRAGMA journal_mode").fetch_one(&mut *connection).await.unwrap();
+                let sync: i64 = sqlx::query_scalar("PRAGMA synchronous").fetch_one(&mut *connection).await.unwrap();
+                // 2 is FULL.
+                assert_eq!((mode.as_str(), sync), ("wal", 2));
+                all.push(connection);
+            }
+            assert!(pool.try_acquire().is_none(), "there is a connection that was not looked at");
+        }
+    }
+
     #[test]
     fn pieces_are_powers_of_two_and_nothing_is_left_out() {
         for count in 0..300_usize {

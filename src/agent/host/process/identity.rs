@@ -93,6 +93,7 @@ impl ProcessId {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::time::{Duration, Instant};
 
     #[test]
     fn a_signal_reaches_only_the_process_that_was_meant() {
@@ -105,5 +106,22 @@ mod tests {
         assert!(process.is_alive() && process.signal(Signal::KILL).unwrap());
         child.wait().unwrap();
         assert!(!process.is_alive() && !process.signal(Signal::KILL).unwrap());
+    }
+
+    #[test]
+    fn a_session_of_another_process_with_the_same_pid_is_not_taken_for_that_of_the_first() {
+        let mut child = std::process::Command::new("setsid").args(["sleep", "600"]).spawn().unwrap();
+        let leader = ProcessId::of(child.id().try_into().unwrap()).unwrap();
+        let deadline = Instant::now() + Duration::from_secs(60);
+        while leader.session().is_empty() {
+            assert!(Instant::now() < deadline, "the child does not lead a session");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        let predecessor = ProcessId { start_ticks: leader.start_ticks - 1, ..leader.clone() };
+        let last_boot = ProcessId { boot_id: "another".into(), ..leader.clone() };
+        let sessions = [predecessor, last_boot, leader.clone()].map(|process| process.session());
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert_eq!(sessions, [vec![], vec![], vec![leader]]);
     }
 }

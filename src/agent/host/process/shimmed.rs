@@ -122,3 +122,22 @@ pub(super) async fn stop(run_dir: &Path, shim: &ProcessId, grace: Duration) -> i
         poll = LAST_POLL.min(poll.mul_f32(1.5));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::agent::host::durable::write_json;
+
+    #[test]
+    fn a_run_that_left_no_outcome_is_lost_and_no_success() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut shim = std::process::Command::new("sleep").arg("600").spawn().unwrap();
+        let process = ProcessId::of(shim.id().try_into().unwrap()).unwrap();
+        shim.kill().unwrap();
+        shim.wait().unwrap();
+        let found = || find(process.clone(), directory.path()).unwrap();
+        assert_eq!(found(), RunState::Ended(RunOutcome::Lost));
+        write_json(&directory.path().join(OUTCOME), &RunOutcome::ExitCode(3)).unwrap();
+        assert_eq!(found(), RunState::Ended(RunOutcome::ExitCode(3)));
+    }
+}

@@ -1,9 +1,12 @@
 //! Attempts of the coordinator against a whole agent on a simulated host, and the writer of the journal.
 
 mod busy_store;
+mod deadlines;
+mod doubt;
 mod lost_drivers;
 mod retention;
 mod takeover;
+mod turns;
 
 use super::{
     attempt::{AgentAttempt, Outcome, PackageFile},

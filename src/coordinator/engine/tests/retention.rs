@@ -1,19 +1,21 @@
 //! Tasks, their events, their logs and the audit log do not grow for ever, and hosts that are gone hold nobody up.
 
 use super::{
-    Lab,
+    Lab, RETENTION,
     lost_drivers::start,
     takeover::{chain, create, open},
 };
 use crate::{
     agent::runner::simulated::{Behaviour, install},
     coordinator::{
-        engine::acknowledge,
+        engine::{SqlTaskStore, TaskStore as _, acknowledge},
+        secrets::Vault,
         store::{
             Store,
             agent::{certificates, enrolment_tokens},
             audit::{self, Change},
             host, now_micros,
+            requests::{self, RequestKey},
             task::{self, Draft, LogPosition, TaskId},
         },
     },
@@ -22,7 +24,10 @@ use crate::{
     steps::{Finish, Step},
 };
 use sqlx::{AssertSqlSafe, Row as _};
-use std::time::{Duration, Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 async fn count(store: &Store, table: &str) -> i64 {
     let query = AssertSqlSafe(format!("SELECT COUNT(*) FROM {table}"));
@@ -158,4 +163,31 @@ async fn tokens_and_certificates_go_when_they_have_expired_long_ago() {
     assert_eq!(certificates::expire(&mut rows, 15).await.unwrap(), 2, "one that agents are accepted with stays");
     rows.commit().await.unwrap();
     assert_eq!((count(&store, "enrolment_tokens").await, count(&store, "agent_certificates").await), (1, 2));
+}
+
+/// A client that sends its request again within a week makes no second task.
+#[tokio::test]
+async fn the_key_of_a_request_is_known_for_seven_days() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = open(directory.path()).await;
+    const HOUR: i64 = 3_600_000_000;
+    let key = |name: &str| RequestKey { user: "admin".into(), key: name.into() };
+    let mut transaction = store.begin().await.unwrap();
+    for (name, age) in [("young", 7 * 24 - 1), ("old", 7 * 24 + 1)] {
+        requests::insert(&mut transaction, &key(name), "f", &[TaskId(1)]).await.unwrap();
+        let created = now_micros() - age * HOUR;
+        let change = sqlx::query("UPDATE idempotent_requests SET created_at = ? WHERE request_key = ?");
+        change.bind(created).bind(name).execute(&mut *transaction).await.unwrap();
+    }
+    transaction.commit().await.unwrap();
+    let tasks = SqlTaskStore {
+        store: store.clone(),
+        vault: Arc::new(Vault::load_or_create(&directory.path().join("secret.key")).unwrap()),
+        packages_dir: directory.path().into(),
+        retention: tokio::sync::watch::channel(RETENTION).1,
+    };
+    tasks.expire().await.unwrap();
+    let mut connection = store.readers().acquire().await.unwrap();
+    assert!(requests::find(&mut connection, &key("young")).await.unwrap().is_some());
+    assert!(requests::find(&mut connection, &key("old")).await.unwrap().is_none());
 }

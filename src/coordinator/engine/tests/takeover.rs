@@ -80,7 +80,7 @@ pub(super) async fn create(store: &Store, plan: &TaskPlan, dispatched: bool) -> 
     task
 }
 
-async fn start(directory: &Path, store: Store, pool: AgentPool, shutdown: CancellationToken) -> Engine {
+pub(super) async fn start(directory: &Path, store: Store, pool: AgentPool, shutdown: CancellationToken) -> Engine {
     let vault = Arc::new(Vault::load_or_create(&directory.join("secret.key")).unwrap());
     let parts = EngineParts {
         running_tasks: 1000,

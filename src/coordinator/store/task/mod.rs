@@ -465,7 +465,8 @@ pub enum AppendError {
 }
 
 /// Notes that the task cannot be taken up, or that it can again. Then it reserves its objects anew, because an operator
-/// may have released them.
+/// may have released them. Whoever has lost the task is refused before anything is changed: what is refused is committed
+/// together with its neighbours.
 pub async fn set_problem(
     connection: &mut AnyConnection,
     id: TaskId,
@@ -473,20 +474,22 @@ pub async fn set_problem(
     problem: Option<&str>,
     status: TaskStatus,
 ) -> Result<(), AppendError> {
+    if !is_claimed(connection, id, epoch).await? {
+        return Err(AppendError::Fenced(id));
+    }
     if problem.is_none()
         && let Some(record) = get(connection, id).await?
     {
         locks::retake(connection, id, &record.plan).await?.map_err(AppendError::Reserved)?;
     }
-    let done = sqlx::query("UPDATE tasks SET problem = ?, status = ? WHERE id = ? AND epoch = ?")
+    sqlx::query("UPDATE tasks SET problem = ?, status = ? WHERE id = ?")
         .bind(problem)
         .bind(status.as_str())
         .bind(id.0)
-        .bind(epoch)
         .execute(connection)
         .await
         .map_err(StoreError::from)?;
-    if done.rows_affected() == 1 { Ok(()) } else { Err(AppendError::Fenced(id)) }
+    Ok(())
 }
 
 /// Notes that the agents know the outcomes of all events before `next_sequence`.

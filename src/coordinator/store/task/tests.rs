@@ -147,6 +147,71 @@ async fn a_restored_store_takes_an_epoch_above_those_that_agents_have_seen() {
     store.close().await;
 }
 
+/// Its sequence fits as long as the newer one has appended nothing: only the epoch tells them apart.
+#[tokio::test]
+async fn a_coordinator_that_lost_a_task_appends_nothing_to_it() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = Store::open(&directory.path().join("store.db")).await.unwrap();
+    let plan = plan();
+    let mut transaction = store.begin().await.unwrap();
+    let origin = Origin { creator: "admin", executor: "here", trace_id: "t", epoch: 1 };
+    let mut appends = Vec::new();
+    for _ in 0..2 {
+        let mut state = TaskState::new(plan.graph().unwrap());
+        let task = create(&mut transaction, &plan, &state, &origin).await.unwrap();
+        claim(&mut transaction, task, 2).await.unwrap();
+        appends.push(next(0, task, &mut state, 1));
+    }
+    for stale in &appends {
+        let refused = append(&mut transaction, stale).await;
+        assert!(matches!(refused, Err(AppendError::Fenced(_))), "{refused:?}");
+    }
+    let refused = append_all(&mut transaction, &appends.iter().collect::<Vec<_>>()).await.unwrap();
+    assert!(refused.iter().all(|refused| matches!(refused, Err(AppendError::Fenced(_)))), "{refused:?}");
+    transaction.commit().await.unwrap();
+    assert_eq!(dump(&store, "task_events", "task_id", "task_id").await, [""; 0]);
+    appends.iter_mut().for_each(|append| append.epoch = 2);
+    let mut transaction = store.begin().await.unwrap();
+    append(&mut transaction, &appends[0]).await.unwrap();
+}
+
+/// What the engine does with a refusal: its neighbours are committed, so it must have changed nothing.
+#[tokio::test]
+async fn a_coordinator_that_lost_a_task_neither_fails_it_nor_takes_its_locks() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = Store::open(&directory.path().join("store.db")).await.unwrap();
+    let plan = TaskPlan { locks: vec![ObjectLock::exclusive(ObjectKind::Host, 1)], ..plan() };
+    let state = TaskState::new(plan.graph().unwrap());
+    let mut transaction = store.begin().await.unwrap();
+    let origin = Origin { creator: "admin", executor: "here", trace_id: "t", epoch: 1 };
+    let task = create(&mut transaction, &plan, &state, &origin).await.unwrap();
+    claim(&mut transaction, task, 2).await.unwrap();
+    locks::release(&mut transaction, task).await.unwrap();
+    transaction.commit().await.unwrap();
+    let seen = async || {
+        let record = get(&mut store.readers().acquire().await.unwrap(), task).await.unwrap().unwrap();
+        (record.status, record.problem, dump(&store, "object_locks", "task_id", "task_id").await)
+    };
+    let before = seen().await;
+    assert_eq!(before, (TaskStatus::Running, None, vec![]));
+    for problem in [Some("it is odd"), None] {
+        let mut transaction = store.begin().await.unwrap();
+        let refused = set_problem(&mut transaction, task, 1, problem, TaskStatus::Failed).await;
+        assert!(matches!(refused, Err(AppendError::Fenced(_))), "{refused:?}");
+        transaction.commit().await.unwrap();
+        assert_eq!(seen().await, before, "{problem:?}");
+    }
+
+    let mut transaction = store.begin().await.unwrap();
+    set_problem(&mut transaction, task, 2, Some("it is odd"), TaskStatus::Failed).await.unwrap();
+    transaction.commit().await.unwrap();
+    assert_eq!(seen().await, (TaskStatus::Failed, Some("it is odd".into()), vec![]));
+    let mut transaction = store.begin().await.unwrap();
+    set_problem(&mut transaction, task, 2, None, TaskStatus::Running).await.unwrap();
+    transaction.commit().await.unwrap();
+    assert_eq!(seen().await, (TaskStatus::Running, None, vec![format!("[{task}]")]));
+}
+
 /// Text of all rows of a table, without what differs from run to run.
 async fn dump(store: &Store, table: &str, columns: &str, order: &str) -> Vec<String> {
     let query = AssertSqlSafe(format!("SELECT json_array({columns}) FROM {table} ORDER BY {order}"));

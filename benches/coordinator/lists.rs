@@ -48,23 +48,25 @@ async fn copy_tasks(store: &Path) {
             .fetch_all(connection)
             .await
             .unwrap();
-        names.into_iter().filter(|name| !own.contains(&name.as_str())).collect::<Vec<_>>().join(", ")
+        let names = names.into_iter().filter(|name| !own.contains(&name.as_str()));
+        let (plain, of_table): (Vec<_>, Vec<_>) = names.map(|name| (name.clone(), format!("{table}.{name}"))).unzip();
+        (plain.join(", "), of_table.join(", "))
     };
-    let tasks = columns(&mut connection, "tasks", &["id"]).await;
-    let subtasks = columns(&mut connection, "subtasks", &["id", "task_id"]).await;
+    let (tasks, tasks_of) = columns(&mut connection, "tasks", &["id"]).await;
+    let (subtasks, subtasks_of) = columns(&mut connection, "subtasks", &["id", "task_id"]).await;
     let numbers = format!(
         "WITH RECURSIVE numbers (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM numbers \
          WHERE n < {TASKS} - (SELECT COUNT(*) FROM tasks)), newest (id) AS (SELECT MAX(id) FROM tasks)"
     );
     for copy in [
         format!(
-            "{numbers} INSERT INTO tasks (id, {tasks}) SELECT newest.id + n, {tasks} \
+            "{numbers} INSERT INTO tasks (id, {tasks}) SELECT newest.id + n, {tasks_of} \
              FROM tasks JOIN newest USING (id) CROSS JOIN numbers"
         ),
         format!(
             "WITH newest (id) AS (SELECT MAX(task_id) FROM subtasks) \
              INSERT INTO subtasks (id, task_id, {subtasks}) SELECT (SELECT MAX(id) FROM subtasks) \
-             + ROW_NUMBER() OVER (), copy.id, {subtasks} FROM subtasks JOIN newest ON task_id = newest.id \
+             + ROW_NUMBER() OVER (), copy.id, {subtasks_of} FROM subtasks JOIN newest ON task_id = newest.id \
              JOIN tasks AS copy ON copy.id > newest.id"
         ),
         "UPDATE sequences SET next_value = (SELECT MAX(id) + 1 FROM tasks) WHERE name = 'task'".into(),

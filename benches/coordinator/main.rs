@@ -24,13 +24,16 @@ const LARGE_PACKAGE: usize = 50 << 20;
 /// What is counted shows in the log at this filter, a line each.
 const STATEMENTS: &str = "warn,sqlx::query=debug";
 
+/// Measures something and answers its lines of the table.
+type Part = fn() -> Vec<Value>;
+
 fn main() {
     tls::install_crypto_provider();
     // `cargo test` runs benches too, to see that they start; a measurement is asked for by `cargo bench`.
     if !env::args().any(|argument| argument == "--bench") {
         return;
     }
-    let parts: [(&str, fn() -> Vec<Value>); 4] = [
+    let parts: [(&str, Part); 4] = [
         ("statements", || on_a_runtime(statements())),
         ("fleets", || fleets()),
         ("packages", || on_a_runtime(packages())),

@@ -317,7 +317,7 @@ impl Agent {
         epoch: u64,
     ) -> Result<bool, CallError> {
         #[cfg(test)]
-        simulation::acknowledges(&key);
+        std::iter::once(key).chain(more).for_each(simulation::acknowledges);
         #[cfg(test)]
         let asked = simulation::asks(simulation::Point::Acknowledge).await.map_err(self.lost())?;
         let request = Self::request(v1::AcknowledgeRequest { key: Some(key.clone()), epoch, more: more.to_vec() });

@@ -24,10 +24,10 @@ async fn lab_systemd_does_what_the_direct_supervisor_does() {
     let fleet = Fleet::empty();
     fleet.lab(&["boot", "h1"]);
     let agent = Path::new(env!("CARGO_BIN_EXE_oblet-agent")).to_owned();
-    let obproxy = oblet_standins::program("obproxy").unwrap();
+    let [obproxy, login] = ["obproxy", "sql-login"].map(|name| oblet_standins::program(name).unwrap());
     for name in ["supervisor", "agent_host"] {
         let suite = test_program(name);
-        for program in [&suite, &agent, &obproxy] {
+        for program in [&suite, &agent, &obproxy, &login] {
             fleet.lab(&["put", program.to_str().unwrap(), "h1"]);
         }
         let suite = suite.file_name().unwrap().to_str().unwrap();

@@ -128,7 +128,8 @@ impl AgentAttempt {
                 Progress::Over(outcome) => return outcome,
                 Progress::Again(reason) => reason,
             };
-            self.place.waits_for_silent(format!("the next try, because {reason}"));
+            self.place.is_silent();
+            self.place.waits_for(format!("the next try, because {reason}"));
             // The same reason is told once, not at every attempt.
             if reason != told {
                 if log.line(&format!("waiting: {reason}")).await.is_err() {

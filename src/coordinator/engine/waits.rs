@@ -43,10 +43,9 @@ impl WaitPlace {
         Self { waits, task, node, until, flying }
     }
 
-    /// It waits for a host that does not answer, so the task lets others have its turn.
-    pub fn waits_for_silent(&self, what: impl Into<String>) {
+    /// Its host does not answer, so the task lets others have its turn until [`Self::goes_on`].
+    pub fn is_silent(&self) {
         self.flying.silent(true);
-        self.waits_for(what);
     }
 
     pub fn waits_for(&self, what: impl Into<String>) {

@@ -77,7 +77,8 @@ impl Work<'_> {
                         self.line(&format!("waiting: {error}")).await?;
                     }
                     told = true;
-                    self.place.waits_for_silent(format!("the next try, because {error}"));
+                    self.place.is_silent();
+                    self.place.waits_until(until, format!("the next try, because {error}"));
                     tokio::time::sleep(RETRY_DELAY).await;
                 }
                 Err(CallError::Distrusted { source, .. }) => {

@@ -97,6 +97,19 @@ async fn a_run_that_was_looked_for_before_its_start_never_starts() {
 }
 
 #[tokio::test]
+async fn a_look_at_the_processes_of_a_run_does_not_keep_it_from_its_start() {
+    let place = Place::new();
+    for (run, launch) in place.both("exec sleep 600") {
+        fs::create_dir_all(&run).unwrap();
+        assert_eq!(place.supervisor.peek(&run).unwrap(), None);
+        assert!(place.supervisor.processes(&run).unwrap().is_empty());
+        place.start(&run, &launch).await;
+        place.running(&run).await;
+        place.supervisor.stop(&run, Duration::ZERO).await.unwrap();
+    }
+}
+
+#[tokio::test]
 async fn a_run_outlives_its_supervisor_and_is_found_by_the_next_one() {
     let mut place = Place::new();
     for (run, launch) in place.both("echo up; read line < pipe; exit 5") {

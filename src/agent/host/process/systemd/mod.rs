@@ -101,10 +101,11 @@ impl Supervisor for SystemdSupervisor {
     }
 
     fn processes(&self, run_dir: &Path) -> io::Result<Vec<ProcessId>> {
-        match holder(run_dir)? {
-            Claim::Shim(shim) => Ok(shim.session()),
-            Claim::Unit(_) => service::processes(run_dir),
-            Claim::Recovery => Ok(Vec::new()),
+        // Only a look: one that claimed the run would keep it from its start.
+        match read_json(&run_dir.join(CLAIM))? {
+            Some(Claim::Shim(shim)) => Ok(shim.session()),
+            Some(Claim::Unit(_)) => service::processes(run_dir),
+            Some(Claim::Recovery) | None => Ok(Vec::new()),
         }
     }
 

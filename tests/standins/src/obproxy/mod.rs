@@ -34,7 +34,8 @@ use std::{
         Mutex,
         atomic::{AtomicBool, AtomicU64},
     },
-    time::Instant,
+    thread,
+    time::{Duration, Instant},
 };
 
 /// What the sessions share.
@@ -121,8 +122,14 @@ pub fn run(arguments: &[String]) -> ExitCode {
         }
         Action::Serve => {
             // C10: before the first thread, and the working directory stays.
+            let started = nix::unistd::getpid();
             if !options.foreground && nix::unistd::daemon(true, false).is_err() {
                 return ExitCode::SUCCESS;
+            }
+            // A daemon outlives the process that started it (C10), so it asks for a signal at a parent's end (C12) only when
+            // that one is gone.
+            while nix::unistd::getppid() == started {
+                thread::sleep(Duration::from_millis(1));
             }
             start::serve(&options, version);
         }

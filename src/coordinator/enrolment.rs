@@ -126,7 +126,7 @@ impl Enrolment {
             Ok(signed) => signed,
             Err(refusal) => {
                 let why = format!("from {}: {}", application.source, crate::telemetry::chain(&refusal));
-                audit::write(&mut transaction, &event("host.enroll.refuse", &why)).await?;
+                audit::write(&mut transaction, &[event("host.enroll.refuse", &why)]).await?;
                 transaction.commit().await.map_err(StoreError::from)?;
                 tracing::warn!(host = %token.address, token = token.id, "a host was not enrolled: {why}");
                 return Err(refusal);
@@ -140,7 +140,7 @@ impl Enrolment {
         certificates::trust_again(&mut transaction, token.address).await?;
         certificates::insert(&mut transaction, token.address, &facts).await?;
         let detail = format!("from {}: certificate {} until {}", used.from, facts.serial, time(facts.not_after));
-        audit::write(&mut transaction, &event("host.enroll", &detail)).await?;
+        audit::write(&mut transaction, &[event("host.enroll", &detail)]).await?;
         transaction.commit().await.map_err(StoreError::from)?;
         tracing::info!(host = %token.address, token = token.id, "a host was enrolled {detail}");
         Ok(Admission { address: token.address, certificate_pem: signed.certificate_pem, facts })

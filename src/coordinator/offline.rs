@@ -40,7 +40,7 @@ pub async fn set_password(state_dir: &Path, name: &str, password: &SecretString)
     let object = format!("user {name}");
     let change =
         Change { user: LOCAL, action: "user.password", object: &object, detail: "by oblet-coordinator", trace_id: "" };
-    audit::write(&mut transaction, &change).await?;
+    audit::write(&mut transaction, &[change]).await?;
     transaction.commit().await.map_err(StoreError::from)?;
     store.close().await;
     Ok(())

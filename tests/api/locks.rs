@@ -115,6 +115,28 @@ async fn shared_locks_stand_beside_each_other_and_exclusive_ones_alone() {
     assert_eq!(holder(connection, &shared).await.unwrap().unwrap().task, two);
 }
 
+/// A lock finds those that were taken before it in the same request.
+#[tokio::test]
+async fn tasks_that_are_made_together_are_refused_what_one_of_them_has() {
+    let lab = Lab::furnished().await;
+    add(&lab, 1, 2883).await;
+    let (one, two) = (TaskId(1), TaskId(2));
+    let shared = |id| ObjectLock::shared(ObjectKind::Obproxy, id);
+    let exclusive = |id| ObjectLock::exclusive(ObjectKind::Obproxy, id);
+    let cases = [
+        (vec![(one, shared(90)), (two, shared(90)), (one, exclusive(91)), (two, exclusive(92))], None),
+        (vec![(one, exclusive(90)), (one, shared(90)), (two, exclusive(91))], None),
+        (vec![(one, shared(90)), (two, shared(90)), (one, exclusive(90))], Some((two, shared(90)))),
+        (vec![(one, exclusive(91)), (two, exclusive(91))], Some((one, exclusive(91)))),
+        (vec![(one, exclusive(91)), (two, shared(91))], Some((one, exclusive(91)))),
+    ];
+    for (wanted, refused) in cases {
+        let mut transaction = lab.store.begin().await.unwrap();
+        let taken = locks::take_first(&mut transaction, &wanted).await.unwrap();
+        assert_eq!(taken.err().map(|holder| (holder.task, holder.lock)), refused, "{wanted:?}");
+    }
+}
+
 #[tokio::test]
 async fn a_task_at_rest_is_made_to_give_free_what_it_reserved_and_that_is_written_down() {
     let lab = Lab::furnished().await;

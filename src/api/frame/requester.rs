@@ -35,7 +35,19 @@ impl Requester {
         object: &str,
         detail: &str,
     ) -> Result<(), StoreError> {
-        let change = Change { user: &self.name, action, object, detail, trace_id: self.trace.as_str() };
-        audit::write(connection, &change).await
+        self.audit_all(connection, action, &[(object.to_owned(), detail.to_owned())]).await
+    }
+
+    /// The same with several objects, each with its detail.
+    pub(in crate::api) async fn audit_all(
+        &self,
+        connection: &mut AnyConnection,
+        action: &str,
+        objects: &[(String, String)],
+    ) -> Result<(), StoreError> {
+        let change =
+            |(object, detail)| Change { user: &self.name, action, object, detail, trace_id: self.trace.as_str() };
+        let changes: Vec<_> = objects.iter().map(|(object, detail)| change((object, detail))).collect();
+        audit::write(connection, &changes).await
     }
 }

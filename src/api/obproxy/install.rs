@@ -84,9 +84,10 @@ impl InstallParam {
         }
         check_version(version)?;
 
+        let mut found = host::by_ids(connection, &self.host_ids).await?;
         let mut hosts = Vec::with_capacity(self.host_ids.len());
         for id in &self.host_ids {
-            let host = host::get(connection, *id).await?.ok_or_else(|| absent(*id).about("hostIds"))?;
+            let host = found.remove(id).ok_or_else(|| absent(*id).about("hostIds"))?;
             if host.status == HostStatus::New {
                 return Err(unprepared(connection, &host).await?);
             }
@@ -96,8 +97,12 @@ impl InstallParam {
         let rpc = self.rpc_port(&package.package)?;
         let ports = Ports { sql: sql_port, exporter: exporter_port, rpc };
         ports.check_different(self.rpc_port.is_none())?;
+        let mut proxies: HashMap<i64, Vec<Obproxy>> = HashMap::new();
+        for proxy in obproxy::proxies_on(connection, &self.host_ids).await? {
+            proxies.entry(proxy.host_id).or_default().push(proxy);
+        }
         for host in &hosts {
-            ports.check_free(connection, host).await?;
+            ports.check_free(host, proxies.get(&host.id).map_or(&[], Vec::as_slice))?;
         }
         Ok(Installation { hosts, package, ports })
     }
@@ -141,7 +146,7 @@ impl Ports {
     }
 
     /// Asks what is known of the host; what else listens there, the first step of the task finds.
-    async fn check_free(&self, connection: &mut AnyConnection, host: &Host) -> Result<(), ApiError> {
+    fn check_free(&self, host: &Host, proxies: &[Obproxy]) -> Result<(), ApiError> {
         let taken = |text: std::fmt::Arguments| {
             ApiError::conflict("ODP21116", text).about("hostIds").advise("choose other ports")
         };
@@ -149,7 +154,7 @@ impl Ports {
         if let Some((_, port)) = self.named().find(|(_, port)| agent.contains(&port.get())) {
             return Err(taken(format_args!("the agent has port {port} of host {}", host.id)));
         }
-        for proxy in obproxy::proxies_on(connection, &[host.id]).await? {
+        for proxy in proxies {
             if let Some(port) = proxy.ports().find(|port| self.named().any(|(_, own)| own == *port)) {
                 let Obproxy { id, status, .. } = proxy;
                 return Err(taken(format_args!("proxy {id} ({status}) has port {port} of host {}", host.id)));
@@ -227,20 +232,18 @@ impl Installation {
         connection: &mut AnyConnection,
         cluster: &Cluster,
     ) -> Result<(ObproxyInstall, Vec<NewProxy>), ApiError> {
-        let mut proxies = Vec::with_capacity(self.hosts.len());
-        for host in &self.hosts {
-            let new = NewObproxy {
-                cluster_id: cluster.id,
-                host_id: host.id,
-                sql_port: self.ports.sql,
-                exporter_port: self.ports.exporter,
-                rpc_port: self.ports.rpc,
-                version: self.package.package.clone(),
-                parameter_version: cluster.parameter_version,
-            };
-            let proxy = obproxy::insert_proxy(connection, new).await?;
-            proxies.push(NewProxy { host_id: host.id, server_id: proxy.id });
-        }
+        let new = |host: &Host| NewObproxy {
+            cluster_id: cluster.id,
+            host_id: host.id,
+            sql_port: self.ports.sql,
+            exporter_port: self.ports.exporter,
+            rpc_port: self.ports.rpc,
+            version: self.package.package.clone(),
+            parameter_version: cluster.parameter_version,
+        };
+        let new: Vec<_> = self.hosts.iter().map(new).collect();
+        let proxies = obproxy::insert_proxies(connection, &new).await?;
+        let proxies = proxies.iter().map(|proxy| NewProxy { host_id: proxy.host_id, server_id: proxy.id }).collect();
         let work_mode =
             work_mode(cluster, &state.settings.config_url_base).map_err(|error| ApiError::internal(&error))?;
         let startup = cluster.startup_parameters.iter().filter(|parameter| parameter.name.as_str() != SERVER_LIST);

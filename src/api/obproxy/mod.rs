@@ -24,8 +24,9 @@ use crate::{
     coordinator::store::{
         StoreError, now_micros,
         obproxy::{self, Cluster, ClusterMode, ObLink, SealedSecrets},
+        task::TaskRecord,
     },
-    operations::{create_cluster, install_obproxy},
+    operations::{NewProxy, create_cluster, install_obproxy},
     steps::{
         OBPROXY_SYS_PASSWORD, OBSERVER_SYS_PASSWORD,
         values::{ClusterName, Parameter, ParameterName, ParameterValue},
@@ -329,15 +330,14 @@ async fn batch_add(
     let cluster = obproxy::get(&mut transaction, id).await?.ok_or_else(|| absent(id))?;
     let installation = body.check(&mut transaction).await?;
     let (install, proxies) = installation.write(&state, &mut transaction, &cluster).await?;
-    let mut records = Vec::with_capacity(proxies.len());
-    for proxy in proxies {
-        let plan = install_obproxy(&install, proxy).map_err(|error| ApiError::internal(&error))?;
-        let record = task::create(&state, &mut transaction, &plan, &requester).await?;
-        let (object, detail) =
-            (format!("obproxy {}", proxy.server_id), format!("on host {}, by task {}", proxy.host_id, record.id));
-        requester.audit(&mut transaction, "obproxy.add", &object, &detail).await?;
-        records.push(record);
-    }
+    let plan = |proxy: &NewProxy| install_obproxy(&install, *proxy).map_err(|error| ApiError::internal(&error));
+    let plans = proxies.iter().map(plan).collect::<Result<Vec<_>, _>>()?;
+    let records = task::create_all(&state, &mut transaction, &plans, &requester).await?;
+    let change = |(proxy, record): (&NewProxy, &TaskRecord)| {
+        (format!("obproxy {}", proxy.server_id), format!("on host {}, by task {}", proxy.host_id, record.id))
+    };
+    let changes: Vec<_> = proxies.iter().zip(&records).map(change).collect();
+    requester.audit_all(&mut transaction, "obproxy.add", &changes).await?;
     once.remember(&mut transaction, &records).await?;
     if dry_run {
         transaction.rollback().await.map_err(StoreError::from)?;

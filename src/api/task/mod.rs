@@ -49,19 +49,30 @@ pub(super) async fn create(
     plan: &TaskPlan,
     requester: &Requester,
 ) -> Result<TaskRecord, ApiError> {
-    let graph = plan.graph().map_err(|error| ApiError::internal(&error))?;
+    let made = create_all(state, connection, std::slice::from_ref(plan), requester).await?;
+    made.into_iter().next().ok_or_else(|| ApiError::internal(&sqlx::Error::RowNotFound))
+}
+
+/// The same with the tasks of several plans, in their order.
+pub(super) async fn create_all(
+    state: &ApiState,
+    connection: &mut AnyConnection,
+    plans: &[TaskPlan],
+    requester: &Requester,
+) -> Result<Vec<TaskRecord>, ApiError> {
+    let begin = |plan: &TaskPlan| plan.graph().map(TaskState::new).map_err(|error| ApiError::internal(&error));
+    let states = plans.iter().map(begin).collect::<Result<Vec<_>, _>>()?;
+    let tasks: Vec<_> = plans.iter().zip(&states).collect();
     let origin = Origin {
         creator: &requester.name,
         executor: &state.settings.address,
         trace_id: requester.trace.as_str(),
         epoch: state.engine().epoch(),
     };
-    let created = task::create(connection, plan, &TaskState::new(graph), &origin).await;
-    let id = created.map_err(|error| match error {
-        CreateError::Reserved(holder) => ApiError::from(holder),
+    task::create(connection, &tasks, &origin).await.map_err(|error| match error {
+        CreateError::Reserved(holder) => holder.into(),
         CreateError::Store(error) => error.into(),
-    })?;
-    task::get(connection, id).await?.ok_or_else(|| absent(id.0))
+    })
 }
 
 pub(super) fn absent(id: i64) -> ApiError {

@@ -9,11 +9,11 @@ use crate::{
         store::{
             Store, StoreError,
             agent::{certificates, enrolment_tokens},
-            audit, host, now_micros,
-            obproxy::{self, SealedSecrets},
+            audit, now_micros,
+            obproxy::SealedSecrets,
             package, requests,
             task::{
-                self, Append, AppendError, LoadError, LoadedTask, LogPosition, TaskId,
+                self, AppendError, LoadError, LoadedTask, LogPosition, Places, TaskId,
                 logs::{self, LogPart},
             },
         },
@@ -53,10 +53,7 @@ impl TaskStore for SqlTaskStore {
     }
 
     fn load(&self, id: TaskId) -> BoxFuture<'_, Result<LoadedTask, LoadError>> {
-        Box::pin(async move {
-            let mut connection = self.store.engine_readers().acquire().await.map_err(StoreError::from)?;
-            task::load(&mut connection, id).await
-        })
+        Box::pin(async move { self.store.together().tasks.get(id).await?.ok_or(LoadError::Absent(id))?.replay() })
     }
 
     fn commit<'a>(&'a self, group: &'a [Write]) -> BoxFuture<'a, Result<Vec<Written>, Unwritten>> {
@@ -82,8 +79,7 @@ impl TaskStore for SqlTaskStore {
 
     fn agent_address(&self, host_id: i64) -> BoxFuture<'_, Result<Option<AgentAddress>, StoreError>> {
         Box::pin(async move {
-            let mut connection = self.store.engine_readers().acquire().await?;
-            let host = host::get(&mut connection, host_id).await?;
+            let host = self.store.together().hosts.get(host_id).await?;
             Ok(host.map(|host| AgentAddress::new(host.inner_ip, host.agent_port)))
         })
     }
@@ -94,9 +90,8 @@ impl TaskStore for SqlTaskStore {
         names: &'static [&'static str],
     ) -> BoxFuture<'a, Result<Vec<NamedSecret>, PreparationError>> {
         Box::pin(async move {
-            let mut connection = self.store.engine_readers().acquire().await.map_err(StoreError::from)?;
             let id = plan.obproxy_cluster_id.unwrap_or(0);
-            let cluster = obproxy::get(&mut connection, id).await?.ok_or(PreparationError::NoCluster(id))?;
+            let cluster = self.store.together().clusters.get(id).await?.ok_or(PreparationError::NoCluster(id))?;
             let open = |name: &'static str| {
                 let sealed = match name {
                     OBPROXY_SYS_PASSWORD => &cluster.secrets.obproxy_sys_password,
@@ -110,8 +105,7 @@ impl TaskStore for SqlTaskStore {
 
     fn package_path<'a>(&'a self, package: &'a PackageRef) -> BoxFuture<'a, Result<Option<PathBuf>, StoreError>> {
         Box::pin(async move {
-            let mut connection = self.store.engine_readers().acquire().await?;
-            let package = package::by_file_name(&mut connection, &package.file_name()).await?;
+            let package = self.store.together().packages.get(package.file_name()).await?;
             Ok(package.map(|package| package::path(&self.packages_dir, &package)))
         })
     }
@@ -139,30 +133,33 @@ impl TaskStore for SqlTaskStore {
 /// Answers what came of each. Nothing in a group depends on its neighbours: whoever has written waits for the commit
 /// before the next write to the same task.
 async fn write_all(connection: &mut AnyConnection, group: &[Write]) -> Result<Vec<Written>, StoreError> {
-    let (mut places, mut appends, mut logs) = (Vec::new(), Vec::<&Append>::new(), Vec::new());
+    let places = match group {
+        // It looks by itself.
+        [Write::Append(_)] => Places::new(),
+        _ => task::places(connection, group.iter().filter_map(claimed)).await?,
+    };
+    let (mut appends, mut claims) = (Part::default(), Part::default());
+    let (mut known, mut logs) = (Vec::new(), Vec::new());
     let mut results = Vec::with_capacity(group.len());
-    for (place, request) in group.iter().enumerate() {
+    for (index, request) in group.iter().enumerate() {
         let written = match request {
-            Write::Append(append) => {
-                places.push(place);
-                appends.push(append);
+            Write::Append(append) => appends.add(index, append.as_ref()),
+            Write::Claim { task, epoch } => claims.add(index, (*task, *epoch)),
+            Write::Acknowledged { task, next_sequence } => {
+                known.push((*task, *next_sequence));
                 Ok(())
             }
             Write::Log(LogText { task, node, attempt, position, text }) => {
                 logs.push(LogPart { task: *task, node: *node, attempt: *attempt, position: *position, text });
                 Ok(())
             }
-            Write::Claim { task, epoch } => task::claim(connection, *task, *epoch).await,
             Write::Problem { task, epoch, problem, status } => {
                 task::set_problem(connection, *task, *epoch, problem.as_deref(), *status).await
             }
-            Write::Rows { task, epoch, change } => match task::is_claimed(connection, *task, *epoch).await? {
-                true => change.carry_out(connection).await.map_err(AppendError::from),
-                false => Err(AppendError::Fenced(*task)),
+            Write::Rows { task, epoch, change } => match places.get(task) {
+                Some(place) if place.epoch == *epoch => change.carry_out(connection).await.map_err(AppendError::from),
+                _ => Err(AppendError::Fenced(*task)),
             },
-            Write::Acknowledged { task, next_sequence } => {
-                task::set_acknowledged(connection, *task, *next_sequence).await
-            }
         };
         results.push(match written {
             Err(AppendError::Store(error)) => return Err(error),
@@ -170,11 +167,47 @@ async fn write_all(connection: &mut AnyConnection, group: &[Write]) -> Result<Ve
             written => written,
         });
     }
-    for (place, appended) in places.into_iter().zip(task::append_all(connection, &appends).await?) {
-        if let Some(result) = results.get_mut(place) {
-            *result = appended;
-        }
-    }
+    claims.answer(&mut results, task::claim_all(connection, &claims.what, &places).await?);
+    appends.answer(&mut results, task::append_all(connection, &appends.what, &places).await?);
+    task::set_acknowledged(connection, &known).await?;
     task::append_logs(connection, &logs).await?;
     Ok(results)
+}
+
+/// The task whose epoch decides about a write, where it is looked at together with others.
+fn claimed(write: &Write) -> Option<TaskId> {
+    match write {
+        Write::Append(append) => Some(append.task),
+        Write::Claim { task, .. } | Write::Rows { task, .. } => Some(*task),
+        Write::Log(_) | Write::Problem { .. } | Write::Acknowledged { .. } => None,
+    }
+}
+
+/// Requests of a group that are carried out together, with their places in it.
+struct Part<T> {
+    indexes: Vec<usize>,
+    what: Vec<T>,
+}
+
+impl<T> Default for Part<T> {
+    fn default() -> Self {
+        Self { indexes: Vec::new(), what: Vec::new() }
+    }
+}
+
+impl<T> Part<T> {
+    /// What comes of it is told later.
+    fn add(&mut self, index: usize, what: T) -> Written {
+        self.indexes.push(index);
+        self.what.push(what);
+        Ok(())
+    }
+
+    fn answer(&self, results: &mut [Written], answers: Vec<Written>) {
+        for (index, answer) in self.indexes.iter().zip(answers) {
+            if let Some(result) = results.get_mut(*index) {
+                *result = answer;
+            }
+        }
+    }
 }

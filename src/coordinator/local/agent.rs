@@ -47,11 +47,9 @@ impl Adapter for FinishAgentOperation {
 impl Adapter for PrepareAgentUpgrade {
     fn execute<'a>(&'a self, work: &'a mut Work<'_>) -> BoxFuture<'a, Done> {
         Box::pin(async {
-            let mut rows = work.rows().await?;
             for package in &self.packages {
-                work.check_package(&mut rows, package).await?;
+                work.check_package(package).await?;
             }
-            drop(rows);
             let host = work.host(self.host_id).await?;
             let facts = work.describe(&host, work.deadline).await?.facts;
             let fits = |package: &PackageRef| [facts.architecture.as_str(), "noarch"].contains(&package.machine());
@@ -77,7 +75,7 @@ impl Adapter for FinishAgentUpgrade {
 async fn welcome(host: &Host, work: &mut Work<'_>) -> Done {
     let facts = work.describe(host, work.deadline).await?.facts;
     let line = told(host, &facts);
-    work.keep(host.id, facts, None).await?;
+    work.keep(host, facts, None).await?;
     work.line(&line).await
 }
 

@@ -61,7 +61,7 @@ async fn prepare(step: &PrepareHost, work: &mut Work<'_>) -> Done {
         facts.hostname, facts.operating_system, facts.architecture, facts.agent_version
     );
     let port = u16::try_from(facts.metrics_port).ok().filter(|port| step.asks_metrics_port && *port > 0);
-    if !work.keep(host.id, facts, port).await? {
+    if !work.keep(&host, facts, port).await? {
         return Err(LocalError::Gone { what: "host", id: host.id }.into());
     }
     work.line(&line).await

@@ -3,8 +3,7 @@
 use super::{Adapter, Done, LocalError, error::Stopped, work::Work};
 use crate::{
     coordinator::store::{
-        StoreError,
-        host::{self, HostStatus},
+        StoreError, host,
         obproxy::{self, ObproxyStatus},
     },
     steps::{PrepareObproxyInstall, UpdateObproxyStatus},
@@ -24,20 +23,18 @@ impl Adapter for PrepareObproxyInstall {
 
 /// Everything that can be found out before the host is touched: rows, the package, the agent, the architecture.
 async fn prepare(step: &PrepareObproxyInstall, work: &mut Work<'_>) -> Done {
-    let mut rows = work.rows().await?;
     let gone = |what, id| LocalError::Gone { what, id };
-    let cluster = obproxy::get(&mut rows, step.cluster_id).await?;
+    let cluster = work.rows().clusters.get(step.cluster_id).await?;
     let cluster = cluster.ok_or_else(|| gone("proxy cluster", step.cluster_id))?;
     let Some(reference) = &step.proxy else {
         return work.line(&format!("proxy cluster {} is registered", cluster.name)).await;
     };
-    let proxy = obproxy::proxy(&mut rows, reference.server_id).await?;
+    let proxy = work.rows().proxies.get(reference.server_id).await?;
     let proxy = proxy.ok_or_else(|| gone("proxy", reference.server_id))?;
-    let host = host::get(&mut rows, proxy.host_id).await?.ok_or_else(|| gone("host", proxy.host_id))?;
+    let host = work.host(proxy.host_id).await?;
     if let Some(package) = &step.package {
-        work.check_package(&mut rows, package).await?;
+        work.check_package(package).await?;
     }
-    drop(rows);
 
     let facts = work.describe(&host, work.deadline).await?.facts;
     if let Some(package) = &step.package
@@ -50,7 +47,7 @@ async fn prepare(step: &PrepareObproxyInstall, work: &mut Work<'_>) -> Done {
         "host {} ({}): agent {}, {}, {} processors",
         host.inner_ip, facts.hostname, facts.agent_version, facts.architecture, facts.cpu_count
     );
-    work.keep(host.id, facts, None).await?;
+    work.keep(&host, facts, None).await?;
     work.line(&line).await
 }
 
@@ -107,11 +104,9 @@ async fn set_status(id: i64, status: ObproxyStatus, work: &mut Work<'_>) -> Resu
 
 /// What the host of a proxy is follows from what runs on it.
 async fn lead_to(rows: &mut AnyConnection, id: i64, status: ObproxyStatus) -> Result<bool, StoreError> {
-    let Some(proxy) = obproxy::proxy(rows, id).await? else { return Ok(false) };
-    obproxy::set_proxy_status(rows, proxy.id, status).await?;
-    let others = obproxy::proxies_on(rows, &[proxy.host_id]).await?;
-    let running = others.iter().any(|proxy| proxy.status == ObproxyStatus::Running);
-    let status = if running { HostStatus::Online } else { HostStatus::Available };
-    host::set_status(rows, proxy.host_id, status).await?;
-    Ok(true)
+    let known = obproxy::set_proxy_status(rows, id, status).await?;
+    if known {
+        host::follow_proxy(rows, id).await?;
+    }
+    Ok(known)
 }

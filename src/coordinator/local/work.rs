@@ -7,7 +7,7 @@ use crate::{
         agents::{AgentAddress, CallError},
         engine::{AttemptLog, waits::WaitPlace},
         store::{
-            StoreError,
+            StoreError, Together,
             host::{self, Host},
             now_micros, package,
         },
@@ -16,7 +16,7 @@ use crate::{
     steps::values::PackageRef,
 };
 use futures_util::future::BoxFuture;
-use sqlx::{Any, AnyConnection, pool::PoolConnection};
+use sqlx::AnyConnection;
 use std::sync::Arc;
 use tokio::time::Instant;
 
@@ -40,13 +40,13 @@ impl Work<'_> {
         Ok(self.log.line(text).await?)
     }
 
-    pub(super) async fn rows(&self) -> Result<PoolConnection<Any>, StoreError> {
-        Ok(self.shared.store.engine_readers().acquire().await?)
+    /// Rows by their ids.
+    pub(super) fn rows(&self) -> &Together {
+        self.shared.store.together()
     }
 
-    pub(super) async fn host(&self, id: i64) -> Result<Host, Stopped> {
-        let found = host::get(&mut *self.rows().await?, id).await?;
-        Ok(found.ok_or(LocalError::Gone { what: "host", id })?)
+    pub(super) async fn host(&self, id: i64) -> Result<Arc<Host>, Stopped> {
+        Ok(self.rows().hosts.get(id).await?.ok_or(LocalError::Gone { what: "host", id })?)
     }
 
     /// Writes through the journal of the engine, so that steps that end together are synced together.
@@ -89,14 +89,18 @@ impl Work<'_> {
         }
     }
 
-    /// Writes down what an agent says of its host, and the port of its metrics if that is given; answers whether there
-    /// is such a host.
+    /// Writes down what an agent says of its host that is not known yet, and the port of its metrics if that is given;
+    /// answers whether there is such a host.
     pub(super) async fn keep(
         &self,
-        id: i64,
+        host: &Host,
         facts: v1::DescribeHostResponse,
         metrics_port: Option<u16>,
     ) -> Result<bool, Stopped> {
+        if metrics_port.is_none() && host.details.clone().told_by(&facts) == host.details {
+            return Ok(true);
+        }
+        let id = host.id;
         let facts = Arc::new(facts);
         self.change(move |rows| {
             let facts = Arc::clone(&facts);
@@ -112,12 +116,8 @@ impl Work<'_> {
     }
 
     /// The coordinator still has the package, whole.
-    pub(super) async fn check_package(
-        &self,
-        rows: &mut AnyConnection,
-        reference: &PackageRef,
-    ) -> Result<(), LocalError> {
-        let found = package::by_file_name(rows, &reference.file_name()).await?;
+    pub(super) async fn check_package(&self, reference: &PackageRef) -> Result<(), LocalError> {
+        let found = self.rows().packages.get(reference.file_name()).await?;
         let package = found.ok_or_else(|| LocalError::NoPackage(reference.clone()))?;
         let metadata = tokio::fs::metadata(package::path(&self.shared.packages_dir, &package)).await;
         let size = metadata.map_err(|source| LocalError::PackageFile { package: reference.clone(), source })?.len();

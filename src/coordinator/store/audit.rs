@@ -1,7 +1,7 @@
 //! Who changed what: one row per change, written in the transaction of the change where there is one.
 
-use super::{Store, StoreError, allocate, now_micros};
-use sqlx::{AnyConnection, Row as _, any::AnyRow};
+use super::{Store, StoreError, allocate, now_micros, pieces};
+use sqlx::{Any, AnyConnection, QueryBuilder, Row as _, any::AnyRow};
 
 /// A change that a user asked for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,21 +30,22 @@ pub struct Change<'a> {
     pub trace_id: &'a str,
 }
 
-pub async fn write(connection: &mut AnyConnection, change: &Change<'_>) -> Result<(), StoreError> {
-    let id = allocate(connection, "audit_event", 1).await?;
-    sqlx::query(
-        "INSERT INTO audit_events (id, created_at, user_name, action, object, detail, trace_id) \
-         VALUES (?, ?, ?, ?, ?, ?, ?)",
-    )
-    .bind(id)
-    .bind(now_micros())
-    .bind(change.user)
-    .bind(change.action)
-    .bind(change.object)
-    .bind(change.detail)
-    .bind(change.trace_id)
-    .execute(connection)
-    .await?;
+pub async fn write(connection: &mut AnyConnection, changes: &[Change<'_>]) -> Result<(), StoreError> {
+    let count = i64::try_from(changes.len()).unwrap_or(i64::MAX);
+    let first = allocate(connection, "audit_event", count).await?;
+    let now = now_micros();
+    let events: Vec<_> = (first..).zip(changes).collect();
+    for piece in pieces(&events) {
+        let mut query = QueryBuilder::<Any>::new(
+            "INSERT INTO audit_events (id, created_at, user_name, action, object, detail, trace_id) ",
+        );
+        query.push_values(piece, |mut row, (id, change)| {
+            row.push_bind(*id).push_bind(now).push_bind(change.user.to_owned()).push_bind(change.action.to_owned());
+            row.push_bind(change.object.to_owned()).push_bind(change.detail.to_owned());
+            row.push_bind(change.trace_id.to_owned());
+        });
+        query.build().execute(&mut *connection).await?;
+    }
     Ok(())
 }
 

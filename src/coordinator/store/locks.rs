@@ -18,7 +18,10 @@ use crate::{
 };
 use jiff::Timestamp;
 use sqlx::{Any, AnyConnection, QueryBuilder, Row as _, any::AnyRow};
-use std::fmt;
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    fmt,
+};
 
 /// The task that stands in the way of a lock.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -53,22 +56,66 @@ pub async fn take(
         return Ok(Ok(()));
     }
     allocate(connection, "object_lock", 1).await?;
-    for lock in locks {
-        if let Some(holder) = conflict(connection, Some(task), lock).await? {
-            return Ok(Err(holder));
-        }
+    let wanted: Vec<_> = locks.iter().map(|lock| (task, *lock)).collect();
+    if let Some(holder) = conflict(connection, Some(task), &wanted).await? {
+        return Ok(Err(holder));
     }
     // Those that it still holds are among them.
     release_all(connection, &[task]).await?;
+    insert(connection, &wanted).await?;
+    Ok(Ok(()))
+}
+
+/// Takes the locks of tasks that were just written and hold none. If one is held by another task, be it of these or not,
+/// the caller rolls back.
+pub async fn take_first(
+    connection: &mut AnyConnection,
+    wanted: &[(TaskId, ObjectLock)],
+) -> Result<Result<(), Holder>, StoreError> {
+    if wanted.is_empty() {
+        return Ok(Ok(()));
+    }
+    allocate(connection, "object_lock", 1).await?;
+    for part in without_conflict(wanted) {
+        if let Some(holder) = conflict(connection, None, part).await? {
+            return Ok(Err(holder));
+        }
+        insert(connection, part).await?;
+    }
+    Ok(Ok(()))
+}
+
+/// Cuts before every lock that is in conflict with one before it, so that it finds that one in the store.
+fn without_conflict(mut rest: &[(TaskId, ObjectLock)]) -> impl Iterator<Item = &[(TaskId, ObjectLock)]> {
+    std::iter::from_fn(move || {
+        // The task that has an object alone, and whether somebody wants it for itself.
+        let mut seen = HashMap::<_, (Option<TaskId>, bool)>::new();
+        let mut fits = |(task, lock): &(TaskId, ObjectLock)| {
+            let (only, exclusive) = seen.entry((lock.kind.as_str(), lock.id)).or_insert((Some(*task), false));
+            let alone = *only == Some(*task);
+            *exclusive |= lock.exclusive;
+            if !alone {
+                *only = None;
+            }
+            alone || !*exclusive
+        };
+        let end = rest.iter().position(|row| !fits(row)).unwrap_or(rest.len());
+        let (part, others) = rest.split_at_checked(end)?;
+        rest = others;
+        (!part.is_empty()).then_some(part)
+    })
+}
+
+async fn insert(connection: &mut AnyConnection, locks: &[(TaskId, ObjectLock)]) -> Result<(), StoreError> {
     for piece in pieces(locks) {
         let mut query =
             QueryBuilder::<Any>::new("INSERT INTO object_locks (object_kind, object_id, task_id, exclusive) ");
-        query.push_values(piece, |mut row, lock| {
+        query.push_values(piece, |mut row, (task, lock)| {
             row.push_bind(lock.kind.as_str()).push_bind(lock.id).push_bind(task.0).push_bind(i64::from(lock.exclusive));
         });
         query.build().execute(&mut *connection).await?;
     }
-    Ok(Ok(()))
+    Ok(())
 }
 
 /// Releases whatever a task holds, and answers what that was.
@@ -98,7 +145,7 @@ pub(super) fn release_query(tasks: &[TaskId]) -> QueryBuilder<Any> {
 
 /// Who would refuse this lock to a task that holds nothing.
 pub async fn holder(connection: &mut AnyConnection, lock: &ObjectLock) -> Result<Option<Holder>, StoreError> {
-    conflict(connection, None, lock).await
+    conflict(connection, None, &[(TaskId(0), *lock)]).await
 }
 
 /// Takes the locks of a task that is to run again, in case they were released meanwhile. The caller commits.
@@ -117,28 +164,47 @@ pub async fn retake(
     }
 }
 
+/// A lock of another task than `own` that stands in the way of one of these.
 async fn conflict(
     connection: &mut AnyConnection,
     own: Option<TaskId>,
-    lock: &ObjectLock,
+    wanted: &[(TaskId, ObjectLock)],
 ) -> Result<Option<Holder>, StoreError> {
-    let row = conflict_query(own, lock).build().fetch_optional(connection).await?;
-    row.as_ref().map(read_holder).transpose()
+    let mut objects = BTreeMap::<_, BTreeSet<i64>>::new();
+    for (_, ObjectLock { kind, id, exclusive }) in wanted {
+        objects.entry((kind.as_str(), *exclusive)).or_default().insert(*id);
+    }
+    for ((kind, exclusive), ids) in objects {
+        let ids: Vec<i64> = ids.into_iter().collect();
+        for piece in pieces(&ids) {
+            let row = conflict_query(own, kind, exclusive, piece).build().fetch_optional(&mut *connection).await?;
+            if let Some(row) = row {
+                return Ok(Some(read_holder(&row)?));
+            }
+        }
+    }
+    Ok(None)
 }
 
-pub(super) fn conflict_query(own: Option<TaskId>, lock: &ObjectLock) -> QueryBuilder<Any> {
+pub(super) fn conflict_query(
+    own: Option<TaskId>,
+    kind: &'static str,
+    exclusive: bool,
+    objects: &[i64],
+) -> QueryBuilder<Any> {
     let mut query = QueryBuilder::<Any>::new(
         "SELECT l.object_kind, l.object_id, l.task_id, l.exclusive, t.name, t.status, t.created_at, t.finished_at \
          FROM object_locks l JOIN tasks t ON t.id = l.task_id WHERE l.object_kind = ",
     );
-    query.push_bind(lock.kind.as_str()).push(" AND l.object_id = ").push_bind(lock.id);
+    query.push_bind(kind).push(" AND l.object_id");
+    push_ids(&mut query, objects.iter().copied());
     if let Some(own) = own {
         query.push(" AND l.task_id <> ").push_bind(own.0);
     }
-    if !lock.exclusive {
+    if !exclusive {
         query.push(" AND l.exclusive = 1");
     }
-    query.push(" ORDER BY l.task_id LIMIT 1");
+    query.push(" ORDER BY l.object_id, l.task_id LIMIT 1");
     query
 }
 

@@ -25,6 +25,7 @@ mod query_plans;
 pub mod requests;
 mod schema;
 pub mod task;
+mod together;
 pub mod user;
 
 use sqlx::{
@@ -34,6 +35,8 @@ use sqlx::{
 };
 use std::{os::unix::fs::OpenOptionsExt as _, path::Path, str::FromStr as _, sync::Arc, time::Duration};
 use tokio::sync::Semaphore;
+
+pub use together::Together;
 
 /// What the store can answer instead of a result.
 #[derive(Debug, thiserror::Error)]
@@ -85,6 +88,7 @@ pub struct Store {
     next: Arc<Semaphore>,
     readers: AnyPool,
     engine_readers: AnyPool,
+    together: Arc<Together>,
     gate_readers: AnyPool,
 }
 
@@ -113,12 +117,14 @@ impl Store {
         let options = AnyConnectOptions::from_str(&format!("sqlite://{}?mode=rw", path.display()))?;
         let writer = pool(1, AS_LONG_AS_IT_TAKES).connect_with(options.clone()).await?;
         schema::migrator(schema::Dialect::Sqlite).run(&writer).await?;
+        let engine_readers = pool(ENGINE_READERS, AS_LONG_AS_IT_TAKES).connect_with(options.clone()).await?;
         Ok(Self {
             writer,
             patience,
             next: Arc::new(Semaphore::new(1)),
             readers: pool(READERS, patience).connect_with(options.clone()).await?,
-            engine_readers: pool(ENGINE_READERS, AS_LONG_AS_IT_TAKES).connect_with(options.clone()).await?,
+            together: Arc::new(Together::new(&engine_readers)),
+            engine_readers,
             gate_readers: pool(GATE_READERS, patience).connect_with(options).await?,
         })
     }
@@ -147,6 +153,11 @@ impl Store {
     /// The same for the engine, which waits as long as it takes.
     pub fn engine_readers(&self) -> &AnyPool {
         &self.engine_readers
+    }
+
+    /// Rows that the steps of many tasks ask for at the same time.
+    pub fn together(&self) -> &Together {
+        &self.together
     }
 
     /// The same for logins and for the decision whether an agent is spoken to.
@@ -206,6 +217,14 @@ fn push_ids(query: &mut QueryBuilder<Any>, ids: impl IntoIterator<Item = i64>) {
         list.push_bind(id);
     }
     query.push(")");
+}
+
+/// Whole rows of a table with the ids of its own.
+fn by_ids_query(table: &'static str, ids: &[i64]) -> QueryBuilder<Any> {
+    let mut query = QueryBuilder::<Any>::new("SELECT * FROM ");
+    query.push(table).push(" WHERE id");
+    push_ids(&mut query, ids.iter().copied());
+    query
 }
 
 /// Adds to the bytes that the logs of all subtasks hold together.

@@ -1,9 +1,9 @@
 //! Proxy clusters and the proxies in them.
 
 use super::{
-    StoreError, allocate,
+    StoreError, allocate, by_ids_query,
     columns::{Cause, decode, encode, parse},
-    now_micros, push_ids,
+    now_micros, pieces, push_ids,
 };
 use crate::{
     graph::wire_enum,
@@ -108,6 +108,18 @@ pub async fn get(connection: &mut AnyConnection, id: i64) -> Result<Option<Clust
     row.as_ref().map(read_cluster).transpose()
 }
 
+/// Clusters by their ids, those that exist.
+pub async fn clusters(connection: &mut AnyConnection, ids: &[i64]) -> Result<HashMap<i64, Cluster>, StoreError> {
+    let mut found = HashMap::with_capacity(ids.len());
+    for piece in pieces(ids) {
+        for row in by_ids_query("obproxy_clusters", piece).build().fetch_all(&mut *connection).await? {
+            let cluster = read_cluster(&row)?;
+            found.insert(cluster.id, cluster);
+        }
+    }
+    Ok(found)
+}
+
 pub async fn by_name(connection: &mut AnyConnection, name: &str) -> Result<Option<Cluster>, StoreError> {
     let row =
         sqlx::query("SELECT * FROM obproxy_clusters WHERE name = ?").bind(name).fetch_optional(connection).await?;
@@ -190,47 +202,52 @@ pub struct NewObproxy {
     pub parameter_version: i64,
 }
 
-/// The proxy begins as CREATING. Fails with a conflict if the host has one on this port.
-pub async fn insert_proxy(connection: &mut AnyConnection, new: NewObproxy) -> Result<Obproxy, StoreError> {
+/// The proxies begin as CREATING. Fails with a conflict if a host has one on such a port.
+pub async fn insert_proxies(connection: &mut AnyConnection, new: &[NewObproxy]) -> Result<Vec<Obproxy>, StoreError> {
+    let first = allocate(connection, "obproxy", i64::try_from(new.len()).unwrap_or(i64::MAX)).await?;
     let now = now_micros();
-    let proxy = Obproxy {
-        id: allocate(connection, "obproxy", 1).await?,
+    let proxy = |(id, new): (i64, &NewObproxy)| Obproxy {
+        id,
         cluster_id: new.cluster_id,
         host_id: new.host_id,
         sql_port: new.sql_port,
         exporter_port: new.exporter_port,
         rpc_port: new.rpc_port,
         architecture: new.version.architecture().to_owned(),
-        version: new.version,
+        version: new.version.clone(),
         status: ObproxyStatus::Creating,
         parameter_version: new.parameter_version,
         created_at: now,
         updated_at: now,
     };
-    sqlx::query(
-        "INSERT INTO obproxies (id, cluster_id, host_id, sql_port, exporter_port, rpc_port, version, architecture, \
-         status, parameter_version, created_at, updated_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-    )
-    .bind(proxy.id)
-    .bind(proxy.cluster_id)
-    .bind(proxy.host_id)
-    .bind(i64::from(proxy.sql_port.get()))
-    .bind(i64::from(proxy.exporter_port.get()))
-    .bind(proxy.rpc_port.map(|port| i64::from(port.get())))
-    .bind(proxy.version.file_name())
-    .bind(&proxy.architecture)
-    .bind(proxy.status.as_str())
-    .bind(proxy.parameter_version)
-    .bind(now)
-    .bind(now)
-    .execute(connection)
-    .await?;
-    Ok(proxy)
+    let proxies: Vec<_> = (first..).zip(new).map(proxy).collect();
+    for piece in pieces(&proxies) {
+        let mut query = QueryBuilder::<Any>::new(
+            "INSERT INTO obproxies (id, cluster_id, host_id, sql_port, exporter_port, rpc_port, version, architecture, \
+             status, parameter_version, created_at, updated_at) ",
+        );
+        query.push_values(piece, |mut row, proxy| {
+            row.push_bind(proxy.id).push_bind(proxy.cluster_id).push_bind(proxy.host_id);
+            row.push_bind(i64::from(proxy.sql_port.get())).push_bind(i64::from(proxy.exporter_port.get()));
+            row.push_bind(proxy.rpc_port.map(|port| i64::from(port.get())));
+            row.push_bind(proxy.version.file_name()).push_bind(proxy.architecture.clone());
+            row.push_bind(proxy.status.as_str()).push_bind(proxy.parameter_version).push_bind(now).push_bind(now);
+        });
+        query.build().execute(&mut *connection).await?;
+    }
+    Ok(proxies)
 }
 
-pub async fn proxy(connection: &mut AnyConnection, id: i64) -> Result<Option<Obproxy>, StoreError> {
-    let row = sqlx::query("SELECT * FROM obproxies WHERE id = ?").bind(id).fetch_optional(connection).await?;
-    row.as_ref().map(read_proxy).transpose()
+/// Proxies by their ids, those that exist.
+pub async fn proxies(connection: &mut AnyConnection, ids: &[i64]) -> Result<HashMap<i64, Obproxy>, StoreError> {
+    let mut found = HashMap::with_capacity(ids.len());
+    for piece in pieces(ids) {
+        for row in by_ids_query("obproxies", piece).build().fetch_all(&mut *connection).await? {
+            let proxy = read_proxy(&row)?;
+            found.insert(proxy.id, proxy);
+        }
+    }
+    Ok(found)
 }
 
 /// The proxies of clusters, by cluster and in the order of their ids.
@@ -296,18 +313,19 @@ pub async fn all_proxies(connection: &mut AnyConnection) -> Result<Vec<Obproxy>,
     rows.iter().map(read_proxy).collect()
 }
 
+/// Answers whether there is such a proxy.
 pub async fn set_proxy_status(
     connection: &mut AnyConnection,
     id: i64,
     status: ObproxyStatus,
-) -> Result<(), StoreError> {
-    sqlx::query("UPDATE obproxies SET status = ?, updated_at = ? WHERE id = ?")
+) -> Result<bool, StoreError> {
+    let done = sqlx::query("UPDATE obproxies SET status = ?, updated_at = ? WHERE id = ?")
         .bind(status.as_str())
         .bind(now_micros())
         .bind(id)
         .execute(connection)
         .await?;
-    Ok(())
+    Ok(done.rows_affected() > 0)
 }
 
 /// Answers whether there was such a proxy.
@@ -381,15 +399,16 @@ mod tests {
             version: "obproxy-1.9.1.1-1919579.el7.x86_64".parse().unwrap(),
             parameter_version: 1,
         };
-        let proxy = insert_proxy(&mut transaction, new.clone()).await.unwrap();
-        assert!(insert_proxy(&mut transaction, new.clone()).await.unwrap_err().is_conflict());
+        let [proxy] = &insert_proxies(&mut transaction, &[new.clone()]).await.unwrap()[..] else { panic!() };
+        assert!(insert_proxies(&mut transaction, &[new.clone()]).await.unwrap_err().is_conflict());
         let ports = [2893, 2894, 2895].map(|number| Port::try_from(number).unwrap());
         let [sql_port, exporter_port, rpc_port] = ports;
         let second = NewObproxy { sql_port, exporter_port, rpc_port: Some(rpc_port), ..new };
-        let second = insert_proxy(&mut transaction, second).await.unwrap();
+        let second = insert_proxies(&mut transaction, &[second]).await.unwrap().remove(0);
         assert_eq!(second.ports().collect::<Vec<_>>(), ports);
         assert_eq!(proxies_on(&mut transaction, &[7]).await.unwrap(), [proxy.clone(), second.clone()]);
-        set_proxy_status(&mut transaction, proxy.id, ObproxyStatus::Running).await.unwrap();
+        assert!(set_proxy_status(&mut transaction, proxy.id, ObproxyStatus::Running).await.unwrap());
+        assert!(!set_proxy_status(&mut transaction, 999, ObproxyStatus::Running).await.unwrap());
         assert_eq!(proxies_of(&mut transaction, &[1]).await.unwrap()[0].status, ObproxyStatus::Running);
         for id in [proxy.id, second.id] {
             assert!(delete_proxy(&mut transaction, id).await.unwrap());

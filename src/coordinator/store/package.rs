@@ -1,9 +1,12 @@
 //! Software packages: rows here, files beside the store under their digest.
 
-use super::{StoreError, allocate, columns::Cause, now_micros};
+use super::{StoreError, allocate, columns::Cause, now_micros, pieces};
 use crate::steps::values::{PackageRef, Sha256};
-use sqlx::{AnyConnection, Row as _, any::AnyRow};
-use std::path::{Path, PathBuf};
+use sqlx::{Any, AnyConnection, QueryBuilder, Row as _, any::AnyRow};
+use std::{
+    collections::HashMap,
+    path::{Path, PathBuf},
+};
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Package {
@@ -44,6 +47,31 @@ pub async fn by_file_name(connection: &mut AnyConnection, file_name: &str) -> Re
     let row =
         sqlx::query("SELECT * FROM packages WHERE file_name = ?").bind(file_name).fetch_optional(connection).await?;
     row.as_ref().map(read).transpose()
+}
+
+/// Packages by the names of their files, those that exist.
+pub async fn by_file_names(
+    connection: &mut AnyConnection,
+    names: &[String],
+) -> Result<HashMap<String, Package>, StoreError> {
+    let mut found = HashMap::with_capacity(names.len());
+    for piece in pieces(names) {
+        for row in by_file_names_query(piece).build().fetch_all(&mut *connection).await? {
+            let package = read(&row)?;
+            found.insert(package.package.file_name(), package);
+        }
+    }
+    Ok(found)
+}
+
+pub(super) fn by_file_names_query(names: &[String]) -> QueryBuilder<Any> {
+    let mut query = QueryBuilder::<Any>::new("SELECT * FROM packages WHERE file_name IN (");
+    let mut list = query.separated(", ");
+    for name in names {
+        list.push_bind(name.clone());
+    }
+    query.push(")");
+    query
 }
 
 /// Finds packages by file name or by OCP's short name, which several architectures and systems share. Newest first.
@@ -136,6 +164,8 @@ mod tests {
         let other = insert(&mut transaction, new("obproxy-1.9.1.1-1919579.el7.aarch64.rpm")).await.unwrap();
         assert!(insert(&mut transaction, new(name)).await.unwrap_err().is_conflict());
         assert_eq!(by_file_name(&mut transaction, name).await.unwrap().as_ref(), Some(&package));
+        let found = by_file_names(&mut transaction, &[name.to_owned(), "other".to_owned()]).await.unwrap();
+        assert_eq!(found, HashMap::from([(name.to_owned(), package.clone())]));
         assert_eq!(by_name(&mut transaction, name).await.unwrap(), std::slice::from_ref(&package));
         let both = by_name(&mut transaction, "obproxy-1.9.1.1-1919579").await.unwrap();
         assert_eq!(both, [other, package.clone()]);

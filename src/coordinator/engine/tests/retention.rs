@@ -105,7 +105,7 @@ async fn the_audit_log_is_cut_in_batches() {
     let mut transaction = store.begin().await.unwrap();
     for _ in 0..1_200 {
         let change = Change { user: "admin", action: "task.retry", object: "task 1", detail: "", trace_id: "t" };
-        audit::write(&mut transaction, &change).await.unwrap();
+        audit::write(&mut transaction, &[change]).await.unwrap();
     }
     sqlx::query("UPDATE audit_events SET created_at = id WHERE id <= 1100").execute(&mut *transaction).await.unwrap();
     transaction.commit().await.unwrap();

@@ -69,7 +69,7 @@ pub(super) async fn create(store: &Store, plan: &TaskPlan, dispatched: bool) -> 
     let mut transaction = store.begin().await.unwrap();
     let mut state = TaskState::new(plan.graph().unwrap());
     let origin = Origin { creator: "admin", executor: "here", trace_id: "t", epoch: 0 };
-    let task = task::create(&mut transaction, plan, &state, &origin).await.unwrap();
+    let task = task::create(&mut transaction, &[(plan, &state)], &origin).await.unwrap()[0].id;
     if dispatched {
         let mut draft = Draft::new(&state);
         let event = Event::Dispatched { node: NodeIndex(0), attempt: 1, direction: Direction::Execute };

@@ -3,9 +3,11 @@
 pub mod places;
 
 use super::{
-    StoreError, allocate,
+    StoreError, allocate, by_ids_query,
     columns::{Cause, decode, encode, parse},
-    now_micros, push_ids,
+    now_micros,
+    obproxy::ObproxyStatus,
+    pieces, push_ids,
 };
 use crate::{graph::wire_enum, rpc::v1};
 use serde::{Deserialize, Serialize};
@@ -116,6 +118,18 @@ pub async fn insert(
 pub async fn get(connection: &mut AnyConnection, id: i64) -> Result<Option<Host>, StoreError> {
     let row = sqlx::query("SELECT * FROM hosts WHERE id = ?").bind(id).fetch_optional(connection).await?;
     row.as_ref().map(read).transpose()
+}
+
+/// Hosts by their ids, those that exist.
+pub async fn by_ids(connection: &mut AnyConnection, ids: &[i64]) -> Result<HashMap<i64, Host>, StoreError> {
+    let mut found = HashMap::with_capacity(ids.len());
+    for piece in pieces(ids) {
+        for row in by_ids_query("hosts", piece).build().fetch_all(&mut *connection).await? {
+            let host = read(&row)?;
+            found.insert(host.id, host);
+        }
+    }
+    Ok(found)
 }
 
 pub async fn by_ip(connection: &mut AnyConnection, inner_ip: IpAddr) -> Result<Option<Host>, StoreError> {
@@ -239,6 +253,23 @@ pub async fn set_status(
     let Some(host) = get(connection, id).await? else { return Ok(None) };
     observe(connection, id, status, &host.details).await?;
     Ok(Some(Host { status, ..host }))
+}
+
+/// What the host of a proxy is follows from what runs on it: ONLINE with a RUNNING proxy, else AVAILABLE.
+pub async fn follow_proxy(connection: &mut AnyConnection, proxy: i64) -> Result<(), StoreError> {
+    sqlx::query(
+        "UPDATE hosts SET status = CASE WHEN EXISTS \
+         (SELECT 1 FROM obproxies WHERE obproxies.host_id = hosts.id AND obproxies.status = ?) THEN ? ELSE ? END, \
+         updated_at = ? WHERE id = (SELECT host_id FROM obproxies WHERE id = ?)",
+    )
+    .bind(ObproxyStatus::Running.as_str())
+    .bind(HostStatus::Online.as_str())
+    .bind(HostStatus::Available.as_str())
+    .bind(now_micros())
+    .bind(proxy)
+    .execute(connection)
+    .await?;
+    Ok(())
 }
 
 /// Writes down where a host stands, and of what type it is.

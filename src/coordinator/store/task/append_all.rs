@@ -6,7 +6,7 @@
 //!  2. Appends whose tasks are not where they expect them, and whatever carries a failure, take the way of single ones.
 
 use super::{
-    AppendError,
+    AppendError, TaskId,
     append::{Append, Clock, SubtaskChange, append, event_row, project},
 };
 use crate::{
@@ -14,15 +14,41 @@ use crate::{
     graph::{Operation, SubtaskStatus, TaskStatus},
 };
 use sqlx::{Any, AnyConnection, QueryBuilder, Row as _};
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
+
+/// Where the journals of tasks end, and under which epoch; of those that exist.
+pub type Places = HashMap<TaskId, Place>;
+
+/// Where the journal of a task ends, and under which epoch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Place {
+    pub epoch: i64,
+    pub next_sequence: i64,
+}
+
+pub async fn places(
+    connection: &mut AnyConnection,
+    tasks: impl IntoIterator<Item = TaskId>,
+) -> Result<Places, StoreError> {
+    let ids: BTreeSet<i64> = tasks.into_iter().map(|task| task.0).collect();
+    let ids: Vec<i64> = ids.into_iter().collect();
+    let mut places = HashMap::with_capacity(ids.len());
+    for piece in pieces(&ids) {
+        for row in places_query(piece).build().fetch_all(&mut *connection).await? {
+            places.insert(TaskId(row.try_get(0)?), Place { epoch: row.try_get(1)?, next_sequence: row.try_get(2)? });
+        }
+    }
+    Ok(places)
+}
 
 /// Does what [`append`] does for each of them, in any order between tasks; answers what came of each. A store error is
 /// one of all of them.
 pub async fn append_all(
     connection: &mut AnyConnection,
     appends: &[&Append],
+    places: &Places,
 ) -> Result<Vec<Result<(), AppendError>>, StoreError> {
-    let together = if appends.len() > 1 { at_their_places(connection, appends).await? } else { HashSet::new() };
+    let together = at_their_places(appends, places);
     let batch: Vec<&Append> =
         appends.iter().enumerate().filter(|(index, _)| together.contains(index)).map(|(_, append)| *append).collect();
     for piece in pieces(&batch) {
@@ -49,22 +75,18 @@ pub async fn append_all(
 
 /// Which of them begin where the journal of their task ends, under the epoch that holds it. Of two for one task neither
 /// counts: the second can only follow the first.
-async fn at_their_places(connection: &mut AnyConnection, appends: &[&Append]) -> Result<HashSet<usize>, StoreError> {
-    let mut by_task: HashMap<i64, Option<usize>> = HashMap::new();
+fn at_their_places(appends: &[&Append], places: &Places) -> HashSet<usize> {
+    let mut by_task: HashMap<TaskId, Option<usize>> = HashMap::new();
     for (index, append) in appends.iter().enumerate() {
-        by_task.entry(append.task.0).and_modify(|first| *first = None).or_insert(Some(index));
+        by_task.entry(append.task).and_modify(|first| *first = None).or_insert(Some(index));
     }
-    let ids: Vec<i64> = by_task.keys().copied().collect();
-    let mut found = HashSet::new();
-    for piece in pieces(&ids) {
-        for row in places_query(piece).build().fetch_all(&mut *connection).await? {
-            let (id, place): (i64, (i64, i64)) = (row.try_get(0)?, (row.try_get(1)?, row.try_get(2)?));
-            let index = by_task.get(&id).copied().flatten();
-            let fits = |append: &&Append| place == (append.epoch, append.sequence);
-            found.extend(index.filter(|index| appends.get(*index).is_some_and(fits)));
-        }
-    }
-    Ok(found)
+    let fits = |index: &usize| {
+        appends.get(*index).is_some_and(|append| {
+            let here = Place { epoch: append.epoch, next_sequence: append.sequence };
+            places.get(&append.task) == Some(&here)
+        })
+    };
+    by_task.into_values().flatten().filter(fits).collect()
 }
 
 pub(in crate::coordinator::store) fn places_query(ids: &[i64]) -> QueryBuilder<Any> {
@@ -89,8 +111,14 @@ fn push_case<'a, T>(
 }
 
 async fn update_tasks(connection: &mut AnyConnection, appends: &[&Append]) -> Result<(), StoreError> {
-    tasks_query(appends).build().execute(connection).await?;
-    Ok(())
+    let done = tasks_query(appends).build().execute(connection).await?;
+    all_of(appends.len(), done.rows_affected())
+}
+
+/// Where a store has several writers, another coordinator may come between the look and the write. Then all is undone,
+/// and each is written by itself.
+pub(super) fn all_of(count: usize, written: u64) -> Result<(), StoreError> {
+    if u64::try_from(count) == Ok(written) { Ok(()) } else { Err(sqlx::Error::RowNotFound.into()) }
 }
 
 pub(in crate::coordinator::store) fn tasks_query(appends: &[&Append]) -> QueryBuilder<Any> {
@@ -107,8 +135,12 @@ pub(in crate::coordinator::store) fn tasks_query(appends: &[&Append]) -> QueryBu
     push_case(query.push(", "), "next_sequence", appends, |query, append| {
         push_when(query, append).push_bind(append.next_sequence());
     });
-    query.push(" WHERE id");
-    push_ids(&mut query, appends.iter().map(|append| append.task.0));
+    query.push(" WHERE ");
+    for (index, append) in appends.iter().enumerate() {
+        query.push(if index == 0 { "(id = " } else { " OR (id = " }).push_bind(append.task.0);
+        query.push(" AND epoch = ").push_bind(append.epoch);
+        query.push(" AND next_sequence = ").push_bind(append.sequence).push(")");
+    }
     query
 }
 
@@ -194,7 +226,6 @@ pub(in crate::coordinator::store) fn subtasks_query(
 
 #[cfg(test)]
 pub(in crate::coordinator::store) fn some_queries() -> Vec<QueryBuilder<Any>> {
-    use super::TaskId;
     let append = |task| Append {
         task: TaskId(task),
         epoch: 1,

@@ -2,14 +2,18 @@
 
 mod append;
 pub(super) mod append_all;
+mod create;
 pub mod events;
 pub(super) mod id;
+pub(super) mod load;
 pub mod logs;
 mod retention;
 
 pub use append::{Append, Clock, Draft, SubtaskChange, append};
-pub use append_all::append_all;
+pub use append_all::{Places, append_all, places};
+pub use create::{CreateError, NewTask, Origin, create};
 pub use id::TaskId;
+pub use load::{LoadError, LoadedTask, TaskRows, load, rows};
 pub use logs::{LogPosition, append_log, append_logs, log, log_position};
 pub use retention::{NEWEST_KEPT, expire};
 
@@ -23,11 +27,11 @@ use super::{
     now_micros, pieces, push_ids,
 };
 use crate::{
-    graph::{Dispatch, Event, Failure, IllegalTransition, NodeIndex, Operation, SubtaskStatus, TaskState, TaskStatus},
+    graph::{Failure, NodeIndex, Operation, SubtaskStatus, TaskStatus},
     operations::TaskPlan,
 };
 use sqlx::{Any, AnyConnection, AnyPool, QueryBuilder, Row as _, any::AnyRow};
-use std::collections::HashMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 /// A task as its rows show it.
 #[derive(Debug, Clone)]
@@ -61,81 +65,6 @@ pub struct SubtaskRecord {
     pub started_at: Option<i64>,
     pub finished_at: Option<i64>,
     pub failure: Option<Failure>,
-}
-
-/// Who asked for a task, and who runs it.
-#[derive(Debug, Clone)]
-pub struct Origin<'a> {
-    pub creator: &'a str,
-    pub executor: &'a str,
-    pub trace_id: &'a str,
-    /// Claim of the coordinator that creates the task.
-    pub epoch: i64,
-}
-
-/// Why a task was not created.
-#[derive(Debug, thiserror::Error)]
-pub enum CreateError {
-    /// An object that it needs is reserved by another task.
-    #[error("{0}")]
-    Reserved(Holder),
-    #[error("the task could not be written to the store")]
-    Store(#[from] StoreError),
-}
-
-/// Creates a task inside a transaction, so that it comes into being together with the rows that it is about, and takes
-/// its locks. After an error the caller rolls back.
-pub async fn create(
-    connection: &mut AnyConnection,
-    plan: &TaskPlan,
-    state: &TaskState,
-    origin: &Origin<'_>,
-) -> Result<TaskId, CreateError> {
-    let id = insert(connection, plan, state, origin).await?;
-    locks::take(connection, id, &plan.locks).await?.map_err(CreateError::Reserved)?;
-    Ok(id)
-}
-
-async fn insert(
-    connection: &mut AnyConnection,
-    plan: &TaskPlan,
-    state: &TaskState,
-    origin: &Origin<'_>,
-) -> Result<TaskId, StoreError> {
-    let id = allocate(connection, "task", 1).await?;
-    let plan_json = encode(plan)?;
-    sqlx::query(
-        "INSERT INTO tasks (id, name, status, operation, creator, executor, host_id, cluster_id, plan, epoch, \
-         next_sequence, trace_id, created_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 1, ?, ?)",
-    )
-    .bind(id)
-    .bind(&plan.name)
-    .bind(state.status().as_str())
-    .bind(state.operation().as_str())
-    .bind(origin.creator)
-    .bind(origin.executor)
-    .bind(plan.host_id)
-    .bind(plan.obproxy_cluster_id)
-    .bind(plan_json)
-    .bind(origin.epoch)
-    .bind(origin.trace_id)
-    .bind(now_micros())
-    .execute(&mut *connection)
-    .await?;
-    let count = i64::try_from(plan.nodes.len()).unwrap_or(i64::MAX);
-    let first = allocate(connection, "subtask", count).await?;
-    let subtasks: Vec<_> = (first..).zip(state.subtasks()).collect();
-    for piece in pieces(&subtasks) {
-        let mut query =
-            QueryBuilder::<Any>::new("INSERT INTO subtasks (id, task_id, node, status, operation, run_time) ");
-        query.push_values(piece, |mut row, (subtask_id, (node, subtask))| {
-            row.push_bind(*subtask_id).push_bind(id).push_bind(i64::from(node.0));
-            row.push_bind(subtask.status.as_str()).push_bind(subtask.operation.as_str());
-            row.push_bind(i64::from(subtask.attempt));
-        });
-        query.build().execute(&mut *connection).await?;
-    }
-    Ok(TaskId(id))
 }
 
 /// What a list of tasks is narrowed to; empty fields narrow nothing.
@@ -343,112 +272,46 @@ pub async fn raise_epoch(connection: &mut AnyConnection, seen: i64) -> Result<i6
     Ok(next)
 }
 
-/// A task with the state that its events give.
-pub struct LoadedTask {
-    pub record: TaskRecord,
-    pub state: TaskState,
-    pub next_sequence: i64,
-    /// When each flight was handed out, to keep its deadline across a restart.
-    pub dispatched_at: Vec<(NodeIndex, i64)>,
-    /// Everything that was handed out and has its outcome.
-    pub ended: Vec<Dispatch>,
-}
-
-/// Why a task cannot be taken up. It costs this task and no other.
-#[derive(Debug, thiserror::Error)]
-pub enum LoadError {
-    #[error("task {0} does not exist")]
-    Absent(TaskId),
-    #[error("task {0} belongs to a newer coordinator")]
-    Superseded(TaskId),
-    #[error("the store cannot be read")]
-    Store(#[from] StoreError),
-    #[error("the rows of the task are damaged, or were written by a newer coordinator")]
-    Record(#[source] Cause),
-    #[error("the graph of the task is damaged")]
-    Graph(#[from] crate::graph::GraphError),
-    #[error("event {sequence} of the task is damaged, or was written by a newer coordinator")]
-    Event { sequence: i64, source: Cause },
-    #[error("event {sequence} of the task does not follow from those before it")]
-    Illegal { sequence: i64, source: IllegalTransition },
-}
-
-impl LoadError {
-    /// The task itself is at fault, so asking again does not help; None if it is not.
-    pub fn problem(&self) -> Option<String> {
-        match self {
-            Self::Record(_) | Self::Graph(_) | Self::Event { .. } | Self::Illegal { .. } => {
-                Some(crate::telemetry::chain(self))
-            }
-            Self::Absent(_) | Self::Superseded(_) | Self::Store(_) => None,
-        }
-    }
-}
-
 /// Claims a task for `epoch`, unless a newer coordinator did.
 pub async fn claim(connection: &mut AnyConnection, id: TaskId, epoch: i64) -> Result<(), AppendError> {
-    let claimed = sqlx::query("UPDATE tasks SET epoch = ? WHERE id = ? AND epoch <= ?")
-        .bind(epoch)
-        .bind(id.0)
-        .bind(epoch)
-        .execute(connection)
-        .await
-        .map_err(StoreError::from)?;
-    if claimed.rows_affected() == 1 { Ok(()) } else { Err(AppendError::Fenced(id)) }
+    let places = places(connection, [id]).await?;
+    claim_all(connection, &[(id, epoch)], &places).await?.into_iter().collect()
+}
+
+/// The same for each of them.
+pub async fn claim_all(
+    connection: &mut AnyConnection,
+    claims: &[(TaskId, i64)],
+    places: &Places,
+) -> Result<Vec<Result<(), AppendError>>, StoreError> {
+    let held = |(id, _): &(TaskId, i64)| places.get(id).map_or(i64::MAX, |place| place.epoch);
+    let mut new = BTreeMap::<i64, BTreeSet<i64>>::new();
+    for claim in claims.iter().filter(|claim| held(claim) < claim.1) {
+        new.entry(claim.1).or_default().insert(claim.0.0);
+    }
+    for (epoch, ids) in new {
+        let ids: Vec<i64> = ids.into_iter().collect();
+        for piece in pieces(&ids) {
+            let done = claim_query(epoch, piece).build().execute(&mut *connection).await?;
+            append_all::all_of(piece.len(), done.rows_affected())?;
+        }
+    }
+    let answer =
+        |claim: &(TaskId, i64)| if held(claim) <= claim.1 { Ok(()) } else { Err(AppendError::Fenced(claim.0)) };
+    Ok(claims.iter().map(answer).collect())
+}
+
+pub(super) fn claim_query(epoch: i64, ids: &[i64]) -> QueryBuilder<Any> {
+    let mut query = QueryBuilder::<Any>::new("UPDATE tasks SET epoch = ");
+    query.push_bind(epoch).push(" WHERE epoch <= ").push_bind(epoch).push(" AND id");
+    push_ids(&mut query, ids.iter().copied());
+    query
 }
 
 /// Whether a task is claimed with this very epoch.
 pub async fn is_claimed(connection: &mut AnyConnection, id: TaskId, epoch: i64) -> Result<bool, StoreError> {
     let row = sqlx::query("SELECT 1 FROM tasks WHERE id = ? AND epoch = ?").bind(id.0).bind(epoch);
     Ok(row.fetch_optional(connection).await?.is_some())
-}
-
-/// Reads a task and replays its journal.
-pub async fn load(connection: &mut AnyConnection, id: TaskId) -> Result<LoadedTask, LoadError> {
-    let row = sqlx::query("SELECT * FROM tasks WHERE id = ?")
-        .bind(id.0)
-        .fetch_optional(&mut *connection)
-        .await
-        .map_err(StoreError::from)?;
-    let row = row.ok_or(LoadError::Absent(id))?;
-    let (record, damage) = read_task(&row, &subtasks_of(connection, id).await?)?;
-    if let Some(damage) = damage {
-        return Err(LoadError::Record(damage));
-    }
-    let rows = sqlx::query("SELECT sequence, payload, created_at FROM task_events WHERE task_id = ? ORDER BY sequence")
-        .bind(id.0)
-        .fetch_all(connection)
-        .await
-        .map_err(StoreError::from)?;
-    let mut loaded = LoadedTask {
-        state: TaskState::new(record.plan.graph()?),
-        record,
-        next_sequence: 1,
-        dispatched_at: Vec::new(),
-        ended: Vec::new(),
-    };
-    for row in rows {
-        let column = |name| row.try_get::<i64, _>(name).map_err(StoreError::from);
-        let (sequence, created_at) = (column("sequence")?, column("created_at")?);
-        let payload: String = row.try_get("payload").map_err(StoreError::from)?;
-        let event: Event = decode(&payload).map_err(|source| LoadError::Event { sequence, source })?;
-        loaded.replay(sequence, &event, created_at)?;
-    }
-    Ok(loaded)
-}
-
-impl LoadedTask {
-    /// Takes the next event of the journal in.
-    pub fn replay(&mut self, sequence: i64, event: &Event, created_at: i64) -> Result<(), LoadError> {
-        self.state.apply(event).map_err(|source| LoadError::Illegal { sequence, source })?;
-        if let Event::Dispatched { node, .. } = event {
-            self.dispatched_at.retain(|(earlier, _)| earlier != node);
-            self.dispatched_at.push((*node, created_at));
-        }
-        self.ended.extend(event.ended());
-        self.next_sequence = sequence + 1;
-        Ok(())
-    }
 }
 
 /// Why events were not written.
@@ -492,17 +355,20 @@ pub async fn set_problem(
     Ok(())
 }
 
-/// Notes that the agents know the outcomes of all events before `next_sequence`.
-pub async fn set_acknowledged(
-    connection: &mut AnyConnection,
-    id: TaskId,
-    next_sequence: i64,
-) -> Result<(), AppendError> {
-    sqlx::query("UPDATE tasks SET acknowledged = 1 WHERE id = ? AND next_sequence = ?")
-        .bind(id.0)
-        .bind(next_sequence)
-        .execute(connection)
-        .await
-        .map_err(StoreError::from)?;
+/// Notes of each of these tasks that the agents know the outcomes of all events before a sequence number, if no others
+/// have come since.
+pub async fn set_acknowledged(connection: &mut AnyConnection, known: &[(TaskId, i64)]) -> Result<(), StoreError> {
+    for piece in pieces(known) {
+        acknowledged_query(piece).build().execute(&mut *connection).await?;
+    }
     Ok(())
+}
+
+pub(super) fn acknowledged_query(known: &[(TaskId, i64)]) -> QueryBuilder<Any> {
+    let mut query = QueryBuilder::<Any>::new("UPDATE tasks SET acknowledged = 1 WHERE ");
+    for (index, (task, next_sequence)) in known.iter().enumerate() {
+        query.push(if index == 0 { "(id = " } else { " OR (id = " }).push_bind(task.0);
+        query.push(" AND next_sequence = ").push_bind(*next_sequence).push(")");
+    }
+    query
 }

@@ -1,6 +1,6 @@
 use super::*;
 use crate::{
-    graph::{Direction, Effect},
+    graph::{Direction, Dispatch, Effect, Event, TaskState},
     operations::{Context, ObjectKind, ObjectLock, PlannedNode},
     steps::{Finish, Step},
 };
@@ -36,7 +36,7 @@ async fn an_append_whose_answer_got_lost_is_not_taken_for_a_foreign_one() {
     let mut state = TaskState::new(plan.graph().unwrap());
     let mut transaction = store.begin().await.unwrap();
     let origin = Origin { creator: "admin", executor: "here", trace_id: "t", epoch: 1 };
-    let task = create(&mut transaction, &plan, &state, &origin).await.unwrap();
+    let task = create(&mut transaction, &[(&plan, &state)], &origin).await.unwrap()[0].id;
     let dispatched = Event::Dispatched { node: NodeIndex(0), attempt: 1, direction: Direction::Execute };
     let mut draft = Draft::new(&state);
     draft.apply(&mut state, dispatched).unwrap();
@@ -62,7 +62,7 @@ async fn a_task_that_is_taken_up_again_knows_what_has_its_outcome() {
     let mut state = TaskState::new(plan.graph().unwrap());
     let mut transaction = store.begin().await.unwrap();
     let origin = Origin { creator: "admin", executor: "here", trace_id: "t", epoch: 1 };
-    let task = create(&mut transaction, &plan, &state, &origin).await.unwrap();
+    let task = create(&mut transaction, &[(&plan, &state)], &origin).await.unwrap()[0].id;
     let dispatch = Dispatch { node: NodeIndex(0), attempt: 1, direction: Direction::Execute };
     let events = vec![
         Event::Dispatched { node: dispatch.node, attempt: 1, direction: dispatch.direction },
@@ -80,9 +80,9 @@ async fn a_task_that_is_taken_up_again_knows_what_has_its_outcome() {
     assert_eq!(unacknowledged(store.readers()).await.unwrap(), [task]);
     let mut transaction = store.begin().await.unwrap();
     // An acknowledgement of fewer events than there are counts for nothing.
-    set_acknowledged(&mut transaction, task, 2).await.unwrap();
+    set_acknowledged(&mut transaction, &[(task, 2)]).await.unwrap();
     assert!(!get(&mut transaction, task).await.unwrap().unwrap().acknowledged);
-    set_acknowledged(&mut transaction, task, 3).await.unwrap();
+    set_acknowledged(&mut transaction, &[(task, 3)]).await.unwrap();
     transaction.commit().await.unwrap();
     assert_eq!(unacknowledged(store.readers()).await.unwrap(), []);
     store.close().await;
@@ -103,12 +103,12 @@ async fn a_task_that_this_program_cannot_read_stays_visible_and_costs_no_other()
         "UPDATE tasks SET status = 'PONDERING' WHERE id = ?",
         "UPDATE subtasks SET run_time = -1 WHERE task_id = ?",
     ] {
-        let task = create(&mut transaction, &plan, &state, &origin).await.unwrap();
+        let task = create(&mut transaction, &[(&plan, &state)], &origin).await.unwrap()[0].id;
         let changed = sqlx::query(damage).bind(task.0).execute(&mut *transaction).await.unwrap();
         assert_eq!(changed.rows_affected(), 1);
         ids.push(task);
     }
-    let whole = create(&mut transaction, &plan, &state, &origin).await.unwrap();
+    let whole = create(&mut transaction, &[(&plan, &state)], &origin).await.unwrap()[0].id;
     let (listed, _) = list(&mut transaction, &TaskFilter::default(), 10, 0).await.unwrap();
     assert_eq!(listed.len(), 5);
     for task in ids {
@@ -158,7 +158,7 @@ async fn a_coordinator_that_lost_a_task_appends_nothing_to_it() {
     let mut appends = Vec::new();
     for _ in 0..2 {
         let mut state = TaskState::new(plan.graph().unwrap());
-        let task = create(&mut transaction, &plan, &state, &origin).await.unwrap();
+        let task = create(&mut transaction, &[(&plan, &state)], &origin).await.unwrap()[0].id;
         claim(&mut transaction, task, 2).await.unwrap();
         appends.push(next(0, task, &mut state, 1));
     }
@@ -166,13 +166,36 @@ async fn a_coordinator_that_lost_a_task_appends_nothing_to_it() {
         let refused = append(&mut transaction, stale).await;
         assert!(matches!(refused, Err(AppendError::Fenced(_))), "{refused:?}");
     }
-    let refused = append_all(&mut transaction, &appends.iter().collect::<Vec<_>>()).await.unwrap();
+    let here = places(&mut transaction, appends.iter().map(|append| append.task)).await.unwrap();
+    let refused = append_all(&mut transaction, &appends.iter().collect::<Vec<_>>(), &here).await.unwrap();
     assert!(refused.iter().all(|refused| matches!(refused, Err(AppendError::Fenced(_)))), "{refused:?}");
     transaction.commit().await.unwrap();
     assert_eq!(dump(&store, "task_events", "task_id", "task_id").await, [""; 0]);
     appends.iter_mut().for_each(|append| append.epoch = 2);
     let mut transaction = store.begin().await.unwrap();
     append(&mut transaction, &appends[0]).await.unwrap();
+}
+
+/// Where a store has several writers: nothing is written by the half.
+#[tokio::test]
+async fn a_coordinator_that_loses_a_task_between_the_look_and_the_write_undoes_the_group() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = Store::open(&directory.path().join("store.db")).await.unwrap();
+    let plan = plan();
+    let origin = Origin { creator: "admin", executor: "here", trace_id: "t", epoch: 1 };
+    let mut states = [TaskState::new(plan.graph().unwrap()), TaskState::new(plan.graph().unwrap())];
+    let mut transaction = store.begin().await.unwrap();
+    let new: Vec<NewTask> = states.iter().map(|state| (&plan, state)).collect();
+    let made = create(&mut transaction, &new, &origin).await.unwrap();
+    let tasks: Vec<_> = made.iter().map(|record| record.id).collect();
+    let seen = places(&mut transaction, tasks.clone()).await.unwrap();
+    claim(&mut transaction, tasks[1], 3).await.unwrap();
+    let appends = [next(0, tasks[0], &mut states[0], 1), next(0, tasks[1], &mut states[1], 1)];
+    append_all(&mut transaction, &appends.iter().collect::<Vec<_>>(), &seen).await.unwrap_err();
+    claim_all(&mut transaction, &[(tasks[0], 2), (tasks[1], 2)], &seen).await.unwrap_err();
+    let here = places(&mut transaction, tasks.clone()).await.unwrap();
+    let claimed = claim_all(&mut transaction, &[(tasks[0], 2), (tasks[1], 2)], &here).await.unwrap();
+    assert!(matches!(claimed[..], [Ok(()), Err(AppendError::Fenced(_))]), "{claimed:?}");
 }
 
 /// What the engine does with a refusal: its neighbours are committed, so it must have changed nothing.
@@ -184,7 +207,7 @@ async fn a_coordinator_that_lost_a_task_neither_fails_it_nor_takes_its_locks() {
     let state = TaskState::new(plan.graph().unwrap());
     let mut transaction = store.begin().await.unwrap();
     let origin = Origin { creator: "admin", executor: "here", trace_id: "t", epoch: 1 };
-    let task = create(&mut transaction, &plan, &state, &origin).await.unwrap();
+    let task = create(&mut transaction, &[(&plan, &state)], &origin).await.unwrap()[0].id;
     claim(&mut transaction, task, 2).await.unwrap();
     locks::release(&mut transaction, task).await.unwrap();
     transaction.commit().await.unwrap();
@@ -274,7 +297,7 @@ async fn many_appends_leave_what_single_ones_leave() {
                 let lock = ObjectLock::exclusive(ObjectKind::Host, number);
                 let plan = TaskPlan { locks: vec![lock], ..plan.clone() };
                 let state = TaskState::new(plan.graph().unwrap());
-                create(&mut transaction, &plan, &state, &origin).await.unwrap();
+                create(&mut transaction, &[(&plan, &state)], &origin).await.unwrap()[0].id;
             }
             transaction.commit().await.unwrap();
             stores.push(store);
@@ -294,7 +317,8 @@ async fn many_appends_leave_what_single_ones_leave() {
             }
             transaction.commit().await.unwrap();
             let mut transaction = stores[1].begin().await.unwrap();
-            let together = append_all(&mut transaction, &appends.iter().collect::<Vec<_>>()).await.unwrap();
+            let here = places(&mut transaction, appends.iter().map(|append| append.task)).await.unwrap();
+            let together = append_all(&mut transaction, &appends.iter().collect::<Vec<_>>(), &here).await.unwrap();
             transaction.commit().await.unwrap();
             assert_eq!(together.iter().map(|result| format!("{result:?}")).collect::<Vec<_>>(), singly);
             assert_eq!(everything(&stores[1]).await, everything(&stores[0]).await, "{count} at sequence {sequence}");

@@ -174,7 +174,7 @@ impl Bench {
         let agent_process = Process(agent_process);
 
         let address = AgentAddress(SocketAddr::new(LOCALHOST, port));
-        let agent = AgentPool::new(&identity).unwrap().agent(address).unwrap();
+        let agent = AgentPool::new(&identity).unwrap().agent(address);
         let deadline = Instant::now() + Duration::from_secs(20);
         while agent.describe_host().await.is_err() {
             assert!(Instant::now() < deadline, "the agent does not answer");

@@ -94,7 +94,7 @@ impl Lab {
         let caller = authority.issue(Role::Coordinator, "coordinator", &[]).unwrap().identity(authority);
         let address = AgentAddress(started.address.parse().unwrap());
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        let call = async { AgentPool::new(&caller).unwrap().agent(address).unwrap().describe_host().await };
+        let call = async { AgentPool::new(&caller).unwrap().agent(address).describe_host().await };
         runtime.block_on(call)
     }
 }

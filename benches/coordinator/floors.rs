@@ -63,9 +63,8 @@ fn on_a_thread<T: Send + 'static>(work: impl Future<Output = T> + Send + 'static
 pub(crate) async fn calls(authority: &CertificateAuthority, directory: &Path, count: u16) -> f64 {
     let pool = AgentPool::new(&identity(authority, directory)).unwrap();
     let client = on_a_thread(async move {
-        let agents = (1..=count).map(|number| {
-            pool.agent(AgentAddress::new(IpAddr::V4(hosts::address(number)), hosts::AGENT_PORT)).unwrap()
-        });
+        let agents = (1..=count)
+            .map(|number| pool.agent(AgentAddress::new(IpAddr::V4(hosts::address(number)), hosts::AGENT_PORT)));
         let agents: Vec<Agent> = agents.collect();
         for_each(&agents, |agent| async move { drop(agent.describe_host().await.unwrap()) }).await;
         let begin = Instant::now();

@@ -416,7 +416,7 @@ async fn a_pool_calls_with_the_identity_of_the_moment() {
     let elsewhere = tempfile::tempdir().unwrap();
     let tls = CallerTls::new(&issue(elsewhere.path(), Role::Coordinator)).unwrap();
     let pool = AgentPool::over(tls.clone());
-    let agent = pool.agent(AgentAddress(running.agent.address())).unwrap();
+    let agent = pool.agent(AgentAddress(running.agent.address()));
     agent.describe_host().await.unwrap_err();
     tls.replace(&issue(lab.directory.path(), Role::Coordinator)).unwrap();
     agent.describe_host().await.unwrap();

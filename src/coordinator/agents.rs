@@ -2,38 +2,31 @@
 
 pub use super::address::AgentAddress;
 
-use super::connection::{DialError, Distrust, Gate, OpenGate, Scissors, dial};
+use super::{
+    channel::{ANSWER_TIMEOUT, Channel, ChannelError, Dial, Dialed, Wire},
+    connection::{Distrust, Gate, OpenGate, Scissors, dial},
+};
 #[cfg(test)]
 use crate::simulation;
 use crate::{
+    blocking,
     rpc::{fault_reason, v1, v1::agent_service_client::AgentServiceClient, violates},
     tls::{CallerTls, Identity, TlsError},
 };
-use hyper_util::rt::TokioIo;
 use std::{
     collections::HashMap,
     error::Error,
-    io,
+    fs, io,
     net::IpAddr,
+    os::unix::fs::FileExt as _,
     path::Path,
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
-use tokio::{
-    io::{AsyncReadExt as _, AsyncSeekExt as _},
-    sync::Semaphore,
-};
-use tonic::{
-    Code, Request, Status,
-    transport::{Channel, Endpoint, Uri},
-};
+use tokio::sync::Semaphore;
+use tonic::{Code, Request, Status};
 
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// A unary call that takes longer has lost its answer.
-const CALL_TIMEOUT: Duration = Duration::from_secs(30);
-const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(20);
-const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
-/// Connections kept; the one that was unused longest gives way. A connection costs about 40 KiB.
+/// Connections kept; a quarter of them, those that were unused longest, gives way. A connection costs about 40 KiB.
 const MAX_CHANNELS: usize = 4096;
 
 /// Why a call brought no result. The difference between `Unknown` and the others decides whether it is made again.
@@ -67,25 +60,22 @@ pub enum CallError {
 
 impl CallError {
     fn of(agent: AgentAddress, status: &Status) -> Self {
-        if let Some(source) = distrust(status) {
-            return Self::Distrusted { agent, source };
+        // The reason of a lost connection is at the end of layers that only pass it on.
+        let last_cause = || crate::telemetry::causes(status).pop();
+        if let Some(error) = causes(status).find_map(|cause| cause.downcast_ref::<ChannelError>()) {
+            return match error.distrust() {
+                Some(source) => Self::Distrusted { agent, source: source.clone() },
+                None => {
+                    let message = last_cause().unwrap_or_else(|| error.to_string());
+                    Self::Unknown { agent, message, refused: error.is_refused() }
+                }
+            };
         }
-        let message = match status.code() {
-            // tonic hides the reason of a failed connection at the end of layers that only pass it on.
-            Code::Unavailable | Code::Unknown | Code::Cancelled => crate::telemetry::causes(status).pop(),
-            _ => None,
-        };
-        let message = message.unwrap_or_else(|| status.message().to_owned());
+        let message = status.message().to_owned();
         let reason = fault_reason(status);
         match status.code() {
-            // A client's own deadline comes back as CANCELLED in tonic.
             Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled | Code::Unknown => {
-                let refused = causes(status).any(|cause| {
-                    cause
-                        .downcast_ref()
-                        .is_some_and(|error: &io::Error| error.kind() == io::ErrorKind::ConnectionRefused)
-                });
-                Self::Unknown { agent, message, refused }
+                Self::Unknown { agent, message: last_cause().unwrap_or(message), refused: false }
             }
             Code::Aborted => Self::Busy { agent, message },
             // The step as a whole: its kind is none that the agent knows.
@@ -104,23 +94,14 @@ fn causes(status: &Status) -> impl Iterator<Item = &(dyn Error + 'static)> {
     std::iter::successors(status.source(), |cause| (*cause).source())
 }
 
-fn distrust(status: &Status) -> Option<Distrust> {
-    causes(status).filter_map(|cause| cause.downcast_ref::<DialError>()).find_map(|error| match error {
-        DialError::Distrust(distrust) => Some(distrust.clone()),
-        DialError::Io(_) | DialError::Certificate(_) | DialError::Undecided(_) => None,
-    })
-}
-
 struct Kept {
     channel: Channel,
     used: Instant,
 }
 
-type Connect = dyn Fn(AgentAddress) -> Result<Channel, CallError> + Send + Sync;
-
 /// The coordinator's connections to all agents.
 pub struct AgentPool {
-    connect: Box<Connect>,
+    dial: Arc<Dial>,
     channels: Mutex<HashMap<AgentAddress, Kept>>,
     scissors: Arc<Scissors>,
     transfers: Arc<Transfers>,
@@ -161,44 +142,36 @@ impl AgentPool {
     /// would cost more than the connection.
     pub fn guarded(tls: CallerTls, gate: Arc<dyn Gate>) -> Self {
         let scissors = Arc::<Scissors>::default();
-        let pool = Self::connecting({
+        let pool = Self::dialing({
             let scissors = Arc::clone(&scissors);
             move |address| {
-                let (tls, gate, scissors) = (tls.clone(), Arc::clone(&gate), Arc::clone(&scissors));
-                let connect = move |_: Uri| {
-                    let dialed = dial(address, tls.clone(), Arc::clone(&gate), Arc::clone(&scissors));
-                    async move { dialed.await.map(TokioIo::new) }
-                };
-                // The connection is encrypted below; to tonic it is plain.
-                Ok(patient(endpoint(address)?).connect_with_connector_lazy(tower::service_fn(connect)))
+                let dialed = dial(address, tls.clone(), Arc::clone(&gate), Arc::clone(&scissors));
+                Box::pin(async { Ok(Box::new(dialed.await?) as Box<dyn Wire>) })
             }
         });
         Self { scissors, ..pool }
     }
 
-    /// A pool whose channels are made by `connect`.
-    pub(crate) fn connecting(
-        connect: impl Fn(AgentAddress) -> Result<Channel, CallError> + Send + Sync + 'static,
-    ) -> Self {
+    /// A pool whose connections are made by `dial`.
+    pub(crate) fn dialing(dial: impl Fn(AgentAddress) -> Dialed + Send + Sync + 'static) -> Self {
         let transfers = Arc::new(Transfers::new(QUICK));
-        Self { connect: Box::new(connect), channels: Mutex::default(), scissors: Arc::default(), transfers }
+        Self { dial: Arc::new(dial), channels: Mutex::default(), scissors: Arc::default(), transfers }
     }
 
     /// A client for the agent. Connecting happens with the first call, and again after a loss.
-    pub fn agent(&self, address: AgentAddress) -> Result<Agent, CallError> {
+    pub fn agent(&self, address: AgentAddress) -> Agent {
         let mut channels = self.channels.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(kept) = channels.get_mut(&address) {
-            kept.used = Instant::now();
-            return Ok(self.client(address, kept.channel.clone()));
+        if !channels.contains_key(&address) && channels.len() >= MAX_CHANNELS {
+            forget_oldest(&mut channels);
         }
-        let channel = (self.connect)(address)?;
-        if channels.len() >= MAX_CHANNELS
-            && let Some(oldest) = channels.iter().min_by_key(|(_, kept)| kept.used).map(|(address, _)| *address)
-        {
-            channels.remove(&oldest);
-        }
-        channels.insert(address, Kept { channel: channel.clone(), used: Instant::now() });
-        Ok(self.client(address, channel))
+        let new = || Kept { channel: self.channel(address), used: Instant::now() };
+        let kept = channels.entry(address).or_insert_with(new);
+        kept.used = Instant::now();
+        self.client(address, kept.channel.clone())
+    }
+
+    fn channel(&self, address: AgentAddress) -> Channel {
+        Channel::new(address, Arc::clone(&self.dial))
     }
 
     fn client(&self, address: AgentAddress, channel: Channel) -> Agent {
@@ -206,11 +179,10 @@ impl AgentPool {
     }
 
     /// The same for a call in passing: a connection that is not there yet is closed with the client.
-    pub fn passing(&self, address: AgentAddress) -> Result<Agent, CallError> {
+    pub fn passing(&self, address: AgentAddress) -> Agent {
         let kept = self.channels.lock().unwrap_or_else(PoisonError::into_inner);
         let kept = kept.get(&address).map(|kept| kept.channel.clone());
-        let channel = kept.map_or_else(|| (self.connect)(address), Ok)?;
-        Ok(self.client(address, channel))
+        self.client(address, kept.unwrap_or_else(|| self.channel(address)))
     }
 
     /// Ends every connection to the host, whoever holds it. The next call connects again, if it may.
@@ -219,21 +191,12 @@ impl AgentPool {
     }
 }
 
-fn endpoint(address: AgentAddress) -> Result<Endpoint, CallError> {
-    Endpoint::from_shared(format!("http://{address}")).map_err(|error| CallError::Refused {
-        agent: address,
-        reason: "BAD_ADDRESS".into(),
-        message: crate::telemetry::chain(&error),
-    })
-}
-
-/// What holds for every connection: it is given up when nobody answers, also when nothing is asked.
-pub(crate) fn patient(endpoint: Endpoint) -> Endpoint {
-    endpoint
-        .connect_timeout(CONNECT_TIMEOUT)
-        .http2_keep_alive_interval(KEEPALIVE_INTERVAL)
-        .keep_alive_timeout(KEEPALIVE_TIMEOUT)
-        .keep_alive_while_idle(true)
+/// Whoever holds one of them keeps it.
+fn forget_oldest(channels: &mut HashMap<AgentAddress, Kept>) {
+    let mut times: Vec<Instant> = channels.values().map(|kept| kept.used).collect();
+    let (_, limit, _) = times.select_nth_unstable(MAX_CHANNELS / 4);
+    let limit = *limit;
+    channels.retain(|_, kept| kept.used > limit);
 }
 
 /// One agent. Every call has a deadline.
@@ -251,7 +214,7 @@ impl Agent {
 
     fn request<T>(message: T) -> Request<T> {
         let mut request = Request::new(message);
-        request.set_timeout(CALL_TIMEOUT);
+        request.set_timeout(ANSWER_TIMEOUT);
         request
     }
 
@@ -271,11 +234,7 @@ impl Agent {
 
     /// Opens a stream; the stream itself has no deadline, its heartbeats show that it lives.
     pub async fn watch(&self, message: v1::WatchRequest) -> Result<tonic::Streaming<v1::WatchResponse>, CallError> {
-        let answer = tokio::time::timeout(CALL_TIMEOUT, async { self.client().watch(message).await }).await;
-        match answer {
-            Ok(answer) => answer.map(tonic::Response::into_inner).map_err(self.error()),
-            Err(_) => Err(self.silent("no stream within 30 s")),
-        }
+        self.client().watch(message).await.map(tonic::Response::into_inner).map_err(self.error())
     }
 
     fn silent(&self, message: &str) -> CallError {
@@ -359,8 +318,9 @@ impl Agent {
         sha256: &str,
         mut progress: impl FnMut(u64, u64),
     ) -> Result<(), PutError> {
-        let mut file = tokio::fs::File::open(path).await?;
-        let size_bytes = file.metadata().await?.len();
+        let path = path.to_owned();
+        let file = Arc::new(blocking::run(|| fs::File::open(path)).await??);
+        let size_bytes = file.metadata()?.len();
         let put = async |offset, data| {
             let (file_name, sha256) = (file_name.into(), sha256.into());
             let chunk = v1::PutPackageRequest { file_name, sha256, size_bytes, offset, data };
@@ -379,19 +339,25 @@ impl Agent {
             }
             let places = if is_quick { &self.transfers.quick } else { &self.transfers.slow };
             let _place = places.acquire().await;
-            file.seek(io::SeekFrom::Start(answer.next_offset)).await?;
-            let limit = crate::rpc::MAX_CHUNK_BYTES as u64;
-            let mut data = Vec::with_capacity(crate::rpc::MAX_CHUNK_BYTES);
-            (&mut file).take(limit).read_to_end(&mut data).await?;
+            let (file, offset) = (Arc::clone(&file), answer.next_offset);
+            let data = blocking::run(move || chunk(&file, offset, size_bytes)).await??;
             // Given up it is gone from memory; the agent takes it again, or says that it has it.
-            let patience = if is_quick { self.transfers.patience } else { CALL_TIMEOUT };
-            match tokio::time::timeout(patience, put(answer.next_offset, data)).await {
+            let patience = if is_quick { self.transfers.patience } else { ANSWER_TIMEOUT };
+            match tokio::time::timeout(patience, put(offset, data)).await {
                 Ok(answered) => answer = answered?.into_inner(),
                 Err(_) if is_quick => is_quick = false,
                 Err(_) => return Err(PutError::Call(self.silent("no answer to a chunk within 30 s"))),
             }
         }
     }
+}
+
+/// What is sent next.
+fn chunk(file: &fs::File, offset: u64, size_bytes: u64) -> io::Result<Vec<u8>> {
+    let left = usize::try_from(size_bytes.saturating_sub(offset)).unwrap_or(usize::MAX);
+    let mut data = vec![0; left.min(crate::rpc::MAX_CHUNK_BYTES)];
+    file.read_exact_at(&mut data, offset)?;
+    Ok(data)
 }
 
 /// Why a package did not reach an agent.
@@ -409,7 +375,7 @@ mod tests {
     use crate::{rpc::Refused, steps::FieldViolation};
     use std::{
         convert::Infallible,
-        net::{Ipv4Addr, TcpListener},
+        net::{Ipv4Addr, SocketAddr, TcpListener},
         task::{Context, Poll},
     };
     use tonic::{
@@ -436,12 +402,18 @@ mod tests {
         }
     }
 
+    fn plain_agent(address: SocketAddr, transfers: Arc<Transfers>) -> Agent {
+        let pool = AgentPool::dialing(|address| {
+            Box::pin(async move { Ok(Box::new(tokio::net::TcpStream::connect(address.0).await?) as Box<dyn Wire>) })
+        });
+        AgentPool { transfers, ..pool }.agent(AgentAddress(address))
+    }
+
     #[tokio::test]
     async fn an_agent_that_is_not_there_is_told_in_one_plain_sentence() {
         // The port is free again once the listener is gone.
         let address = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap();
-        let channel = Endpoint::from_shared(format!("http://{address}")).unwrap().connect_lazy();
-        let agent = Agent { address: AgentAddress(address), channel, transfers: Arc::new(Transfers::new(QUICK)) };
+        let agent = plain_agent(address, Arc::new(Transfers::new(QUICK)));
         let error = agent.describe_host().await.unwrap_err().to_string();
         assert_eq!(error, format!("agent {address} did not answer: Connection refused (os error 111)"));
     }
@@ -498,15 +470,14 @@ mod tests {
         let incoming = tonic::transport::server::TcpIncoming::from(listener);
         let server = tonic::transport::Server::builder().add_service(Taker { hangs });
         tokio::spawn(server.serve_with_incoming(incoming));
-        let channel = Endpoint::from_shared(format!("http://{address}")).unwrap().connect_lazy();
-        Agent { address: AgentAddress(address), channel, transfers: Arc::clone(transfers) }
+        plain_agent(address, Arc::clone(transfers))
     }
 
     #[tokio::test]
     async fn agents_that_hang_in_a_transfer_hold_up_no_others() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("package");
-        std::fs::write(&path, vec![7; 3 << 20]).unwrap();
+        fs::write(&path, vec![7; 3 << 20]).unwrap();
         let transfers = Arc::new(Transfers::new(Duration::from_millis(300)));
         let mut hanging = tokio::task::JoinSet::new();
         for _ in 0..QUICK_CHUNKS + SLOW_CHUNKS {

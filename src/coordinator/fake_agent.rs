@@ -1,6 +1,6 @@
 //! An agent in memory, for tests of those who call agents: it describes its host, asks for certificates, and does no steps.
 
-use super::agents::AgentPool;
+use super::{agents::AgentPool, channel::Wire};
 use crate::{
     rpc::v1::{
         self,
@@ -9,7 +9,6 @@ use crate::{
     tls::Requested,
 };
 use futures_util::{StreamExt as _, stream};
-use hyper_util::rt::TokioIo;
 use std::{
     io,
     sync::{
@@ -18,10 +17,7 @@ use std::{
     },
 };
 use tokio_stream::Empty;
-use tonic::{
-    Request, Response, Status,
-    transport::{Endpoint, Server, Uri},
-};
+use tonic::{Request, Response, Status, transport::Server};
 
 #[derive(Default)]
 pub(super) struct FakeAgent {
@@ -37,24 +33,19 @@ impl FakeAgent {
     /// A pool in which this agent answers under every address.
     pub(super) fn everywhere(self: &Arc<Self>) -> AgentPool {
         let agent = Arc::clone(self);
-        AgentPool::connecting(move |address| {
+        AgentPool::dialing(move |_| {
             let agent = Arc::clone(&agent);
-            let connect = move |_: Uri| {
-                let agent = Arc::clone(&agent);
-                async move {
-                    if agent.is_away.load(Ordering::SeqCst) {
-                        return Err(io::Error::from(io::ErrorKind::ConnectionRefused));
-                    }
-                    agent.connections.fetch_add(1, Ordering::SeqCst);
-                    let (near, far) = tokio::io::duplex(64 << 10);
-                    let connections = stream::iter([Ok::<_, io::Error>(far)]).chain(stream::pending());
-                    let server = Server::builder().add_service(AgentServiceServer::from_arc(agent));
-                    tokio::spawn(server.serve_with_incoming(connections));
-                    Ok(TokioIo::new(near))
+            Box::pin(async move {
+                if agent.is_away.load(Ordering::SeqCst) {
+                    return Err(io::Error::from(io::ErrorKind::ConnectionRefused).into());
                 }
-            };
-            let endpoint = Endpoint::from_shared(format!("http://{address}")).unwrap();
-            Ok(endpoint.connect_with_connector_lazy(tower::service_fn(connect)))
+                agent.connections.fetch_add(1, Ordering::SeqCst);
+                let (near, far) = tokio::io::duplex(64 << 10);
+                let connections = stream::iter([Ok::<_, io::Error>(far)]).chain(stream::pending());
+                let server = Server::builder().add_service(AgentServiceServer::from_arc(agent));
+                tokio::spawn(server.serve_with_incoming(connections));
+                Ok(Box::new(near) as Box<dyn Wire>)
+            })
         })
     }
 }

@@ -136,7 +136,7 @@ impl Watch {
     }
 
     async fn ask(&self, host: &Host) -> Option<DescribeHostResponse> {
-        let agent = self.agents.passing(AgentAddress::new(host.inner_ip, host.agent_port)).ok()?;
+        let agent = self.agents.passing(AgentAddress::new(host.inner_ip, host.agent_port));
         timeout(ANSWER_LIMIT, agent.describe_host()).await.ok()?.ok()
     }
 
@@ -162,9 +162,8 @@ impl Watch {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::coordinator::{agents::CallError, fake_agent::FakeAgent};
+    use crate::coordinator::{channel::Dialed, fake_agent::FakeAgent};
     use std::{io, sync::atomic::Ordering};
-    use tonic::transport::{Channel, Endpoint, Uri};
 
     fn answer(version: &str) -> Sign {
         Sign::Answer(Box::new(DescribeHostResponse { agent_version: version.into(), ..Default::default() }))
@@ -180,8 +179,8 @@ mod tests {
         host::observe(&mut transaction, id, HostStatus::Available, &details).await.unwrap();
         let host = host::get(&mut transaction, id).await.unwrap().unwrap();
         transaction.commit().await.unwrap();
-        let unreachable = |agent| Err(CallError::Unknown { agent, message: "gone".into(), refused: false });
-        let agents = Arc::new(AgentPool::connecting(unreachable));
+        let unreachable = |_| Box::pin(async { Err(io::Error::from(io::ErrorKind::HostUnreachable).into()) }) as Dialed;
+        let agents = Arc::new(AgentPool::dialing(unreachable));
         (Watch { store, agents, silent: Mutex::default() }, host)
     }
 
@@ -237,35 +236,41 @@ mod tests {
         most: usize,
     }
 
-    /// Hosts that are gone in the slowest way, each asked with a connection of its own.
-    fn gone_slowly(asked: &Arc<Mutex<Asked>>, agent: AgentAddress) -> Channel {
-        let asked = Arc::clone(asked);
-        let connect = move |_: Uri| {
-            let asked = Arc::clone(&asked);
-            async move {
-                {
-                    let mut asked = asked.lock().unwrap();
-                    *asked.hosts.entry(agent).or_default() += 1;
-                    asked.now += 1;
-                    asked.most = asked.most.max(asked.now);
-                }
-                tokio::time::sleep(ANSWER_LIMIT - Duration::from_secs(1)).await;
-                asked.lock().unwrap().now -= 1;
-                Err::<hyper_util::rt::TokioIo<tokio::io::DuplexStream>, _>(io::Error::from(io::ErrorKind::TimedOut))
-            }
-        };
-        Endpoint::from_shared(format!("http://{agent}"))
-            .unwrap()
-            .connect_with_connector_lazy(tower::service_fn(connect))
+    /// One who is asked, for as long as the connection is waited for.
+    struct Asking(Arc<Mutex<Asked>>);
+
+    impl Asking {
+        fn begin(asked: &Arc<Mutex<Asked>>, agent: AgentAddress) -> Self {
+            let mut state = asked.lock().unwrap();
+            *state.hosts.entry(agent).or_default() += 1;
+            state.now += 1;
+            state.most = state.most.max(state.now);
+            Self(Arc::clone(asked))
+        }
+    }
+
+    impl Drop for Asking {
+        fn drop(&mut self) {
+            self.0.lock().unwrap().now -= 1;
+        }
+    }
+
+    /// A host that is gone in the slowest way.
+    fn gone_slowly(asked: &Arc<Mutex<Asked>>, agent: AgentAddress) -> Dialed {
+        let asking = Asking::begin(asked, agent);
+        Box::pin(async move {
+            let _asking = asking;
+            std::future::pending().await
+        })
     }
 
     /// A round of so many hosts; answers what was asked, and how long the round took.
     async fn round_of(directory: &std::path::Path, count: i64) -> (Asked, Duration) {
         let (watch, host) = watched(directory).await;
         let asked = Arc::<Mutex<Asked>>::default();
-        let agents = AgentPool::connecting({
+        let agents = AgentPool::dialing({
             let asked = Arc::clone(&asked);
-            move |agent| Ok(gone_slowly(&asked, agent))
+            move |agent| gone_slowly(&asked, agent)
         });
         let watch = Watch { agents: Arc::new(agents), ..watch };
         let address = |id: i64| [10, 0, (id >> 8) as u8, id as u8].into();
@@ -291,8 +296,8 @@ mod tests {
     #[tokio::test]
     async fn hosts_that_are_gone_make_a_round_longer_and_not_wider() {
         let directory = tempfile::tempdir().unwrap();
-        let (asked, took) = round_of(directory.path(), 3000).await;
-        assert_eq!((asked.hosts.len(), asked.hosts.values().max()), (3000, Some(&1)));
+        let (asked, took) = round_of(directory.path(), 4000).await;
+        assert_eq!((asked.hosts.len(), asked.hosts.values().max()), (4000, Some(&1)));
         assert_eq!(asked.most, ASKED_AT_ONCE);
         assert!(took > 2 * PERIOD, "{took:?}");
     }
@@ -338,7 +343,7 @@ mod tests {
             agent.connections.load(Ordering::SeqCst)
         };
         assert_eq!((connections().await, connections().await), (1, 2));
-        let kept = watch.agents.agent(AgentAddress::new(host.inner_ip, host.agent_port)).unwrap();
+        let kept = watch.agents.agent(AgentAddress::new(host.inner_ip, host.agent_port));
         kept.describe_host().await.unwrap();
         assert_eq!((connections().await, connections().await), (3, 3));
     }

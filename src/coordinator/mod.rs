@@ -2,6 +2,7 @@
 
 mod address;
 pub mod agents;
+pub(crate) mod channel;
 pub mod config;
 pub mod connection;
 pub mod engine;

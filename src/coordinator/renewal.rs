@@ -172,7 +172,7 @@ impl Renewal {
 
     async fn renew(&self, address: AgentAddress) -> Result<String, RenewalError> {
         let host = address.0.ip();
-        let agent = self.agents.agent(address)?;
+        let agent = self.agents.agent(address);
         let request_pem = agent.create_signing_request().await?;
         let admission = self.enrolment.renew(host, &request_pem).await?;
         agent.install_certificate(admission.certificate_pem).await?;

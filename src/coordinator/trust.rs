@@ -19,15 +19,12 @@ impl Gate for SqlGate {
     fn check(&self, host: IpAddr, shown: Option<Fingerprint>) -> BoxFuture<'_, Result<(), DialError>> {
         Box::pin(async move {
             let undecided = |error: StoreError| DialError::Undecided(Box::new(error));
-            let mut reader = self.store.gate_readers().acquire().await.map_err(|error| undecided(error.into()))?;
-            let revoked = certificates::revocation(&mut reader, host).await.map_err(undecided)?;
-            if let Some(Revocation { since, by }) = revoked {
+            let trust = self.store.trust(host).await.map_err(undecided)?;
+            if let Some(Revocation { since, by }) = trust.revocation.clone() {
                 return Err(Distrust::Revoked { host, since, by }.into());
             }
             let Some(shown) = shown else { return Ok(()) };
-            let standing = certificates::standing(&mut reader, host, shown).await.map_err(undecided)?;
-            drop(reader);
-            match standing {
+            match trust.standing(shown) {
                 Standing::Trusted => Ok(()),
                 Standing::FirstSeen => self.note(host, shown).await.map_err(undecided),
                 Standing::Other => Err(Distrust::OtherCertificate { host, shown }.into()),
@@ -86,7 +83,7 @@ mod tests {
         let tls = AgentTls::new(&by_hand.identity(&authority)).unwrap();
         let calls = CallerTls::new(&caller.identity(&authority)).unwrap();
         let pool = AgentPool::guarded(calls, std::sync::Arc::new(SqlGate { store: store.clone() }));
-        let agent = pool.agent(agent(tls.clone()).await).unwrap();
+        let agent = pool.agent(agent(tls.clone()).await);
         let told = async || agent.describe_host().await.unwrap_err();
 
         assert!(matches!(told().await, CallError::Unknown { .. }), "what was made by hand is let through");
@@ -102,7 +99,8 @@ mod tests {
         tls.replace(&own.identity(&authority)).unwrap();
         assert!(matches!(told().await, CallError::Unknown { .. }), "the host's own is let through");
         let mut transaction = store.begin().await.unwrap();
-        let found = certificates::standing(&mut transaction, HOST, facts(&own).fingerprint).await.unwrap();
+        let found =
+            certificates::trust(&mut transaction, &[HOST]).await.unwrap()[&HOST].standing(facts(&own).fingerprint);
         assert_eq!(found, Standing::Trusted, "and it was seen");
         certificates::revoke(&mut transaction, HOST, "admin").await.unwrap();
         transaction.commit().await.unwrap();

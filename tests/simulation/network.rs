@@ -1,8 +1,7 @@
 //! tonic on the simulated network.
 
-use crate::coordinator::agents::{AgentPool, patient};
+use crate::coordinator::{agents::AgentPool, channel::Wire};
 use futures_util::stream;
-use hyper_util::rt::TokioIo;
 use std::{
     io,
     net::Ipv4Addr,
@@ -12,7 +11,7 @@ use std::{
 };
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_stream::Stream;
-use tonic::transport::{Endpoint, Uri, server::Connected};
+use tonic::transport::server::Connected;
 use turmoil::net::{TcpListener, TcpStream};
 
 pub(super) const AGENT_PORT: u16 = 7443;
@@ -30,10 +29,8 @@ pub(super) async fn listen() -> io::Result<impl Stream<Item = io::Result<Connect
 
 /// A pool that calls agents over the simulated network.
 pub(super) fn pool() -> AgentPool {
-    AgentPool::connecting(|address| {
-        let endpoint = Endpoint::from_shared(format!("http://{address}")).expect("an address makes an URI");
-        let connect = move |_: Uri| async move { TcpStream::connect(address.0).await.map(TokioIo::new) };
-        Ok(patient(endpoint).connect_with_connector_lazy(tower::service_fn(connect)))
+    AgentPool::dialing(|address| {
+        Box::pin(async move { Ok(Box::new(TcpStream::connect(address.0).await?) as Box<dyn Wire>) })
     })
 }
 

@@ -301,9 +301,8 @@ impl TaskEngine for Ready {
         agent_port: u16,
     ) -> BoxFuture<'_, Result<v1::DescribeHostResponse, Silence>> {
         let agent = self.engine.agents().agent(AgentAddress::new(address, agent_port));
-        let describe = async move { agent?.describe_host().await };
         Box::pin(async move {
-            describe.await.map_err(|error: CallError| Silence {
+            agent.describe_host().await.map_err(|error| Silence {
                 problem: error.to_string(),
                 is_stopped: matches!(error, CallError::Unknown { refused: true, .. }),
             })

@@ -38,7 +38,7 @@ impl Agents {
             return Ok(agent);
         }
         let address = self.shared.tasks.agent_address(host_id).await?.ok_or(PreparationError::NoHost(host_id))?;
-        let agent = self.shared.agents.agent(address).map_err(PreparationError::Agent)?;
+        let agent = self.shared.agents.agent(address);
         self.known.lock().unwrap_or_else(PoisonError::into_inner).insert(host_id, agent.clone());
         Ok(agent)
     }

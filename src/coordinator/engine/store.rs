@@ -102,8 +102,6 @@ pub type NamedSecret = (&'static str, Zeroizing<String>);
 pub enum PreparationError {
     #[error("the coordinator's store cannot be read")]
     Store(#[from] StoreError),
-    #[error("the agent cannot be called")]
-    Agent(#[source] crate::coordinator::agents::CallError),
     #[error("host {0} does not exist")]
     NoHost(i64),
     #[error("proxy cluster {0} does not exist")]

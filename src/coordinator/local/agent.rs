@@ -80,8 +80,7 @@ async fn welcome(host: &Host, work: &mut Work<'_>) -> Done {
 }
 
 async fn wait_for_silence(host: &Host, work: &Work<'_>) -> Result<(), LocalError> {
-    let refused = |error| LocalError::Refused { host: host.inner_ip, source: Box::new(error) };
-    let agent = work.shared.agents.agent(AgentAddress::new(host.inner_ip, host.agent_port)).map_err(refused)?;
+    let agent = work.shared.agents.agent(AgentAddress::new(host.inner_ip, host.agent_port));
     work.place.waits_for(format!("the agent of host {} to fall silent", host.inner_ip));
     while !matches!(agent.describe_host().await, Err(CallError::Unknown { .. })) {
         if work.deadline <= Instant::now() {

@@ -60,7 +60,7 @@ impl Work<'_> {
     /// Asks the agent what the host is, until it answers or the time is over.
     pub(super) async fn describe(&mut self, host: &Host, deadline: Instant) -> Result<Answer, Stopped> {
         let refused = |error: CallError| LocalError::Refused { host: host.inner_ip, source: Box::new(error) };
-        let agent = self.shared.agents.agent(AgentAddress::new(host.inner_ip, host.agent_port)).map_err(refused)?;
+        let agent = self.shared.agents.agent(AgentAddress::new(host.inner_ip, host.agent_port));
         let left = i64::try_from(deadline.saturating_duration_since(Instant::now()).as_micros()).unwrap_or(i64::MAX);
         let until = now_micros().saturating_add(left);
         let mut told = false;

@@ -9,7 +9,7 @@
 use super::{
     StoreError, allocate,
     columns::{Cause, parse},
-    pieces, push_ids,
+    pieces, push_in,
     task::id::TaskId,
 };
 use crate::{
@@ -139,7 +139,7 @@ pub async fn release_all(connection: &mut AnyConnection, tasks: &[TaskId]) -> Re
 
 pub(super) fn release_query(tasks: &[TaskId]) -> QueryBuilder<Any> {
     let mut query = QueryBuilder::<Any>::new("DELETE FROM object_locks WHERE task_id");
-    push_ids(&mut query, tasks.iter().map(|task| task.0));
+    push_in(&mut query, tasks.iter().map(|task| task.0));
     query
 }
 
@@ -197,7 +197,7 @@ pub(super) fn conflict_query(
          FROM object_locks l JOIN tasks t ON t.id = l.task_id WHERE l.object_kind = ",
     );
     query.push_bind(kind).push(" AND l.object_id");
-    push_ids(&mut query, objects.iter().copied());
+    push_in(&mut query, objects.iter().copied());
     if let Some(own) = own {
         query.push(" AND l.task_id <> ").push_bind(own.0);
     }

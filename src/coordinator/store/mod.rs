@@ -29,13 +29,15 @@ mod together;
 pub mod user;
 
 use sqlx::{
-    Any, AnyConnection, AnyPool, Connection as _, QueryBuilder, Row as _, Transaction,
+    Any, AnyConnection, AnyPool, Connection as _, Encode, QueryBuilder, Row as _, Transaction, Type,
     any::{AnyConnectOptions, AnyPoolOptions},
     migrate::MigrateError,
 };
-use std::{os::unix::fs::OpenOptionsExt as _, path::Path, str::FromStr as _, sync::Arc, time::Duration};
+use std::{net::IpAddr, os::unix::fs::OpenOptionsExt as _, path::Path, str::FromStr as _, sync::Arc, time::Duration};
 use tokio::sync::Semaphore;
 
+use agent::certificates::{self, Trust};
+use together::Gather;
 pub use together::Together;
 
 /// What the store can answer instead of a result.
@@ -90,6 +92,7 @@ pub struct Store {
     engine_readers: AnyPool,
     together: Arc<Together>,
     gate_readers: AnyPool,
+    trust: Arc<Gather<IpAddr, Trust>>,
 }
 
 const READERS: u32 = 4;
@@ -117,6 +120,7 @@ impl Store {
         let options = AnyConnectOptions::from_str(&format!("sqlite://{}?mode=rw", path.display()))?;
         let writer = pool(1, AS_LONG_AS_IT_TAKES).connect_with(options.clone()).await?;
         schema::migrator(schema::Dialect::Sqlite).run(&writer).await?;
+        let gate_readers = pool(GATE_READERS, patience).connect_with(options.clone()).await?;
         let engine_readers = pool(ENGINE_READERS, AS_LONG_AS_IT_TAKES).connect_with(options.clone()).await?;
         Ok(Self {
             writer,
@@ -125,7 +129,10 @@ impl Store {
             readers: pool(READERS, patience).connect_with(options.clone()).await?,
             together: Arc::new(Together::new(&engine_readers)),
             engine_readers,
-            gate_readers: pool(GATE_READERS, patience).connect_with(options).await?,
+            trust: Arc::new(Gather::new(&gate_readers, |connection, hosts| {
+                Box::pin(certificates::trust(connection, hosts))
+            })),
+            gate_readers,
         })
     }
 
@@ -163,6 +170,11 @@ impl Store {
     /// The same for logins and for the decision whether an agent is spoken to.
     pub fn gate_readers(&self) -> &AnyPool {
         &self.gate_readers
+    }
+
+    /// Whether the agent of a host is spoken to, as it stands now.
+    pub async fn trust(&self, host: IpAddr) -> Result<Arc<Trust>, StoreError> {
+        Ok(self.trust.get(host).await?.unwrap_or_default())
     }
 
     pub async fn close(&self) {
@@ -209,12 +221,15 @@ fn pieces<T>(mut rest: &[T]) -> impl Iterator<Item = &[T]> {
     })
 }
 
-/// " IN (?, ?, ...)" with these ids, of which there is at least one.
-fn push_ids(query: &mut QueryBuilder<Any>, ids: impl IntoIterator<Item = i64>) {
+/// " IN (?, ?, ...)" with these values, of which there is at least one.
+fn push_in<T>(query: &mut QueryBuilder<Any>, values: impl IntoIterator<Item = T>)
+where
+    T: for<'q> Encode<'q, Any> + Type<Any>,
+{
     query.push(" IN (");
     let mut list = query.separated(", ");
-    for id in ids {
-        list.push_bind(id);
+    for value in values {
+        list.push_bind(value);
     }
     query.push(")");
 }
@@ -223,7 +238,7 @@ fn push_ids(query: &mut QueryBuilder<Any>, ids: impl IntoIterator<Item = i64>) {
 fn by_ids_query(table: &'static str, ids: &[i64]) -> QueryBuilder<Any> {
     let mut query = QueryBuilder::<Any>::new("SELECT * FROM ");
     query.push(table).push(" WHERE id");
-    push_ids(&mut query, ids.iter().copied());
+    push_in(&mut query, ids.iter().copied());
     query
 }
 

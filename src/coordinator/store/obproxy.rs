@@ -3,7 +3,7 @@
 use super::{
     StoreError, allocate, by_ids_query,
     columns::{Cause, decode, encode, parse},
-    now_micros, pieces, push_ids,
+    now_micros, pieces, push_in,
 };
 use crate::{
     graph::wire_enum,
@@ -275,7 +275,7 @@ async fn proxies_where(
 pub(super) fn proxies_query(column: &'static str, ids: &[i64]) -> QueryBuilder<Any> {
     let mut query = QueryBuilder::<Any>::new("SELECT * FROM obproxies WHERE ");
     query.push(column);
-    push_ids(&mut query, ids.iter().copied());
+    push_in(&mut query, ids.iter().copied());
     query.push(" ORDER BY ").push(column).push(", id");
     query
 }
@@ -295,7 +295,7 @@ pub async fn names(
 
 pub(super) fn names_query(ids: impl IntoIterator<Item = i64>) -> QueryBuilder<Any> {
     let mut query = QueryBuilder::<Any>::new("SELECT id, name FROM obproxy_clusters WHERE id");
-    push_ids(&mut query, ids);
+    push_in(&mut query, ids);
     query
 }
 

@@ -1,6 +1,6 @@
 //! Software packages: rows here, files beside the store under their digest.
 
-use super::{StoreError, allocate, columns::Cause, now_micros, pieces};
+use super::{StoreError, allocate, columns::Cause, now_micros, pieces, push_in};
 use crate::steps::values::{PackageRef, Sha256};
 use sqlx::{Any, AnyConnection, QueryBuilder, Row as _, any::AnyRow};
 use std::{
@@ -65,12 +65,8 @@ pub async fn by_file_names(
 }
 
 pub(super) fn by_file_names_query(names: &[String]) -> QueryBuilder<Any> {
-    let mut query = QueryBuilder::<Any>::new("SELECT * FROM packages WHERE file_name IN (");
-    let mut list = query.separated(", ");
-    for name in names {
-        list.push_bind(name.clone());
-    }
-    query.push(")");
+    let mut query = QueryBuilder::<Any>::new("SELECT * FROM packages WHERE file_name");
+    push_in(&mut query, names.iter().cloned());
     query
 }
 

@@ -1,4 +1,4 @@
-//! Rows that the engine reads by their ids. Whoever asks while a query is under way is answered by the next one, all of
+//! Rows that many tasks read by their ids. Whoever asks while a query is under way is answered by the next one, all of
 //! them together: each statement goes from one thread to another and back, and a thousand tasks ask for much the same.
 
 use super::{
@@ -52,7 +52,7 @@ pub struct Gather<K, V> {
 }
 
 impl<K: Clone + Eq + Hash, V> Gather<K, V> {
-    fn new(readers: &AnyPool, read: Read<K, V>) -> Self {
+    pub(super) fn new(readers: &AnyPool, read: Read<K, V>) -> Self {
         Self { readers: readers.clone(), read, asked: Mutex::default(), turn: tokio::sync::Mutex::default() }
     }
 

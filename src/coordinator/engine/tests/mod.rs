@@ -105,7 +105,7 @@ impl Lab {
 
     fn attempt(&self, key: &v1::OperationKey) -> AgentAttempt {
         AgentAttempt {
-            agent: self.pool.agent(AgentAddress(self.agent.address())).unwrap(),
+            agent: self.pool.agent(AgentAddress(self.agent.address())),
             permits: Arc::new(Semaphore::new(1)),
             step: install(),
             direction: Direction::Execute,
@@ -234,7 +234,7 @@ async fn packages_to_all_hosts_share_one_bound_of_memory() {
     let content = vec![7; 3 << 20];
     std::fs::write(&path, &content).unwrap();
     let digest: String = Sha256::digest(&content).iter().map(|byte| format!("{byte:02x}")).collect();
-    let agent = lab.pool.agent(AgentAddress(lab.agent.address())).unwrap();
+    let agent = lab.pool.agent(AgentAddress(lab.agent.address()));
     let mut told = Vec::new();
     let all = lab.pool.transfers().available_permits();
     let others = lab.pool.transfers().acquire_many(all.try_into().unwrap()).await.unwrap();

@@ -11,14 +11,14 @@ use crate::{
     coordinator::store::{
         StoreError,
         columns::{Cause, parse},
-        now_micros,
+        now_micros, pieces, push_in,
     },
     graph::wire_enum,
     tls::{CertificateFacts, Fingerprint},
 };
 use serde::{Deserialize, Serialize};
-use sqlx::{AnyConnection, Row as _, any::AnyRow};
-use std::{fmt, net::IpAddr};
+use sqlx::{Any, AnyConnection, QueryBuilder, Row as _, any::AnyRow};
+use std::{collections::HashMap, fmt, net::IpAddr};
 
 wire_enum! {
     CertificateStatus { Issued => "ISSUED", Current => "CURRENT", Replaced => "REPLACED", Revoked => "REVOKED" }
@@ -81,35 +81,62 @@ pub async fn insert(
 }
 
 pub async fn revocation(connection: &mut AnyConnection, address: IpAddr) -> Result<Option<Revocation>, StoreError> {
-    let row = sqlx::query("SELECT revoked_at, revoked_by FROM revoked_hosts WHERE address = ?")
-        .bind(address.to_string())
-        .fetch_optional(connection)
-        .await?;
-    let Some(row) = row else { return Ok(None) };
-    Ok(Some(Revocation { since: row.try_get("revoked_at")?, by: row.try_get("revoked_by")? }))
+    Ok(trust(connection, &[address]).await?.remove(&address).and_then(|trust| trust.revocation))
 }
 
-pub async fn standing(
-    connection: &mut AnyConnection,
-    address: IpAddr,
-    shown: Fingerprint,
-) -> Result<Standing, StoreError> {
-    let address = address.to_string();
-    let rows = sqlx::query(
-        "SELECT fingerprint, status FROM agent_certificates WHERE address = ? AND status IN ('ISSUED', 'CURRENT')",
-    )
-    .bind(&address)
-    .fetch_all(connection)
-    .await?;
-    let shown = shown.to_string();
-    let mut standing = if rows.is_empty() { Standing::Trusted } else { Standing::Other };
-    for row in rows {
-        if row.try_get::<String, _>("fingerprint")? == shown {
-            let current = row.try_get::<String, _>("status")? == CertificateStatus::Current.as_str();
-            standing = if current { Standing::Trusted } else { Standing::FirstSeen };
+/// What decides whether the agent of a host is spoken to.
+#[derive(Debug, Default)]
+pub struct Trust {
+    pub revocation: Option<Revocation>,
+    /// Fingerprints of the certificates with which it is accepted, and whether it was seen with them.
+    accepted: Vec<(String, bool)>,
+}
+
+impl Trust {
+    pub fn standing(&self, shown: Fingerprint) -> Standing {
+        let shown = shown.to_string();
+        match self.accepted.iter().find(|(fingerprint, _)| *fingerprint == shown) {
+            Some((_, true)) => Standing::Trusted,
+            Some((_, false)) => Standing::FirstSeen,
+            None if self.accepted.is_empty() => Standing::Trusted,
+            None => Standing::Other,
         }
     }
-    Ok(standing)
+}
+
+/// Answers for each of the hosts.
+pub async fn trust(connection: &mut AnyConnection, hosts: &[IpAddr]) -> Result<HashMap<IpAddr, Trust>, StoreError> {
+    let mut found: HashMap<String, Trust> = hosts.iter().map(|host| (host.to_string(), Trust::default())).collect();
+    let addresses: Vec<String> = found.keys().cloned().collect();
+    for piece in pieces(&addresses) {
+        for row in revocations_query(piece).build().fetch_all(&mut *connection).await? {
+            if let Some(trust) = found.get_mut(&row.try_get::<String, _>("address")?) {
+                trust.revocation =
+                    Some(Revocation { since: row.try_get("revoked_at")?, by: row.try_get("revoked_by")? });
+            }
+        }
+        for row in accepted_query(piece).build().fetch_all(&mut *connection).await? {
+            if let Some(trust) = found.get_mut(&row.try_get::<String, _>("address")?) {
+                let current = row.try_get::<String, _>("status")? == CertificateStatus::Current.as_str();
+                trust.accepted.push((row.try_get("fingerprint")?, current));
+            }
+        }
+    }
+    Ok(hosts.iter().filter_map(|host| Some((*host, found.remove(&host.to_string())?))).collect())
+}
+
+pub(in crate::coordinator::store) fn revocations_query(addresses: &[String]) -> QueryBuilder<Any> {
+    let mut query = QueryBuilder::<Any>::new("SELECT address, revoked_at, revoked_by FROM revoked_hosts WHERE address");
+    push_in(&mut query, addresses.iter().cloned());
+    query
+}
+
+pub(in crate::coordinator::store) fn accepted_query(addresses: &[String]) -> QueryBuilder<Any> {
+    let mut query = QueryBuilder::<Any>::new(
+        "SELECT address, fingerprint, status FROM agent_certificates WHERE status IN ('ISSUED', 'CURRENT') AND address",
+    );
+    push_in(&mut query, addresses.iter().cloned());
+    query
 }
 
 /// The agent has this certificate, so it uses no older one any more.
@@ -231,6 +258,14 @@ mod tests {
     fn facts(serial: &str) -> CertificateFacts {
         let fingerprint = Fingerprint::of(serial.as_bytes());
         CertificateFacts { serial: serial.into(), fingerprint, not_before: 0, not_after: 9, addresses: Vec::new() }
+    }
+
+    async fn standing(
+        connection: &mut AnyConnection,
+        host: IpAddr,
+        shown: Fingerprint,
+    ) -> Result<Standing, StoreError> {
+        Ok(trust(connection, &[host]).await?[&host].standing(shown))
     }
 
     #[tokio::test]

@@ -7,7 +7,7 @@ use super::{
     columns::{Cause, decode, encode, parse},
     now_micros,
     obproxy::ObproxyStatus,
-    pieces, push_ids,
+    pieces, push_in,
 };
 use crate::{graph::wire_enum, rpc::v1};
 use serde::{Deserialize, Serialize};
@@ -194,7 +194,7 @@ pub async fn addresses(
 
 pub(super) fn addresses_query(ids: impl IntoIterator<Item = i64>) -> QueryBuilder<Any> {
     let mut query = QueryBuilder::<Any>::new("SELECT id, inner_ip FROM hosts WHERE id");
-    push_ids(&mut query, ids);
+    push_in(&mut query, ids);
     query
 }
 

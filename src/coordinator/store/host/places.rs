@@ -4,7 +4,7 @@ use crate::{
     coordinator::store::{
         StoreError, allocate,
         columns::{Cause, parse},
-        push_ids,
+        push_in,
     },
     graph::wire_enum,
 };
@@ -76,7 +76,7 @@ pub async fn find(
 
 pub(in crate::coordinator) fn find_query(ids: impl IntoIterator<Item = i64>) -> QueryBuilder<Any> {
     let mut query = QueryBuilder::<Any>::new("SELECT * FROM places WHERE id");
-    push_ids(&mut query, ids);
+    push_in(&mut query, ids);
     query
 }
 
@@ -132,7 +132,7 @@ pub async fn idc_names(
 pub(in crate::coordinator) fn idc_names_query(hosts: impl IntoIterator<Item = i64>) -> QueryBuilder<Any> {
     let mut query =
         QueryBuilder::<Any>::new("SELECT h.id, p.name FROM hosts h JOIN places p ON p.id = h.idc_id WHERE h.id");
-    push_ids(&mut query, hosts);
+    push_in(&mut query, hosts);
     query
 }
 

@@ -10,7 +10,7 @@ use super::{
     append::{Append, Clock, SubtaskChange, append, event_row, project},
 };
 use crate::{
-    coordinator::store::{StoreError, locks, pieces, push_ids},
+    coordinator::store::{StoreError, locks, pieces, push_in},
     graph::{Operation, SubtaskStatus, TaskStatus},
 };
 use sqlx::{Any, AnyConnection, QueryBuilder, Row as _};
@@ -91,7 +91,7 @@ fn at_their_places(appends: &[&Append], places: &Places) -> HashSet<usize> {
 
 pub(in crate::coordinator::store) fn places_query(ids: &[i64]) -> QueryBuilder<Any> {
     let mut query = QueryBuilder::<Any>::new("SELECT id, epoch, next_sequence FROM tasks WHERE id");
-    push_ids(&mut query, ids.iter().copied());
+    push_in(&mut query, ids.iter().copied());
     query
 }
 

@@ -5,7 +5,7 @@ use crate::{
     coordinator::store::{
         StoreError, by_ids_query,
         columns::{Cause, decode},
-        pieces, push_ids,
+        pieces, push_in,
     },
     graph::{Dispatch, Event, IllegalTransition, NodeIndex, TaskState},
 };
@@ -88,7 +88,7 @@ pub async fn rows(connection: &mut AnyConnection, ids: &[TaskId]) -> Result<Hash
 pub(in crate::coordinator::store) fn events_query(tasks: &[i64]) -> QueryBuilder<Any> {
     let mut query =
         QueryBuilder::<Any>::new("SELECT task_id, sequence, payload, created_at FROM task_events WHERE task_id");
-    push_ids(&mut query, tasks.iter().copied());
+    push_in(&mut query, tasks.iter().copied());
     query.push(" ORDER BY task_id, sequence");
     query
 }

@@ -24,7 +24,7 @@ use super::{
     Store, StoreError, allocate,
     columns::{Cause, decode, encode, parse},
     locks::{self, Holder},
-    now_micros, pieces, push_ids,
+    now_micros, pieces, push_in,
 };
 use crate::{
     graph::{Failure, NodeIndex, Operation, SubtaskStatus, TaskStatus},
@@ -117,7 +117,7 @@ pub(super) fn page_query(filter: &TaskFilter, limit: i64, offset: i64) -> QueryB
 
 pub(super) fn subtasks_query(tasks: &[i64]) -> QueryBuilder<Any> {
     let mut query = QueryBuilder::<Any>::new("SELECT * FROM subtasks WHERE task_id");
-    push_ids(&mut query, tasks.iter().copied());
+    push_in(&mut query, tasks.iter().copied());
     query.push(" ORDER BY task_id, node");
     query
 }
@@ -304,7 +304,7 @@ pub async fn claim_all(
 pub(super) fn claim_query(epoch: i64, ids: &[i64]) -> QueryBuilder<Any> {
     let mut query = QueryBuilder::<Any>::new("UPDATE tasks SET epoch = ");
     query.push_bind(epoch).push(" WHERE epoch <= ").push_bind(epoch).push(" AND id");
-    push_ids(&mut query, ids.iter().copied());
+    push_in(&mut query, ids.iter().copied());
     query
 }
 

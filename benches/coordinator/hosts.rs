@@ -19,7 +19,8 @@ use tokio_rustls::TlsAcceptor;
 use tokio_stream::{Iter, wrappers::ReceiverStream};
 use tonic::{Request, Response, Status, transport::Server};
 
-pub(crate) const AGENT_PORT: u16 = 62898;
+/// Not that of real agents, some of which may run beside this.
+pub(crate) const AGENT_PORT: u16 = 52898;
 
 type Items = Iter<std::vec::IntoIter<Result<v1::WatchResponse, Status>>>;
 

@@ -52,7 +52,7 @@ fn main() -> ExitCode {
     let result = match &flags.command {
         Some(Subcommand::Certificate { role, name, addresses, out }) => issue(&config, *role, name, addresses, out),
         Some(Subcommand::User { command: UserCommand::SetPassword { name } }) => set_password(&config, name),
-        None => run(config, &flags.settings, &filter, &service),
+        None => serve(config, &flags.settings, &filter, &service),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -116,7 +116,16 @@ async fn set_password(config: &Config, name: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
-#[tokio::main]
+/// Threads for what would hold up the event loop: reading and writing files, and hashing. It is short, and each thread that
+/// there ever was costs memory.
+const BLOCKING_THREADS: usize = 16;
+
+fn serve(config: Config, flags: &SettingFlags, filter: &LogFilter, service: &ServiceManager) -> anyhow::Result<()> {
+    let mut runtime = tokio::runtime::Builder::new_multi_thread();
+    let runtime = runtime.enable_all().max_blocking_threads(BLOCKING_THREADS).build()?;
+    runtime.block_on(run(config, flags, filter, service))
+}
+
 async fn run(config: Config, flags: &SettingFlags, filter: &LogFilter, service: &ServiceManager) -> anyhow::Result<()> {
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     let mut hangup = signal(SignalKind::hangup())?;

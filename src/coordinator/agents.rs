@@ -318,9 +318,12 @@ impl Agent {
         sha256: &str,
         mut progress: impl FnMut(u64, u64),
     ) -> Result<(), PutError> {
-        let path = path.to_owned();
-        let file = Arc::new(blocking::run(|| fs::File::open(path)).await??);
-        let size_bytes = file.metadata()?.len();
+        let path: Arc<Path> = path.into();
+        let size_bytes = blocking::run({
+            let path = Arc::clone(&path);
+            move || fs::metadata(path)
+        });
+        let size_bytes = size_bytes.await??.len();
         let put = async |offset, data| {
             let (file_name, sha256) = (file_name.into(), sha256.into());
             let chunk = v1::PutPackageRequest { file_name, sha256, size_bytes, offset, data };
@@ -339,8 +342,8 @@ impl Agent {
             }
             let places = if is_quick { &self.transfers.quick } else { &self.transfers.slow };
             let _place = places.acquire().await;
-            let (file, offset) = (Arc::clone(&file), answer.next_offset);
-            let data = blocking::run(move || chunk(&file, offset, size_bytes)).await??;
+            let (path, offset) = (Arc::clone(&path), answer.next_offset);
+            let data = blocking::run(move || chunk(&path, offset, size_bytes)).await??;
             // Given up it is gone from memory; the agent takes it again, or says that it has it.
             let patience = if is_quick { self.transfers.patience } else { ANSWER_TIMEOUT };
             match tokio::time::timeout(patience, put(offset, data)).await {
@@ -353,7 +356,8 @@ impl Agent {
 }
 
 /// What is sent next.
-fn chunk(file: &fs::File, offset: u64, size_bytes: u64) -> io::Result<Vec<u8>> {
+fn chunk(path: &Path, offset: u64, size_bytes: u64) -> io::Result<Vec<u8>> {
+    let file = fs::File::open(path)?;
     let left = usize::try_from(size_bytes.saturating_sub(offset)).unwrap_or(usize::MAX);
     let mut data = vec![0; left.min(crate::rpc::MAX_CHUNK_BYTES)];
     file.read_exact_at(&mut data, offset)?;

@@ -71,7 +71,8 @@ pub(super) enum Victim {
 pub(super) enum How {
     /// `kill -9`; what an agent started lives on.
     Kill,
-    /// `kill -9` of agents together with their shims; what the shims started lives on.
+    /// `kill -9` of agents together with the shims of jobs and of services that do not serve yet; what those of jobs started
+    /// lives on.
     KillWithShims,
     /// SIGSTOP, and SIGCONT later.
     Pause,

@@ -201,7 +201,10 @@ fn fell(lab: &mut Lab, victim: Victim, how: How) {
     if let (How::KillWithShims, Victim::Agent(index)) = (how, victim) {
         let runs = lab.hosts[index].directory.join("state/runs").display().to_string();
         for (pid, line) in command_lines() {
-            if line.starts_with("oblet-agent shim") && line.contains(&runs) {
+            let run = line.trim_end().rsplit(' ').next().unwrap_or_default();
+            let is_shim = line.starts_with("oblet-agent shim") && run.starts_with(&runs);
+            // That of a service that serves stands in for a service manager, and obproxy goes with it (C12).
+            if is_shim && !Path::new(run).join("kept").exists() {
                 // It may have ended by itself.
                 let _ = kill(Pid::from_raw(pid.cast_signed()), Signal::SIGKILL);
             }

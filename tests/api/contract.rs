@@ -33,10 +33,13 @@ pub(crate) fn check(method: &Method, path: &str, status: StatusCode, content_typ
 }
 
 /// The same for an event of a stream.
-pub(crate) fn check_event(path: &str, data: &Value) {
+pub(crate) fn check_event(path: &str, name: &str, data: &Value) {
     let answers = &operation(&Method::GET, path).unwrap()["responses"]["200"];
-    let schema = &answers["content"]["text/event-stream"]["schema"];
-    assert!(!schema.is_null(), "the events of {path} are not described");
+    let events = resolved(&answers["content"]["text/event-stream"]["schema"])["oneOf"].as_array().unwrap();
+    let is_described = |event: &&Value| event["properties"]["event"]["enum"][0] == name;
+    let event = events.iter().find(is_described).unwrap_or_else(|| panic!("{path} has no event {name}"));
+    let schema = &event["properties"]["data"]["contentSchema"];
+    assert!(!schema.is_null(), "the event {name} of {path} is not described");
     if let Err(problem) = fits(schema, data, "$") {
         panic!("an event of {path} differs from its description: {problem}\n{data}");
     }

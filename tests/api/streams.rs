@@ -63,7 +63,7 @@ impl Stream {
                 self.text = rest.to_owned();
                 match told {
                     Some(told) => {
-                        contract::check_event(&self.path, &told.data);
+                        contract::check_event(&self.path, &told.name, &told.data);
                         return Some(told);
                     }
                     // A comment, which keeps the connection alive.

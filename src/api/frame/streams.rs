@@ -23,12 +23,20 @@ use axum::{
 };
 use futures_util::stream;
 use serde::Serialize;
+use serde_json::json;
 use std::{collections::VecDeque, convert::Infallible, fmt::Display, sync::Arc, time::Duration};
 use tokio::{
     sync::{OwnedSemaphorePermit, watch},
     time::{Instant, sleep_until},
 };
 use tokio_util::sync::CancellationToken;
+use utoipa::{
+    ToSchema,
+    openapi::{
+        RefOr, Schema,
+        schema::{ObjectBuilder, OneOfBuilder, Type},
+    },
+};
 
 const LAST_EVENT_ID: &str = "Last-Event-ID";
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -49,6 +57,30 @@ pub(in crate::api) enum Found {
 /// What a stream tells. It knows itself how far it has come.
 pub(in crate::api) trait Source: Send + 'static {
     fn look(&mut self, store: &Store) -> impl Future<Output = Result<Found, StoreError>> + Send;
+}
+
+/// Describes a stream by its events: the name of each, and the name of the schema that its data has.
+pub(in crate::api) fn described(events: &[(&str, &str)]) -> RefOr<Schema> {
+    let text = || ObjectBuilder::new().schema_type(Type::String);
+    let event = |(name, data): &(&str, &str)| {
+        // What the data of an event holds, this keyword of JSON Schema says.
+        let content = ("contentSchema", json!({"$ref": format!("#/components/schemas/{data}")}));
+        let data = text().content_media_type("application/json").extensions(Some([content].into_iter().collect()));
+        ObjectBuilder::new()
+            .property("event", text().enum_values(Some([*name])))
+            .property("id", text())
+            .property("data", data)
+            .required("event")
+            .required("id")
+            .required("data")
+    };
+    events.iter().map(event).fold(OneOfBuilder::new(), OneOfBuilder::item).into()
+}
+
+/// Adds the schema of an event's data.
+pub(in crate::api) fn describe<T: ToSchema>(schemas: &mut Vec<(String, RefOr<Schema>)>) {
+    T::schemas(schemas);
+    schemas.push((T::name().into(), T::schema()));
 }
 
 /// An event whose data is JSON.

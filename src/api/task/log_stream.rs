@@ -25,7 +25,10 @@ use axum::{
 };
 use serde::Serialize;
 use sqlx::AnyConnection;
-use utoipa::ToSchema;
+use utoipa::{
+    ToSchema,
+    openapi::{RefOr, Schema},
+};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 pub(in crate::api) fn router() -> OpenApiRouter<ApiState> {
@@ -76,13 +79,20 @@ struct LogSource {
     removed: Option<String>,
 }
 
-/// The data of an event, as JSON: of each event `log`, and of the last one, `end`.
-#[derive(ToSchema)]
-#[serde(untagged)]
-#[expect(dead_code, reason = "only describes the stream")]
-enum LogStream {
-    Log(LogText),
-    End(End),
+/// What the stream tells.
+struct LogStream;
+
+impl utoipa::PartialSchema for LogStream {
+    fn schema() -> RefOr<Schema> {
+        streams::described(&[("log", "LogText"), ("end", "End")])
+    }
+}
+
+impl ToSchema for LogStream {
+    fn schemas(schemas: &mut Vec<(String, RefOr<Schema>)>) {
+        streams::describe::<LogText>(schemas);
+        streams::describe::<End>(schemas);
+    }
 }
 
 #[derive(Serialize, ToSchema)]

@@ -25,7 +25,10 @@ use axum::{
 };
 use serde::Serialize;
 use std::collections::HashMap;
-use utoipa::ToSchema;
+use utoipa::{
+    ToSchema,
+    openapi::{RefOr, Schema},
+};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 pub(in crate::api) fn router() -> OpenApiRouter<ApiState> {
@@ -41,7 +44,7 @@ const PAGE: i64 = 256;
     get, path = "/api/v2/tasks/instances/{id}/events", tag = "tasks", operation_id = "followTask",
     params(("id" = i64, Path), ("Last-Event-ID" = Option<i64>, Header, description = "The id of the last event that the client received.")),
     responses(
-        (status = 200, description = "A stream of server-sent events.", body = TaskStream<'static>, content_type = "text/event-stream"),
+        (status = 200, description = "A stream of server-sent events.", body = TaskStream, content_type = "text/event-stream"),
         (status = 204, description = "The task is not running and there are no more events."),
         (status = 400, description = "The header is not the id of an event.", body = ErrorEnvelope),
         (status = 404, description = "It does not exist.", body = ErrorEnvelope),
@@ -70,13 +73,20 @@ struct TaskSource {
     seen: i64,
 }
 
-/// The data of an event, as JSON: of each event `task`, and of the last one, `rest`.
-#[derive(ToSchema)]
-#[serde(untagged)]
-#[expect(dead_code, reason = "only describes the stream")]
-enum TaskStream<'a> {
-    Task(TaskEvent<'a>),
-    Rest(Rest),
+/// What the stream tells.
+struct TaskStream;
+
+impl utoipa::PartialSchema for TaskStream {
+    fn schema() -> RefOr<Schema> {
+        streams::described(&[("task", "TaskEvent"), ("rest", "Rest")])
+    }
+}
+
+impl ToSchema for TaskStream {
+    fn schemas(schemas: &mut Vec<(String, RefOr<Schema>)>) {
+        streams::describe::<TaskEvent>(schemas);
+        streams::describe::<Rest>(schemas);
+    }
 }
 
 #[derive(Serialize, ToSchema)]

@@ -186,10 +186,11 @@ pub async fn bounded<T>(path: Option<PathBuf>, work: impl Future<Output = T>) ->
     }
 }
 
-/// Makes the log of a run that is over safe: cut to its limit and synced.
+/// Makes the log of a run that is over safe: cut to its limit, and synced with its name.
 pub fn close(path: &Path) -> io::Result<()> {
     cut(path)?;
-    OpenOptions::new().append(true).open(path)?.sync_all()
+    OpenOptions::new().append(true).open(path)?.sync_all()?;
+    path.parent().map_or(Ok(()), |directory| File::open(directory)?.sync_all())
 }
 
 /// The log of a check.

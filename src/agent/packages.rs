@@ -1,11 +1,15 @@
 //! Packages that the coordinator sends, chunk by chunk, into `<directory>/<sha256>/<file>`.
 //!
 //!  1. A file is visible under its name only when it is whole and its digest matches; until then it is `<file>.part`.
-//!  2. The length of the part is how much was received, so an upload goes on where it stopped, whatever died.
+//!  2. The length of the part is how much was received, so an upload goes on where it stopped, whatever died. A power cut
+//!     may leave that length without its bytes: an upload that ends with another digest begins anew, once.
 //!  3. What nobody has asked for in a long time and no unfinished operation names is removed.
 //!  4. Chunks are stored one after the other, so that two senders of one file cannot mix.
 
-use super::{host::content, wire::bad_request};
+use super::{
+    host::{content, durable::make_directory},
+    wire::bad_request,
+};
 use crate::{
     blocking,
     rpc::{MAX_CHUNK_BYTES, Refused, v1},
@@ -15,7 +19,7 @@ use std::{
     collections::HashSet,
     fs::{self, File, OpenOptions},
     io::{self, Write as _},
-    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
+    os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, SystemTime},
@@ -27,7 +31,8 @@ const RESERVE_BYTES: u64 = 64 << 20;
 #[derive(Clone)]
 pub(super) struct PackageStore {
     directory: PathBuf,
-    writing: Arc<Mutex<()>>,
+    /// One chunk at a time. Packages whose first byte came to this process, so that no power cut was in between.
+    writing: Arc<Mutex<HashSet<Sha256>>>,
 }
 
 /// A chunk whose fields are checked.
@@ -72,14 +77,14 @@ impl PackageStore {
         let chunk = Chunk::try_from(request)?;
         let store = self.clone();
         blocking::run(move || {
-            let _one_at_a_time = store.writing.lock().unwrap_or_else(PoisonError::into_inner);
-            store.store(&chunk)
+            let mut begun = store.writing.lock().unwrap_or_else(PoisonError::into_inner);
+            store.store(&chunk, &mut begun)
         })
         .await
         .map_err(|error| Refused::Internal(error.to_string()))?
     }
 
-    fn store(&self, chunk: &Chunk) -> Result<v1::PutPackageResponse, Refused> {
+    fn store(&self, chunk: &Chunk, begun: &mut HashSet<Sha256>) -> Result<v1::PutPackageResponse, Refused> {
         let directory = self.directory.join(chunk.sha256.as_str());
         let whole = directory.join(chunk.package.file_name());
         let part = directory.join(format!("{}.part", chunk.package.file_name()));
@@ -96,19 +101,18 @@ impl PackageStore {
             received = 0;
         }
         if chunk.offset == received && !chunk.data.is_empty() {
-            fs::DirBuilder::new()
-                .recursive(true)
-                .mode(0o700)
-                .create(&directory)
-                .map_err(|error| failed(&directory, &error))?;
+            make_directory(&directory).map_err(|error| failed(&directory, &error))?;
             self.check_room(chunk.size - received)?;
             append(&part, &chunk.data).map_err(|error| failed(&part, &error))?;
+            if received == 0 {
+                begun.insert(chunk.sha256.clone());
+            }
             received += chunk.data.len() as u64;
         }
         // Also after a crash between the last chunk and the check.
         let complete = received == chunk.size;
-        if complete {
-            publish(chunk, &part, &whole)?;
+        if complete && !publish(chunk, &part, &whole, begun.remove(&chunk.sha256))? {
+            return Ok(v1::PutPackageResponse { next_offset: 0, complete: false });
         }
         Ok(v1::PutPackageResponse { next_offset: received, complete })
     }
@@ -147,12 +151,16 @@ impl PackageStore {
     }
 }
 
-fn publish(chunk: &Chunk, part: &Path, whole: &Path) -> Result<(), Refused> {
+/// Answers whether the part was whole; one that is not is an error only if it was received `at_once`.
+fn publish(chunk: &Chunk, part: &Path, whole: &Path, at_once: bool) -> Result<bool, Refused> {
     let digests = content::read(part, || false).map_err(|error| failed(part, &error))?;
     // Nobody stops it.
     let Some(digests) = digests else { return Err(Refused::Internal("the package was not read".into())) };
     if digests.whole != chunk.sha256.as_str() {
         fs::remove_file(part).map_err(|error| failed(part, &error))?;
+        if !at_once {
+            return Ok(false);
+        }
         return Err(Refused::Precondition {
             reason: "DIGEST_MISMATCH",
             subject: chunk.package.file_name(),
@@ -164,7 +172,8 @@ fn publish(chunk: &Chunk, part: &Path, whole: &Path) -> Result<(), Refused> {
         fs::rename(part, whole)?;
         whole.parent().map_or(Ok(()), |directory| File::open(directory)?.sync_all())
     };
-    rename().and_then(|()| content::remember(whole, digests)).map_err(|error| failed(whole, &error))
+    rename().and_then(|()| content::remember(whole, digests)).map_err(|error| failed(whole, &error))?;
+    Ok(true)
 }
 
 /// Nothing in the directory was changed since; a time in the future is no age.
@@ -268,6 +277,16 @@ mod tests {
         assert!(matches!(refused, Refused::Precondition { reason: "DIGEST_MISMATCH", .. }), "{refused}");
         assert_eq!(store.put(chunk(b"0123", 0, b"")).await.unwrap().next_offset, 0);
         assert!(store.put(chunk(b"0123", 0, b"0123")).await.unwrap().complete);
+    }
+
+    #[tokio::test]
+    async fn a_part_that_lost_bytes_with_the_power_is_sent_anew() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = || PackageStore::new(directory.path().into());
+        store().put(chunk(b"0123", 0, b"\0\0")).await.unwrap();
+        let answer = store().put(chunk(b"0123", 2, b"23")).await.unwrap();
+        assert_eq!((answer.next_offset, answer.complete), (0, false));
+        assert!(store().put(chunk(b"0123", 0, b"0123")).await.unwrap().complete);
     }
 
     #[tokio::test]

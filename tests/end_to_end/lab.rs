@@ -33,13 +33,19 @@ pub(crate) fn possible() -> bool {
     possible
 }
 
+fn command(program: &str, config: &Path) -> Vec<String> {
+    vec![program.into(), "--config".into(), config.to_str().unwrap().into()]
+}
+
 /// A child that is killed with its test.
 pub(crate) struct Process(Child);
 
 impl Process {
-    fn spawn(command: &mut Command, log: &Path) -> Self {
+    fn spawn(command: &[String], log: &Path) -> Self {
         let log = fs::OpenOptions::new().create(true).append(true).open(log).unwrap();
-        command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
+        let (program, arguments) = command.split_first().unwrap();
+        let mut command = Command::new(program);
+        command.args(arguments).stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
         Self(command.spawn().unwrap())
     }
 
@@ -98,10 +104,13 @@ impl Host {
         self.directory.join("root")
     }
 
+    /// Program and arguments of the agent.
+    pub(crate) fn agent_command(&self) -> Vec<String> {
+        command(env!("CARGO_BIN_EXE_oblet-agent"), &self.directory.join("agent.toml"))
+    }
+
     pub(crate) fn start_agent(&mut self) {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_oblet-agent"));
-        command.arg("--config").arg(self.directory.join("agent.toml"));
-        self.agent = Some(Process::spawn(&mut command, &self.directory.join("agent.log")));
+        self.agent = Some(Process::spawn(&self.agent_command(), &self.directory.join("agent.log")));
     }
 
     /// What the real rpm database has.
@@ -224,11 +233,17 @@ impl Lab {
         self.directory.path().join("coordinator/coordinator.toml")
     }
 
+    /// Program and arguments of the coordinator.
+    pub(crate) fn coordinator_command(&self) -> Vec<String> {
+        command(env!("CARGO_BIN_EXE_oblet-coordinator"), &self.coordinator_config())
+    }
+
+    pub(crate) fn coordinator_log(&self) -> PathBuf {
+        self.directory.path().join("coordinator/coordinator.log")
+    }
+
     pub(crate) fn start_coordinator(&mut self) {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_oblet-coordinator"));
-        command.arg("--config").arg(self.coordinator_config());
-        let log = self.directory.path().join("coordinator/coordinator.log");
-        self.coordinator = Some(Process::spawn(&mut command, &log));
+        self.coordinator = Some(Process::spawn(&self.coordinator_command(), &self.coordinator_log()));
     }
 
     /// Everything runs and answers.

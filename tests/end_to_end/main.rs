@@ -19,6 +19,7 @@ mod lab;
 mod network;
 #[path = "../support/ports.rs"]
 mod ports;
+mod power;
 mod preparation;
 #[path = "../support/rest.rs"]
 mod rest;

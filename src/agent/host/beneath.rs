@@ -107,8 +107,9 @@ impl Directory {
     pub(super) fn child(&self, name: &Path, mode: u32, owner: Option<(u32, u32)>) -> io::Result<Self> {
         let mode = Mode::from_raw_mode(mode);
         match rustix::fs::mkdirat(&self.fd, name, mode) {
+            Ok(()) => self.sync()?,
             Err(error) if error != Errno::EXIST => return Err(about(&self.path.join(name), error)),
-            _ => {}
+            Err(_) => {}
         }
         let child = self.open_directory(name, OFlags::NOFOLLOW)?;
         if let Some((uid, gid)) = owner {
@@ -218,7 +219,12 @@ impl Directory {
         Ok(())
     }
 
-    /// Removes the directory of this name with everything in it; a link in its place is removed itself.
+    /// What was made and removed in it outlives a power cut.
+    pub(super) fn sync(&self) -> io::Result<()> {
+        Ok(rustix::fs::fsync(&self.fd)?)
+    }
+
+    /// Removes the directory of this name with everything in it, for good; a link in its place is removed itself.
     pub(super) fn remove(&self, name: &Path) -> io::Result<()> {
         match self.open_directory(name, OFlags::NOFOLLOW) {
             Ok(child) => child.clear()?,
@@ -230,7 +236,7 @@ impl Directory {
         }
         match rustix::fs::unlinkat(&self.fd, name, AtFlags::REMOVEDIR) {
             Err(error) if error != Errno::NOENT => Err(about(&self.path.join(name), error)),
-            _ => Ok(()),
+            _ => self.sync(),
         }
     }
 }

@@ -2,11 +2,26 @@
 
 use serde::{Serialize, de::DeserializeOwned};
 use std::{
-    fs::{self, File, Permissions},
+    fs::{self, DirBuilder, File, Permissions},
     io::{self, Read as _, Seek as _, SeekFrom, Write as _},
-    os::unix::fs::PermissionsExt as _,
+    os::unix::fs::{DirBuilderExt as _, PermissionsExt as _},
     path::Path,
 };
+
+/// Makes a directory that only the owner may enter, and those above it that are missing: what is synced in it later is
+/// there after a power cut only if the names on the way to it are.
+pub(in crate::agent) fn make_directory(path: &Path) -> io::Result<()> {
+    let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) else { return Ok(()) };
+    match DirBuilder::new().mode(0o700).create(path) {
+        Ok(()) => File::open(parent)?.sync_all(),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            make_directory(parent)?;
+            make_directory(path)
+        }
+        Err(_) if path.is_dir() => Ok(()),
+        Err(error) => Err(error),
+    }
+}
 
 /// Replaces `path` by the JSON of `value`: temporary file, sync, rename, sync of the directory.
 pub(super) fn write_json(path: &Path, value: &impl Serialize) -> io::Result<()> {
@@ -69,11 +84,11 @@ pub(super) fn read_text(path: &Path) -> io::Result<Option<String>> {
     }
 }
 
-/// Removes a file; one that is gone already is as good.
+/// Removes a file for good: no power cut brings it back. One that is gone already is as good.
 pub(super) fn remove(path: &Path) -> io::Result<()> {
     match fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        _ => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        removed => removed.and_then(|()| path.parent().map_or(Ok(()), |directory| File::open(directory)?.sync_all())),
     }
 }
 

@@ -3,7 +3,7 @@
 mod adapter;
 mod beneath;
 mod checks;
-mod durable;
+pub(super) mod durable;
 mod itself;
 mod managed;
 pub mod metrics;
@@ -43,7 +43,7 @@ use managed::{List, Managed};
 use metrics::scrape::Scraper;
 use obproxy::record::Record;
 use process::{runs, supervisor};
-use std::{collections::HashMap, fs::DirBuilder, os::unix::fs::DirBuilderExt as _, sync::Arc};
+use std::{collections::HashMap, sync::Arc};
 
 /// Why the host cannot be used at all.
 #[derive(Debug, thiserror::Error)]
@@ -65,7 +65,7 @@ pub struct Host {
 impl Host {
     /// Opens the managed state, creating the state directory if it is missing.
     pub fn open(settings: HostSettings, supervisor: Box<dyn Supervisor>) -> Result<Self, HostError> {
-        DirBuilder::new().recursive(true).mode(0o700).create(&settings.state_dir)?;
+        durable::make_directory(&settings.state_dir)?;
         let managed = Managed::open(&settings.state_dir)?;
         for instance in managed.all(List::Instances) {
             if let Err(error) = Record::take_over(&settings, instance.sql_port) {

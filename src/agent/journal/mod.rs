@@ -30,9 +30,9 @@ pub use recovery::{GivenUp, Unfinished};
 pub use rows::{Attempt, Resume};
 pub use writer::JournalFailure;
 
-use crate::blocking;
 #[cfg(test)]
 use crate::simulation;
+use crate::{agent::host::durable::make_directory, blocking};
 use commits::Announcer;
 use futures_util::future::BoxFuture;
 use seal::Sealer;
@@ -42,7 +42,7 @@ use sqlx::{
 };
 use std::{
     fs, io,
-    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _},
+    os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
     sync::{
         Arc,
@@ -212,7 +212,7 @@ impl Journal {
 /// Makes a directory that only the owner may enter.
 pub(crate) fn private_directory(path: &Path) -> Result<(), OpenError> {
     let make = || -> io::Result<()> {
-        fs::DirBuilder::new().recursive(true).mode(0o700).create(path)?;
+        make_directory(path)?;
         fs::set_permissions(path, fs::Permissions::from_mode(0o700))
     };
     make().map_err(|source| OpenError::File { path: path.into(), source })

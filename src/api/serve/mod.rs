@@ -19,6 +19,7 @@ use crate::{
         store::{self, Store, StoreError, package, task::TaskId, user},
         trust::SqlGate,
     },
+    files,
     graph::{Command, NodeIndex},
     rpc::v1,
     telemetry::stderr_is_journal,
@@ -71,6 +72,8 @@ pub fn authority(state_dir: &Path) -> Result<CertificateAuthority, StartError> {
 fn private_directory(state_dir: &Path, name: &str) -> Result<PathBuf, StartError> {
     let path = state_dir.join(name);
     let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(&path);
+    // The authority is kept in one of them: no power cut may take its name.
+    let made = made.and_then(|()| files::sync_directory_of(&path));
     made.map(|()| path.clone()).map_err(|source| StartError::File { path, source })
 }
 

@@ -11,13 +11,13 @@ use std::{
 
 /// How often the package's scriptlets must have run, by the file that they write outside of the agent's knowledge.
 #[derive(Debug, Clone, Copy)]
-pub(super) enum Installations {
+pub(crate) enum Installations {
     Exactly(usize),
     /// Where an installation may have been canceled, with its scriptlet in the middle.
     AtMost(usize),
 }
 
-pub(super) async fn host(host: &Host, installed: bool, installations: Installations) -> Vec<Violation> {
+pub(crate) async fn host(host: &Host, installed: bool, installations: Installations) -> Vec<Violation> {
     let mut found = Vec::new();
     let mut expect = |fits: bool, what: String| {
         if !fits {
@@ -68,7 +68,7 @@ pub(super) fn is_strange(directory: &Path) -> bool {
 }
 
 /// What the coordinator tells about the host.
-pub(super) async fn coordinator(
+pub(crate) async fn coordinator(
     operator: &Operator,
     host: &Host,
     installed: bool,

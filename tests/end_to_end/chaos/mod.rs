@@ -11,8 +11,8 @@
 //!  5. No shim, no rpm and no temporary file is left over, and not more directories of runs than there were runs.
 //!  6. No program ended but those that were killed, and the same request can be made again after a rollback.
 
-mod check;
-mod operator;
+pub(crate) mod check;
+pub(crate) mod operator;
 mod plan;
 mod report;
 mod round;
@@ -39,7 +39,7 @@ fn random_seed() -> u64 {
 }
 
 /// A package that counts its installations and erasures in a file beside the agent's state, and takes its time.
-fn build_package(directory: &Path) -> PathBuf {
+pub(crate) fn build_package(directory: &Path) -> PathBuf {
     let mut options = oblet_standins::package::Options::new(oblet_standins::program("obproxy").unwrap(), directory);
     // rpm runs with the agent's state directory as HOME.
     options.before_install = Some("test ! -e \"$HOME/../refuse\"".into());

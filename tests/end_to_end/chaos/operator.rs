@@ -11,20 +11,20 @@ use std::{
 };
 
 /// Something that must not happen, in words.
-pub(super) type Violation = String;
+pub(crate) type Violation = String;
 
 const POLL: Duration = Duration::from_millis(25);
 
-pub(super) struct Operator {
-    pub(super) rest: Rest,
-    pub(super) cluster: i64,
+pub(crate) struct Operator {
+    pub(crate) rest: Rest,
+    pub(crate) cluster: i64,
     /// A request for each host.
-    pub(super) batches: Vec<Value>,
+    pub(crate) batches: Vec<Value>,
 }
 
 impl Operator {
     /// Adds the proxies; answers the ids of the tasks, one for each host.
-    pub(super) async fn batch_add(&self, key: &str) -> Result<Vec<i64>, Violation> {
+    pub(crate) async fn batch_add(&self, key: &str) -> Result<Vec<i64>, Violation> {
         let mut made = Vec::new();
         for (number, batch) in self.batches.iter().enumerate() {
             made.push(self.add_one(batch, &format!("{key}-{number}")).await?);
@@ -66,7 +66,7 @@ impl Operator {
     }
 
     /// The data of an answer, as soon as there is one.
-    pub(super) async fn look(&self, path: &str) -> Result<Value, Violation> {
+    pub(crate) async fn look(&self, path: &str) -> Result<Value, Violation> {
         let deadline = Instant::now() + PATIENCE;
         loop {
             match self.rest.get(path).await {
@@ -78,12 +78,12 @@ impl Operator {
         }
     }
 
-    pub(super) async fn task(&self, id: i64) -> Result<Value, Violation> {
+    pub(crate) async fn task(&self, id: i64) -> Result<Value, Violation> {
         self.look(&format!("/api/v2/tasks/instances/{id}")).await
     }
 
     /// Waits until the task came to rest.
-    pub(super) async fn rest_of(&self, id: i64) -> Result<Value, Violation> {
+    pub(crate) async fn rest_of(&self, id: i64) -> Result<Value, Violation> {
         let deadline = Instant::now() + PATIENCE;
         loop {
             let task = self.task(id).await?;
@@ -98,7 +98,7 @@ impl Operator {
     }
 
     /// `retry` or `rollback` of a failed task, asked for until it is known to be taken.
-    pub(super) async fn decide(&self, id: i64, decision: &str) -> Result<(), Violation> {
+    pub(crate) async fn decide(&self, id: i64, decision: &str) -> Result<(), Violation> {
         let deadline = Instant::now() + PATIENCE;
         loop {
             let said = match self.rest.post(&format!("/api/v2/tasks/instances/{id}/{decision}"), &Value::Null).await {
@@ -119,7 +119,7 @@ impl Operator {
     }
 
     /// Cancels the task as a whole; 409 means that it has just ended, or that an earlier request was taken.
-    pub(super) async fn cancel(&self, id: i64) -> Result<(), Violation> {
+    pub(crate) async fn cancel(&self, id: i64) -> Result<(), Violation> {
         let deadline = Instant::now() + PATIENCE;
         loop {
             let said = match self.rest.post(&format!("/api/v2/tasks/instances/{id}/cancel"), &Value::Null).await {
@@ -135,7 +135,7 @@ impl Operator {
     }
 
     /// Cancels whatever runs of the task at this moment; a refusal means that it has just ended.
-    pub(super) async fn cancel_subtasks(&self, id: i64) -> Result<(), Violation> {
+    pub(crate) async fn cancel_subtasks(&self, id: i64) -> Result<(), Violation> {
         let task = self.task(id).await?;
         for subtask in task["subtasks"].as_array().into_iter().flatten() {
             if subtask["status"] == "RUNNING" {
@@ -153,7 +153,7 @@ fn ids(list: &Value) -> Vec<i64> {
 }
 
 /// A task in a line: its state, and what is not simply done or waiting for its turn.
-pub(super) fn tell(task: &Value) -> String {
+pub(crate) fn tell(task: &Value) -> String {
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
     let active = |subtask: &&Value| ["RUNNING", "FAILED", "CANCELING"].contains(&text(&subtask["status"]).as_str());
     let subtasks = task["subtasks"].as_array().into_iter().flatten().filter(active).map(|subtask| {

@@ -4,12 +4,12 @@
 
 use super::super::{
     beneath::Directory,
-    durable::{read_json, remove, write_json},
+    durable::{make_directory, read_json, remove, write_json},
     settings::HostSettings,
 };
 use crate::steps::{StartObproxy, values::Port};
 use serde::{Deserialize, Serialize};
-use std::{fs::DirBuilder, io, os::unix::fs::DirBuilderExt as _, path::PathBuf};
+use std::{io, path::PathBuf};
 
 const SCHEMA: u32 = 2;
 /// Where agents before this one kept it, below the directory of the proxy, and how long it may be at most.
@@ -50,7 +50,7 @@ impl Record {
     pub(super) fn write(&self, settings: &HostSettings) -> io::Result<()> {
         let path = path(settings, self.step.sql_port);
         if let Some(dir) = path.parent() {
-            DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
+            make_directory(dir)?;
         }
         write_json(&path, self)
     }

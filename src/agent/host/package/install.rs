@@ -4,6 +4,7 @@
 use super::{
     file::{self, CheckedPackage},
     rpm_database::{RPM_GRACE, RpmDatabase},
+    written,
 };
 use crate::{
     agent::{
@@ -152,7 +153,18 @@ async fn complete(
     if others.contains(&step.package) {
         context.log.line(&format!("{} is installed", step.package));
         let files = runs::ask(context, "the installation", database.files(&step.package)).await?;
-        return Ok(with_home(&files, if ours { Done::made() } else { Done::already() }));
+        if !ours {
+            return Ok(with_home(&files, Done::already()));
+        }
+        if !runs::ask(context, "the installation", database.is_whole(&step.package)).await? {
+            return Err(StepError::new(
+                "NOT_WHOLE",
+                format!("{} is installed, and its files are not whole, as after a power cut", step.package),
+                "retry the subtask, which erases the package first",
+            ));
+        }
+        written::sync(files.clone()).await?;
+        return Ok(with_home(&files, Done::made()));
     }
     if !others.is_empty() {
         let names: Vec<String> = others.iter().map(ToString::to_string).collect();
@@ -171,6 +183,7 @@ async fn complete(
     let outcome = database.transact(&*host.supervisor, &run, arguments, context).await;
     // rpm ends with 0 only after its database has the package, so there is no need to ask it again.
     if let Ok(RunOutcome::ExitCode(0)) = outcome {
+        written::sync(checked.files.clone()).await.map_err(|error| error.leaving(Effect::Done))?;
         return Ok(with_home(&checked.files, Done::made()));
     }
     let left = left(host, database, &run, step).await;

@@ -4,3 +4,4 @@ pub(in crate::agent) mod content;
 pub(super) mod file;
 pub(super) mod install;
 pub(super) mod rpm_database;
+mod written;

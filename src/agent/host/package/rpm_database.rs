@@ -4,6 +4,7 @@ use super::file::CheckedPackage;
 use crate::{
     agent::{
         host::{
+            beneath::Directory,
             checks::commands::find_command,
             process::{
                 runs,
@@ -60,14 +61,14 @@ impl<'a> RpmDatabase<'a> {
         let dir = self.dir();
         let failed = |error: io::Error| broken(format!("{} could not be made", dir.display())).because(error);
         let parent = dir.parent().unwrap_or(Path::new("/"));
-        std::fs::create_dir_all(parent).map_err(failed)?;
+        Directory::make(parent, 0o755).map_err(failed)?;
         let fresh = tempfile::Builder::new().prefix(".rpm-").tempdir_in(parent).map_err(failed)?;
         std::fs::set_permissions(fresh.path(), Permissions::from_mode(0o755)).map_err(failed)?;
         self.run_at(&["--dbpath".into(), fresh.path().to_string_lossy().into_owned()], &["--initdb"]).await?;
         match std::fs::rename(fresh.path(), &dir) {
             Ok(()) => {
                 let _moved = fresh.keep();
-                Ok(())
+                Directory::open(parent).and_then(|parent| parent.sync()).map_err(failed)
             }
             // Another step was first.
             Err(_) if self.has_files() => Ok(()),
@@ -106,6 +107,15 @@ impl<'a> RpmDatabase<'a> {
     }
 
     async fn run_at(&self, place: &[String], arguments: &[&str]) -> Result<Output, StepError> {
+        let output = self.output(place, arguments).await?;
+        if output.status.success() {
+            return Ok(output);
+        }
+        let said: String = String::from_utf8_lossy(&output.stderr).trim().chars().take(500).collect();
+        Err(broken(format!("rpm {} failed: {said}", arguments.first().copied().unwrap_or_default())))
+    }
+
+    async fn output(&self, place: &[String], arguments: &[&str]) -> Result<Output, StepError> {
         let child = tokio::process::Command::new(&self.rpm)
             .args(place)
             .args(arguments)
@@ -115,15 +125,10 @@ impl<'a> RpmDatabase<'a> {
             .stdin(Stdio::null())
             .kill_on_drop(true)
             .output();
-        let output = tokio::time::timeout(QUERY_DEADLINE, child)
+        tokio::time::timeout(QUERY_DEADLINE, child)
             .await
             .map_err(|_| broken("rpm did not answer within a minute"))?
-            .map_err(|error| broken("rpm could not be started").because(error))?;
-        if output.status.success() {
-            return Ok(output);
-        }
-        let said: String = String::from_utf8_lossy(&output.stderr).trim().chars().take(500).collect();
-        Err(broken(format!("rpm {} failed: {said}", arguments.first().copied().unwrap_or_default())))
+            .map_err(|error| broken("rpm could not be started").because(error))
     }
 
     /// Every installed package of this name.
@@ -137,6 +142,13 @@ impl<'a> RpmDatabase<'a> {
 
     pub(in crate::agent::host) async fn has(&self, package: &PackageRef) -> Result<bool, StepError> {
         Ok(self.installed(package.name()).await?.contains(package))
+    }
+
+    /// Whether the files of an installed package are there and, but for those of configuration, have their content.
+    pub(super) async fn is_whole(&self, package: &PackageRef) -> Result<bool, StepError> {
+        let arguments = ["-V", "--nodeps", "--noscripts", "--nomtime", "--nomode", "--nouser", "--nogroup"];
+        let output = self.output(&self.place(), &[&arguments[..], &[&package.to_string()]].concat()).await?;
+        Ok(String::from_utf8_lossy(&output.stdout).lines().all(|line| line.contains("  c /")))
     }
 
     /// Files of an installed package, seen from outside of `root_dir`.

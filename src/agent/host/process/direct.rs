@@ -7,12 +7,11 @@ use super::{
     shimmed,
     supervisor::{Launch, RunState, Supervisor},
 };
-use crate::agent::host::durable::{read_json, write_json_for_this_boot};
+use crate::agent::host::durable::{make_directory, read_json, write_json_for_this_boot};
 use futures_util::future::BoxFuture;
 use std::{
-    fs::{DirBuilder, File},
+    fs::File,
     io,
-    os::unix::fs::DirBuilderExt as _,
     path::{Path, PathBuf},
     process::Stdio,
     time::Duration,
@@ -34,7 +33,7 @@ impl DirectSupervisor {
     }
 
     async fn start_shim(&self, run_dir: &Path, launch: &Launch) -> io::Result<()> {
-        DirBuilder::new().recursive(true).mode(0o700).create(run_dir)?;
+        make_directory(run_dir)?;
         if !shimmed::is_open(run_dir)? {
             return Ok(());
         }

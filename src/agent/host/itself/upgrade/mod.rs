@@ -48,9 +48,9 @@ use origin::Origin;
 use plan::{Change, PLAN, PROGRAM, Plan, VERDICT, Verdict};
 use serde::{Deserialize, Serialize};
 use std::{
-    fs::{DirBuilder, File, Permissions},
+    fs::{File, Permissions},
     io,
-    os::unix::fs::{DirBuilderExt as _, PermissionsExt as _},
+    os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -345,7 +345,7 @@ fn steady(context: &StepContext) -> StepContext {
 /// The copy is synced: it may have to come back after a power cut.
 fn prepare(plan: &Plan, saved: Option<PathBuf>) -> io::Result<()> {
     let run_dir = plan.fallback.parent().ok_or_else(|| io::Error::other("the run has no directory"))?;
-    DirBuilder::new().recursive(true).mode(0o700).create(run_dir)?;
+    durable::make_directory(run_dir)?;
     let source = saved.filter(|saved| saved.exists()).unwrap_or_else(|| RUNNING.into());
     std::fs::copy(source, &plan.fallback)?;
     let copy = File::open(&plan.fallback)?;

@@ -6,7 +6,7 @@ use super::{
     unit_file::EXEC_AND_APPEND,
 };
 use crate::agent::host::{
-    durable::{read_json, write_json_for_this_boot},
+    durable::{make_directory, read_json, write_json_for_this_boot},
     process::{
         identity::ProcessId,
         shim::{CLAIM, Claim, LAUNCH, LaunchFile, SHIM_LOG},
@@ -14,7 +14,7 @@ use crate::agent::host::{
         supervisor::Launch,
     },
 };
-use std::{fs::DirBuilder, io, os::unix::fs::DirBuilderExt as _, path::Path, time::Duration};
+use std::{io, path::Path, time::Duration};
 use tokio::time::Instant;
 use zbus::Variant;
 
@@ -34,7 +34,7 @@ fn path(path: &Path) -> io::Result<&str> {
 
 pub(super) async fn start(bus: &Bus, agent: &Path, run_dir: &Path, launch: &Launch) -> io::Result<()> {
     let unit = unit_name(run_dir)?;
-    DirBuilder::new().recursive(true).mode(0o700).create(run_dir)?;
+    make_directory(run_dir)?;
     if !shimmed::is_open(run_dir)? {
         return Ok(());
     }

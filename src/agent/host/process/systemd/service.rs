@@ -7,7 +7,7 @@ use super::{
     unit_file::{self, UnitFile, unit_name},
 };
 use crate::agent::host::{
-    durable::{claim_json, read_json, remove, write_json, write_text},
+    durable::{claim_json, make_directory, read_json, remove, write_json, write_text},
     process::{
         identity::ProcessId,
         shim::{CLAIM, Claim, OUTCOME},
@@ -17,7 +17,7 @@ use crate::agent::host::{
     },
 };
 use serde::{Deserialize, Serialize};
-use std::{fs::DirBuilder, io, os::unix::fs::DirBuilderExt as _, path::Path, time::Duration};
+use std::{io, path::Path, time::Duration};
 
 /// The unit waits for the network, which takes minutes at most.
 const START_DEADLINE: Duration = Duration::from_secs(150);
@@ -92,7 +92,7 @@ pub(super) async fn start(
 ) -> io::Result<()> {
     let unit = unit_name(name);
     let run = run_name(run_dir)?;
-    DirBuilder::new().recursive(true).mode(0o700).create(run_dir)?;
+    make_directory(run_dir)?;
     if !shimmed::is_open(run_dir)? {
         return Ok(());
     }

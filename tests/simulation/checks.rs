@@ -16,17 +16,17 @@ pub(super) fn at_the_end(world: &World) {
             world.violation(format!("task {id} did not come to its end: {} {}", state.operation(), state.status()));
             continue;
         }
-        if !row.acknowledged {
+        if !row.record.acknowledged {
             world.violation(format!("task {id} has an outcome that its agent was not told to forget"));
         }
-        if let Some(problem) = &row.problem {
+        if let Some(problem) = &row.record.problem {
             world.violation(format!("task {id} has a problem: {problem}"));
         }
         if !row.events.is_sorted_by_key(|entry| entry.epoch) {
             world.violation(format!("task {id} has an event of a stale coordinator"));
         }
         for (node, subtask) in state.subtasks() {
-            let Some(planned) = row.plan.node(node) else { continue };
+            let Some(planned) = row.record.plan.node(node) else { continue };
             let Some(thing) = thing_of(planned) else { continue };
             let Count { made, taken_back } = world.count(&thing);
             let is_there = world.identity_of(&thing).is_some();

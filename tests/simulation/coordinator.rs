@@ -41,7 +41,13 @@ async fn run(world: Arc<World>, host: String) -> turmoil::Result {
         fatal: fatal.clone(),
     };
     let work = async {
-        let engine = Engine::start(parts).await?;
+        let engine = match Engine::start(parts).await {
+            Ok(engine) => engine,
+            Err(error) => {
+                world.note(&host, format!("does not start: {error}"));
+                return world.crash_here(&host).await;
+            }
+        };
         world.note(&host, format!("starts with epoch {}", engine.epoch()));
         loop {
             look(&world, &engine).await;
@@ -59,8 +65,11 @@ async fn run(world: Arc<World>, host: String) -> turmoil::Result {
 async fn look(world: &World, engine: &Engine) {
     let tasks: Vec<TaskId> = world.tables().rows.keys().copied().collect();
     for id in &tasks {
-        let Some((status, operation, nodes)) =
-            world.tables().rows.get(id).map(|row| (row.status(), row.state().operation(), row.plan.nodes.len()))
+        let Some((status, operation, nodes)) = world
+            .tables()
+            .rows
+            .get(id)
+            .map(|row| (row.record.status, row.record.operation, row.record.plan.nodes.len()))
         else {
             continue;
         };

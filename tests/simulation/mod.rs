@@ -7,16 +7,20 @@
 mod agents;
 mod checks;
 mod coordinator;
+mod differential;
 mod faults;
 mod hosts;
 mod network;
+mod rows;
 mod run;
 mod seeds;
 mod store;
+mod tables;
 mod takeover;
 mod tasks;
 mod traps;
 mod windows;
+mod wishes;
 mod world;
 
 pub(crate) use traps::{Lost, Point, Side, acknowledges, answered, asks, journal};

@@ -5,17 +5,19 @@ use super::{
     faults::Faults,
     hosts::Memory,
     network,
-    store::Row,
+    rows::Row,
     tasks,
     traps::Within,
     world::{COORDINATOR, Line, Odds, World},
 };
-use crate::graph::TaskStatus;
+use crate::operations::TaskPlan;
 use std::time::Duration;
 
 const HOSTS: i64 = 3;
 /// So long everything goes wrong; then all is mended, and whatever is left has to come to its end.
 const TURMOIL: Duration = Duration::from_secs(30);
+/// How long a client waits whose request was refused, because another task has reserved what it is about.
+const ASKS_AGAIN: Duration = Duration::from_secs(2);
 /// So long nothing may happen any more.
 const AFTERMATH: Duration = Duration::from_secs(3);
 
@@ -46,6 +48,7 @@ pub(super) fn run(seed: u64, memory: Memory) -> Report {
         step_gets_stuck: 0.03 * random.f64(),
         agent_crashes: 0.15 * random.f64(),
         store_fails: 0.03 * random.f64(),
+        reads_fail: 0.05 * random.f64(),
         journal_fails: 0.03 * random.f64(),
     };
     let world = World::new(seed, odds);
@@ -54,8 +57,10 @@ pub(super) fn run(seed: u64, memory: Memory) -> Report {
     let mut sim = simulation(seed);
     agents::add(&mut sim, &world, HOSTS, memory, directory.path());
     coordinator::add(&mut sim, &world, COORDINATOR);
-    let mut requests: Vec<Duration> = (0..random.usize(1..4)).map(|_| TURMOIL.mul_f64(0.5 * random.f64())).collect();
-    requests.sort();
+    let mut requests: Vec<(Duration, TaskPlan)> = (0..random.u16(1..4))
+        .map(|number| (TURMOIL.mul_f64(0.5 * random.f64()), tasks::plan(&mut random, number, HOSTS)))
+        .collect();
+    requests.sort_by_key(|(at, _)| *at);
     let mut faults = Faults::plan(&mut random, HOSTS, TURMOIL);
     sim.set_fail_rate(faults.loss);
 
@@ -63,19 +68,25 @@ pub(super) fn run(seed: u64, memory: Memory) -> Report {
         sim.step().unwrap();
         faults.step(&mut sim, &world, directory.path());
         let now = sim.elapsed();
-        while requests.first().is_some_and(|at| *at <= now) {
-            requests.remove(0);
-            let number = u16::try_from(world.tables().rows.len()).unwrap();
-            let plan = tasks::plan(&mut random, number, HOSTS);
-            let id = world.tables().create(plan);
-            world.note_at(now, COORDINATOR, format!("task {id} is created"));
+        while requests.first().is_some_and(|(at, _)| *at <= now) {
+            let (_, plan) = requests.remove(0);
+            match world.tables().create(plan.clone()) {
+                Ok(id) => world.note_at(now, COORDINATOR, format!("task {id} is created")),
+                Err(holder) => {
+                    world.note_at(
+                        now,
+                        COORDINATOR,
+                        format!("a request is refused: {} is reserved by task {}", holder.lock, holder.task),
+                    );
+                    requests.push((now + ASKS_AGAIN, plan));
+                }
+            }
         }
         if now >= TURMOIL && !world.is_calm() {
             world.calm();
             faults.mend(&mut sim, &world);
         }
-        let is_over = |row: &Row| row.status() == TaskStatus::Successful && row.acknowledged;
-        if world.is_calm() && world.tables().rows.values().all(is_over) {
+        if world.is_calm() && requests.is_empty() && world.tables().rows.values().all(Row::is_over) {
             break;
         }
     }

@@ -58,7 +58,7 @@ pub(super) fn install(number: u16) -> ObproxyInstall {
 }
 
 /// Steps in an order that no operation has: wide, with joins, on all hosts.
-fn nonsense(random: &mut fastrand::Rng, number: u16, hosts: i64) -> TaskPlan {
+pub(super) fn nonsense(random: &mut fastrand::Rng, number: u16, hosts: i64) -> TaskPlan {
     let nodes = (0..random.u32(3..15)).map(|index| PlannedNode {
         step: Step::Agent(small_step(random, number, index)),
         host_id: Some(random.i64(1..=hosts)),

@@ -10,7 +10,7 @@ use super::{
     world::{COORDINATOR, Odds, World},
 };
 use crate::{
-    graph::{Direction, Event, NodeIndex, TaskStatus},
+    graph::{Direction, Event, NodeIndex},
     steps::{Policy, Step},
 };
 
@@ -56,13 +56,9 @@ fn spring(step: &Step, trap: Trap, decision: Decision, memory: Memory) -> Vec<St
     let mut sim = run::simulation(seed);
     agents::add(&mut sim, &world, 1, memory, directory.path());
     coordinator::add(&mut sim, &world, COORDINATOR);
-    assert_eq!(world.tables().create(tasks::between(step.clone())), ONLY_TASK);
+    assert_eq!(world.tables().create(tasks::between(step.clone())).unwrap(), ONLY_TASK);
     let mut faults = Faults::none(1);
-    let is_over = || {
-        let tables = world.tables();
-        let row = &tables.rows[&ONLY_TASK];
-        row.status() == TaskStatus::Successful && row.acknowledged
-    };
+    let is_over = || world.tables().rows[&ONLY_TASK].is_over();
     while !is_over() {
         assert!(sim.elapsed() < LIMIT, "{} {trap:?}: no end\n{}", tasks::kind(step), world.told());
         sim.step().unwrap();

@@ -2,7 +2,7 @@
 //! what happened.
 
 use super::{
-    store::Tables,
+    tables::Tables,
     traps::{Action, Trap},
 };
 use crate::coordinator::store::task::TaskId;
@@ -70,6 +70,8 @@ pub(super) struct Odds {
     pub(super) agent_crashes: f64,
     /// That a commit of the store is in trouble.
     pub(super) store_fails: f64,
+    /// That a read of the store gets no answer.
+    pub(super) reads_fail: f64,
     /// That a write of an agent's journal is, at each of its two sides.
     pub(super) journal_fails: f64,
 }
@@ -239,6 +241,16 @@ impl World {
         };
         self.note(host, format!("the store: {trouble:?}"));
         Some(trouble)
+    }
+
+    /// Whether the coordinator on `host` gets no answer to a read of its store.
+    pub(super) fn read_fails(&self, host: &str) -> bool {
+        let odds = self.state().odds.reads_fail;
+        let fails = self.chance(odds);
+        if fails {
+            self.note(host, "the store cannot be read");
+        }
+        fails
     }
 
     /// Crashes the program on `host`, which does nothing more.

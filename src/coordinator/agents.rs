@@ -6,23 +6,22 @@ use super::connection::{DialError, Distrust, Gate, OpenGate, Scissors, dial};
 #[cfg(test)]
 use crate::simulation;
 use crate::{
-    rpc::{fault_reason, v1, v1::agent_service_client::AgentServiceClient, violates},
+    blocking,
+    rpc::{MAX_CHUNK_BYTES, fault_reason, v1, v1::agent_service_client::AgentServiceClient, violates},
     tls::{CallerTls, Identity, TlsError},
 };
 use hyper_util::rt::TokioIo;
 use std::{
     collections::HashMap,
     error::Error,
-    io,
+    fs::File,
+    io::{self, Read as _, Seek as _},
     net::IpAddr,
     path::Path,
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
-use tokio::{
-    io::{AsyncReadExt as _, AsyncSeekExt as _},
-    sync::Semaphore,
-};
+use tokio::sync::Semaphore;
 use tonic::{
     Code, Request, Status,
     transport::{Channel, Endpoint, Uri},
@@ -262,7 +261,7 @@ impl Agent {
 
     pub async fn submit(&self, message: v1::SubmitRequest) -> Result<v1::SubmitResponse, CallError> {
         #[cfg(test)]
-        let asked = simulation::asks(simulation::Point::Submit).await.map_err(self.lost())?;
+        let (asked, message) = simulation::submits(message).await.map_err(self.lost())?;
         let answer = self.client().submit(Self::request(message)).await;
         #[cfg(test)]
         simulation::answered(simulation::Point::Submit, asked, &answer).await.map_err(self.lost())?;
@@ -359,8 +358,9 @@ impl Agent {
         sha256: &str,
         mut progress: impl FnMut(u64, u64),
     ) -> Result<(), PutError> {
-        let mut file = tokio::fs::File::open(path).await?;
-        let size_bytes = file.metadata().await?.len();
+        let path = path.to_owned();
+        let open = move || File::open(path).and_then(|file| Ok((file.metadata()?.len(), Arc::new(file))));
+        let (size_bytes, file) = blocking::run(open).await.flatten()?;
         let put = async |offset, data| {
             let (file_name, sha256) = (file_name.into(), sha256.into());
             let chunk = v1::PutPackageRequest { file_name, sha256, size_bytes, offset, data };
@@ -379,10 +379,8 @@ impl Agent {
             }
             let places = if is_quick { &self.transfers.quick } else { &self.transfers.slow };
             let _place = places.acquire().await;
-            file.seek(io::SeekFrom::Start(answer.next_offset)).await?;
-            let limit = crate::rpc::MAX_CHUNK_BYTES as u64;
-            let mut data = Vec::with_capacity(crate::rpc::MAX_CHUNK_BYTES);
-            (&mut file).take(limit).read_to_end(&mut data).await?;
+            let (file, offset) = (Arc::clone(&file), answer.next_offset);
+            let data = blocking::run(move || read_chunk(&file, offset)).await.flatten()?;
             // Given up it is gone from memory; the agent takes it again, or says that it has it.
             let patience = if is_quick { self.transfers.patience } else { CALL_TIMEOUT };
             match tokio::time::timeout(patience, put(answer.next_offset, data)).await {
@@ -392,6 +390,13 @@ impl Agent {
             }
         }
     }
+}
+
+fn read_chunk(mut file: &File, offset: u64) -> io::Result<Vec<u8>> {
+    file.seek(io::SeekFrom::Start(offset))?;
+    let mut data = Vec::with_capacity(MAX_CHUNK_BYTES);
+    file.take(MAX_CHUNK_BYTES as u64).read_to_end(&mut data)?;
+    Ok(data)
 }
 
 /// Why a package did not reach an agent.
@@ -483,7 +488,7 @@ mod tests {
 
         fn call(&mut self, request: http::Request<Body>) -> Self::Future {
             let taker = self.clone();
-            let limit = 2 * crate::rpc::MAX_CHUNK_BYTES;
+            let limit = 2 * MAX_CHUNK_BYTES;
             Box::pin(async move {
                 let codec = tonic_prost::ProstCodec::default();
                 let mut grpc = tonic::server::Grpc::new(codec).apply_max_message_size_config(Some(limit), None);

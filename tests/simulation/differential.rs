@@ -9,11 +9,7 @@
 //! A group has at most one write of each task beside its logs, and nobody takes up a task again in it: whoever has
 //! written waits for the commit, and which of two neighbours comes first is not promised.
 
-use super::{
-    store::MemoryStore,
-    tasks,
-    world::{Odds, World},
-};
+use super::{perils::Odds, store::MemoryStore, tasks, world::World};
 use crate::{
     coordinator::{
         config::Retention,

@@ -11,6 +11,9 @@ mod differential;
 mod faults;
 mod hosts;
 mod network;
+mod operator;
+mod packages;
+mod perils;
 mod rows;
 mod run;
 mod seeds;
@@ -18,12 +21,13 @@ mod store;
 mod tables;
 mod takeover;
 mod tasks;
+mod things;
 mod traps;
 mod windows;
 mod wishes;
 mod world;
 
-pub(crate) use traps::{Lost, Point, Side, acknowledges, answered, asks, journal};
+pub(crate) use traps::{Lost, Point, Side, acknowledges, answered, asks, journal, now_micros, submits};
 
 use std::time::Duration;
 

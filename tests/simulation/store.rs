@@ -2,9 +2,10 @@
 //! fails, waits or loses an answer when the world says so.
 
 use super::{
+    perils::{Defect, Trouble},
     tables::Tables,
     traps::{Action, SLOW, Side},
-    world::{COORDINATOR, Trouble, World},
+    world::{COORDINATOR, World},
 };
 use crate::{
     coordinator::{
@@ -49,7 +50,16 @@ impl MemoryStore {
 
     fn write(&self, group: &[Write]) -> Result<Vec<Written>, Unwritten> {
         let mut tables = self.world.tables();
-        let results = tables.commit(group).map_err(Unwritten::Undone)?;
+        if self.world.has(Defect::AnyOwner) {
+            tables.let_in(group);
+        }
+        let results = tables.commit(group).map_err(|error| {
+            // Two who drive one task may meet in the log of an attempt, nobody else.
+            if error.is_conflict() && tables.is_of_one() {
+                self.world.violation(format!("what is there is written again: {group:?}"));
+            }
+            Unwritten::Undone(error)
+        })?;
         for (write, result) in group.iter().zip(&results) {
             let (Write::Append(append), Ok(())) = (write, result) else { continue };
             for event in &append.events {
@@ -61,13 +71,20 @@ impl MemoryStore {
                 self.world.violation(format!("task {}: the rows do not say what the events say", append.task));
             }
         }
+        for task in tables.unreserved() {
+            self.world.violation(format!("task {task} runs without its reservations"));
+        }
         Ok(results)
     }
 }
 
 impl TaskStore for MemoryStore {
     fn next_epoch(&self) -> BoxFuture<'_, Result<i64, StoreError>> {
-        Box::pin(self.read(Tables::next_epoch))
+        Box::pin(self.read(|tables| {
+            let epoch = tables.next_epoch(self.world.has(Defect::EpochsOfClock));
+            tables.starts(&self.host, epoch);
+            epoch
+        }))
     }
 
     fn unfinished(&self) -> BoxFuture<'_, Result<Vec<TaskId>, StoreError>> {
@@ -75,7 +92,8 @@ impl TaskStore for MemoryStore {
     }
 
     fn running(&self, epoch: i64) -> BoxFuture<'_, Result<Vec<TaskId>, StoreError>> {
-        Box::pin(self.read(move |tables| tables.running(epoch)))
+        let sweeps = !self.world.has(Defect::NoSweep);
+        Box::pin(self.read(move |tables| if sweeps { tables.running(epoch) } else { Vec::new() }))
     }
 
     fn unacknowledged(&self) -> BoxFuture<'_, Result<Vec<TaskId>, StoreError>> {
@@ -132,7 +150,12 @@ impl TaskStore for MemoryStore {
         node: NodeIndex,
         attempt: u32,
     ) -> BoxFuture<'_, Result<LogPosition, StoreError>> {
-        Box::pin(self.read(move |tables| tables.log_position(task, node, attempt)))
+        Box::pin(async move {
+            match self.read(|tables| tables.log_position(task, node, attempt)).await {
+                Err(_) if self.world.has(Defect::LogFromBegin) => Ok(LogPosition::default()),
+                answer => answer,
+            }
+        })
     }
 
     fn agent_address(&self, host_id: i64) -> BoxFuture<'_, Result<Option<AgentAddress>, StoreError>> {
@@ -150,9 +173,8 @@ impl TaskStore for MemoryStore {
         })
     }
 
-    /// Simulated hosts have their packages.
-    fn package_path<'a>(&'a self, _package: &'a PackageRef) -> BoxFuture<'a, Result<Option<PathBuf>, StoreError>> {
-        Box::pin(self.read(|_| None))
+    fn package_path<'a>(&'a self, package: &'a PackageRef) -> BoxFuture<'a, Result<Option<PathBuf>, StoreError>> {
+        Box::pin(self.read(|_| self.world.packages().map(|directory| directory.join(package.file_name()))))
     }
 
     fn expire(&self) -> BoxFuture<'_, Result<(), StoreError>> {

@@ -14,6 +14,7 @@ use crate::{
     },
     graph::{Event, NodeIndex, TaskState, TaskStatus},
     operations::{ObjectLock, TaskPlan},
+    steps::{CoordinatorStep, Step},
 };
 use std::collections::BTreeMap;
 
@@ -29,6 +30,8 @@ pub(super) struct Tables {
     logs: BTreeMap<PartKey, (i64, i64)>,
     locks: Vec<(TaskId, ObjectLock)>,
     agents: BTreeMap<i64, AgentAddress>,
+    /// Epochs, by host.
+    coordinators: BTreeMap<String, i64>,
 }
 
 impl Tables {
@@ -40,9 +43,46 @@ impl Tables {
         self.agents.get(&host_id).copied()
     }
 
-    pub(super) fn next_epoch(&mut self) -> i64 {
-        self.epoch = (self.epoch + 1).max(now_micros() / 1_000_000);
+    pub(super) fn next_epoch(&mut self, by_clock_alone: bool) -> i64 {
+        let seconds = now_micros() / 1_000_000;
+        self.epoch = if by_clock_alone { seconds } else { seconds.max(self.epoch + 1) };
         self.epoch
+    }
+
+    /// The coordinator on this host has this epoch.
+    pub(super) fn starts(&mut self, host: &str, epoch: i64) {
+        self.coordinators.insert(host.into(), epoch);
+    }
+
+    /// Whether the coordinator on this host may change rows for the task that has this step.
+    pub(super) fn owns(&self, host: &str, step: &CoordinatorStep) -> bool {
+        let has = |row: &&Row| row.record.plan.nodes.iter().any(|node| node.step == Step::Coordinator(step.clone()));
+        let owner = self.rows.values().find(has).map(|row| row.epoch);
+        owner == self.coordinators.get(host).copied()
+    }
+
+    /// Tasks that run without all that they have to reserve.
+    pub(super) fn unreserved(&self) -> Vec<TaskId> {
+        self.ids(|Row { record, .. }| {
+            let is_held = |lock: &ObjectLock| self.locks.contains(&(record.id, *lock));
+            record.status == TaskStatus::Running && !record.plan.locks.iter().all(is_held)
+        })
+    }
+
+    /// There never was a second coordinator.
+    pub(super) fn is_of_one(&self) -> bool {
+        self.coordinators.len() == 1
+    }
+
+    /// Lets whoever asks for a task have it.
+    pub(super) fn let_in(&mut self, group: &[Write]) {
+        for write in group {
+            if let Write::Claim { task, epoch } = write
+                && let Some(row) = self.rows.get_mut(task)
+            {
+                row.epoch = *epoch;
+            }
+        }
     }
 
     /// What the API does with a request.

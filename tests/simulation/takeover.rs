@@ -4,18 +4,17 @@
 use super::{
     LIMIT, agents, checks, coordinator,
     faults::Faults,
-    hosts::Memory,
+    perils::Odds,
     rows::Row,
     run, tasks,
     traps::Within,
-    world::{COORDINATOR, Line, Odds, World},
+    world::{COORDINATOR, Line, STANDBY, World},
 };
 use std::time::Duration;
 
 const SEEDS: u64 = 8;
 const HOSTS: i64 = 3;
 const TASKS: usize = 3;
-const STANDBY: &str = "standby";
 /// Long enough for steps to run out of time meanwhile, so that it cancels them.
 const LONGEST_SILENCE: Duration = Duration::from_secs(60);
 /// What the first coordinator has time for after it woke.
@@ -46,7 +45,7 @@ fn run(seed: u64, cut: Cut) -> Report {
     world.calm();
     let directory = agents::state_directory();
     let mut sim = run::simulation(seed);
-    agents::add(&mut sim, &world, HOSTS, Memory::Looks, directory.path());
+    agents::add(&mut sim, &world, HOSTS, directory.path());
     // Those that another stands in the way of are left out.
     for plan in (0..).map(|number| tasks::plan(&mut random, number, HOSTS)) {
         drop(world.tables().create(plan));

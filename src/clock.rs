@@ -3,8 +3,8 @@
 /// Microseconds since 1970.
 pub fn now_micros() -> i64 {
     #[cfg(test)]
-    if let Some(simulated) = turmoil::since_epoch() {
-        return i64::try_from(simulated.as_micros()).unwrap_or(i64::MAX);
+    if let Some(simulated) = crate::simulation::now_micros() {
+        return simulated;
     }
     jiff::Timestamp::now().as_microsecond()
 }

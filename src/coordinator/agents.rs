@@ -225,7 +225,7 @@ impl Agent {
 
     pub async fn submit(&self, message: v1::SubmitRequest) -> Result<v1::SubmitResponse, CallError> {
         #[cfg(test)]
-        let asked = simulation::asks(simulation::Point::Submit).await.map_err(self.lost())?;
+        let (asked, message) = simulation::submits(message).await.map_err(self.lost())?;
         let answer = self.client().submit(Self::request(message)).await;
         #[cfg(test)]
         simulation::answered(simulation::Point::Submit, asked, &answer).await.map_err(self.lost())?;

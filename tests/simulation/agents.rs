@@ -1,22 +1,12 @@
 //! Real agents as hosts of a simulation.
 
-use super::{
-    hosts::{Memory, SimulatedHost},
-    network,
-    tasks::host_name,
-    world::World,
-};
+use super::{hosts::SimulatedHost, network, perils::Defect, tasks::host_name, world::World};
 use crate::{
     agent::{Settings, start_on},
     coordinator::agents::AgentAddress,
     tls::Identity,
 };
-use std::{
-    net::Ipv4Addr,
-    path::{Path, PathBuf},
-    sync::Arc,
-    time::Duration,
-};
+use std::{net::Ipv4Addr, path::Path, sync::Arc, time::Duration};
 use tokio_util::sync::CancellationToken;
 
 /// State directories in memory, where the machine has such a place: a sync costs nothing there.
@@ -26,27 +16,28 @@ pub(super) fn state_directory() -> tempfile::TempDir {
 }
 
 /// Adds hosts whose agents start with the simulation and after every crash.
-pub(super) fn add(sim: &mut turmoil::Sim<'_>, world: &Arc<World>, hosts: i64, memory: Memory, directory: &Path) {
+pub(super) fn add(sim: &mut turmoil::Sim<'_>, world: &Arc<World>, hosts: i64, directory: &Path) {
     for host_id in 1..=hosts {
         let name = host_name(host_id);
-        let carrier = SimulatedHost { world: Arc::clone(world), name: name.clone(), memory };
         let state_dir = directory.join(&name);
-        sim.host(name.clone(), move || live(carrier.clone(), state_dir.clone()));
+        let carrier = SimulatedHost { world: Arc::clone(world), name: name.clone(), state_dir };
+        sim.host(name.clone(), move || live(carrier.clone()));
         world.tables().add_agent(host_id, AgentAddress::new(sim.lookup(name), network::AGENT_PORT));
     }
 }
 
-async fn live(carrier: SimulatedHost, state_dir: PathBuf) -> turmoil::Result {
+async fn live(carrier: SimulatedHost) -> turmoil::Result {
     let (world, name) = (Arc::clone(&carrier.world), carrier.name.clone());
     world.runs_on(&name);
-    if let Err(error) = run(carrier, state_dir).await {
+    if let Err(error) = run(carrier).await {
         world.note(&name, format!("the agent stops: {error}"));
     }
     world.crash_here(&name).await
 }
 
-async fn run(carrier: SimulatedHost, state_dir: PathBuf) -> anyhow::Result<()> {
-    if carrier.memory == Memory::Forgets && state_dir.exists() {
+async fn run(carrier: SimulatedHost) -> anyhow::Result<()> {
+    let state_dir = carrier.state_dir.clone();
+    if carrier.world.has(Defect::AgentForgets) && state_dir.exists() {
         std::fs::remove_dir_all(&state_dir)?;
     }
     let settings = Settings {

@@ -1,9 +1,6 @@
 //! What has to be true at the end of every simulation.
 
-use super::{
-    tasks::thing_of,
-    world::{Count, World},
-};
+use super::{tasks::thing_of, things::Count, world::World};
 use crate::graph::{Operation, TaskStatus};
 use sqlx::{ConnectOptions as _, sqlite::SqliteConnectOptions};
 use std::path::Path;
@@ -16,17 +13,17 @@ pub(super) fn at_the_end(world: &World) {
             world.violation(format!("task {id} did not come to its end: {} {}", state.operation(), state.status()));
             continue;
         }
-        if !row.acknowledged {
+        if !row.record.acknowledged {
             world.violation(format!("task {id} has an outcome that its agent was not told to forget"));
         }
-        if let Some(problem) = &row.problem {
+        if let Some(problem) = &row.record.problem {
             world.violation(format!("task {id} has a problem: {problem}"));
         }
         if !row.events.is_sorted_by_key(|entry| entry.epoch) {
             world.violation(format!("task {id} has an event of a stale coordinator"));
         }
         for (node, subtask) in state.subtasks() {
-            let Some(planned) = row.plan.node(node) else { continue };
+            let Some(planned) = row.record.plan.node(node) else { continue };
             let Some(thing) = thing_of(planned) else { continue };
             let Count { made, taken_back } = world.count(&thing);
             let is_there = world.identity_of(&thing).is_some();
@@ -64,8 +61,10 @@ pub(super) fn agent_at_the_end(world: &World, host: &str, state_dir: &Path) {
     if !operations.is_sorted_by_key(|(epoch, _)| *epoch) {
         world.violation(format!("{host} accepted an operation of a stale coordinator: {operations:?}"));
     }
-    let open = operations.iter().filter(|(_, phase)| *phase < 4).count();
-    if open > 0 {
-        world.violation(format!("{host} has {open} operations that never ended"));
+    for (phases, what) in [(0..4, "never ended"), (4..5, "are kept although their outcomes are safe")] {
+        let count = operations.iter().filter(|(_, phase)| phases.contains(phase)).count();
+        if count > 0 {
+            world.violation(format!("{host} has {count} operations that {what}"));
+        }
     }
 }

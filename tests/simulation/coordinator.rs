@@ -1,25 +1,14 @@
 //! The real engine as a host of a simulation, with an operator before it.
 
-use super::{
-    network,
-    store::MemoryStore,
-    tasks::local_thing,
-    world::{COORDINATOR, World},
-};
+use super::{network, operator::Operator, store::MemoryStore, tasks::local_thing, world::World};
 use crate::{
-    coordinator::{
-        engine::{AttemptLog, Engine, EngineMetrics, EngineParts, LocalRun, LocalSteps, Outcome},
-        store::task::TaskId,
-    },
-    graph::{Command, Direction, Effect, Failure, NodeIndex, Operation, TaskStatus},
+    coordinator::engine::{AttemptLog, Engine, EngineMetrics, EngineParts, LocalRun, LocalSteps, Outcome},
+    graph::{Direction, Effect, Failure},
     steps::CoordinatorStep,
 };
 use futures_util::future::BoxFuture;
 use std::{sync::Arc, time::Duration};
 use tokio_util::sync::CancellationToken;
-
-const OPERATOR_LOOKS_EVERY: Duration = Duration::from_secs(1);
-const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Adds the host whose coordinator starts with the simulation and after every crash.
 pub(super) fn add(sim: &mut turmoil::Sim<'_>, world: &Arc<World>, host: &str) {
@@ -34,19 +23,22 @@ async fn run(world: Arc<World>, host: String) -> turmoil::Result {
         // Few, so that tasks wait for each other.
         running_tasks: 2,
         tasks: Arc::new(MemoryStore { world: Arc::clone(&world), host: host.clone() }),
-        local: Arc::new(SimulatedLocalSteps(Arc::clone(&world))),
+        local: Arc::new(SimulatedLocalSteps { world: Arc::clone(&world), host: host.clone() }),
         agents: Arc::new(network::pool()),
         metrics: EngineMetrics::register(&prometheus::Registry::new())?,
         shutdown,
         fatal: fatal.clone(),
     };
     let work = async {
-        let engine = Engine::start(parts).await?;
+        let engine = match Engine::start(parts).await {
+            Ok(engine) => engine,
+            Err(error) => {
+                world.note(&host, format!("does not start: {error}"));
+                return world.crash_here(&host).await;
+            }
+        };
         world.note(&host, format!("starts with epoch {}", engine.epoch()));
-        loop {
-            look(&world, &engine).await;
-            tokio::time::sleep(OPERATOR_LOOKS_EVERY).await;
-        }
+        Operator::new(&world, &engine).work().await
     };
     tokio::select! {
         biased;
@@ -55,64 +47,18 @@ async fn run(world: Arc<World>, host: String) -> turmoil::Result {
     }
 }
 
-/// Wakes the drivers of new tasks, as the API does, and takes a decision now and then.
-async fn look(world: &World, engine: &Engine) {
-    let tasks: Vec<TaskId> = world.tables().rows.keys().copied().collect();
-    for id in &tasks {
-        let Some((status, operation, nodes)) =
-            world.tables().rows.get(id).map(|row| (row.status(), row.state().operation(), row.plan.nodes.len()))
-        else {
-            continue;
-        };
-        if status == TaskStatus::Running {
-            drop(engine.wake(*id));
-        }
-        let command = match world.is_calm() {
-            true => (status == TaskStatus::Failed).then(|| finish(world, *id, operation)),
-            false => whim(world, nodes),
-        };
-        if let Some(command) = command {
-            let answer = tokio::time::timeout(PATIENCE, engine.command(*id, command, "operator")).await;
-            let answer = match answer {
-                Ok(Ok(())) => "done",
-                Ok(Err(_)) => "refused",
-                Err(_) => "no answer",
-            };
-            world.note(COORDINATOR, format!("task {id}: operator says {command:?}: {answer}"));
-        }
-    }
-}
-
-/// Leads a task that came to rest to one of its two ends.
-fn finish(world: &World, id: TaskId, operation: Operation) -> Command {
-    if operation == Operation::Rollback || world.is_given_up(id) { Command::Rollback } else { Command::Retry }
-}
-
-/// What an operator does who does not look at the state first.
-fn whim(world: &World, nodes: usize) -> Option<Command> {
-    if !world.chance(0.12) {
-        return None;
-    }
-    let node = NodeIndex(u32::try_from(world.below(nodes)).unwrap());
-    Some(match world.below(12) {
-        0..4 => Command::Retry,
-        4 | 5 => Command::Rollback,
-        6 => Command::Cancel,
-        7 | 8 => Command::CancelSubtask(node),
-        9 | 10 => Command::RetrySubtask(node),
-        _ => Command::SkipSubtask(node),
-    })
-}
-
 /// Steps of the coordinator's own, on a thing of the world instead of a row.
-struct SimulatedLocalSteps(Arc<World>);
+struct SimulatedLocalSteps {
+    world: Arc<World>,
+    host: String,
+}
 
 const LONGEST_LOCAL_WORK: Duration = Duration::from_secs(1);
 
 impl LocalSteps for SimulatedLocalSteps {
     fn run<'a>(&'a self, run: LocalRun<'a>, log: &'a mut AttemptLog) -> BoxFuture<'a, Outcome> {
         Box::pin(async move {
-            let world = &self.0;
+            let world = &self.world;
             tokio::select! {
                 biased;
                 () = run.cancel.cancelled() => return Outcome::Failed(failure("CANCELED", "the step was canceled")),
@@ -123,6 +69,10 @@ impl LocalSteps for SimulatedLocalSteps {
                 return Outcome::Failed(failure("SCRIPTED", "the last step fails by the script"));
             }
             if let Some(thing) = local_thing(run.step) {
+                // The real ones change their rows under the claim of the task.
+                if !world.tables().owns(&self.host, run.step) {
+                    return Outcome::Abandoned;
+                }
                 match (run.direction, world.identity_of(&thing)) {
                     (Direction::Execute, None) => world.make(&thing, &format!("{}", world.count(&thing).made)),
                     (Direction::Undo, Some(_)) => world.take_back(&thing),

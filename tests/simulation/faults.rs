@@ -2,8 +2,10 @@
 
 use super::{
     network::{HIGHEST_LATENCY, LOWEST_LATENCY},
+    packages,
+    perils::{Peril, Perils},
     tasks::host_name,
-    world::{COORDINATOR, World},
+    world::{COORDINATOR, STANDBY, World},
 };
 use std::{
     path::Path,
@@ -14,13 +16,30 @@ use turmoil::Sim;
 #[derive(Debug, Clone)]
 enum Fault {
     Crash(String),
-    /// What the coordinator and the host send each other is lost.
-    Partition(String),
+    /// What a coordinator and a host send each other is lost.
+    Partition(String, String),
+    /// What the first sends the second is lost.
+    OneWay(String, String),
     /// It comes late.
-    Hold(String),
-    Repair(String),
-    Release(String),
+    Hold(String, String),
+    Repair(String, String),
+    Release(String, String),
     Restart(String),
+    /// The clock of a host is so many seconds ahead.
+    Clock(String, i64),
+    /// The store does not answer a coordinator, until it answers all.
+    CutOff(Option<String>),
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Kind {
+    CrashAgent,
+    CrashCoordinator,
+    Partition,
+    Hold,
+    OneWay,
+    Clock,
+    CutOff,
 }
 
 /// Faults still to come, and the repairs of those that came.
@@ -29,11 +48,14 @@ pub(super) struct Faults {
     /// is such loss, no other partitions are.
     pub(super) loss: f64,
     hosts: Vec<String>,
+    coordinators: Vec<String>,
     planned: Vec<(Duration, Fault)>,
 }
 
 const LONGEST_DOWNTIME: Duration = Duration::from_secs(4);
 const LONGEST_PARTITION: Duration = Duration::from_secs(20);
+/// In seconds.
+const FARTHEST_CLOCK: i64 = 7200;
 /// Of a program that ended by itself: systemd waits a moment.
 const RESTART_AFTER: Duration = Duration::from_secs(1);
 /// In real time.
@@ -42,25 +64,68 @@ const CLOSING: Duration = Duration::from_secs(60);
 impl Faults {
     /// Only restarts of what crashes by itself.
     pub(super) fn none(hosts: i64) -> Self {
-        Self { loss: 0.0, hosts: (1..=hosts).map(host_name).collect(), planned: Vec::new() }
+        let hosts = (1..=hosts).map(host_name).collect();
+        Self { loss: 0.0, hosts, coordinators: vec![COORDINATOR.into()], planned: Vec::new() }
     }
 
-    pub(super) fn plan(random: &mut fastrand::Rng, hosts: i64, until: Duration) -> Self {
-        let loss = if random.u8(0..4) == 0 { 0.002 } else { 0.0 };
-        let mut planned = Vec::new();
+    /// Faults of these kinds; with a second coordinator they come to either.
+    pub(super) fn plan(random: &mut fastrand::Rng, hosts: i64, until: Duration, perils: Perils, standby: bool) -> Self {
+        let mut faults = Self::none(hosts);
+        if standby {
+            faults.coordinators.push(STANDBY.into());
+        }
+        if perils == Perils::All && random.u8(0..4) == 0 {
+            faults.loss = 0.002;
+        }
         for _ in 0..random.usize(2..9) {
-            let at = until.mul_f64(random.f64());
-            let host = host_name(random.i64(1..=hosts));
-            let long = at + LONGEST_PARTITION.mul_f64(random.f64());
-            match random.u8(0..6) {
-                0..3 => planned.push((at, Fault::Crash(host))),
-                3 => planned.push((at, Fault::Crash(COORDINATOR.into()))),
-                _ if loss > 0.0 => {}
-                4 => planned.extend([(at, Fault::Partition(host.clone())), (long, Fault::Repair(host))]),
-                _ => planned.extend([(at, Fault::Hold(host.clone())), (long, Fault::Release(host))]),
+            faults.add(random, until, perils);
+        }
+        faults
+    }
+
+    fn add(&mut self, random: &mut fastrand::Rng, until: Duration, perils: Perils) {
+        let at = until.mul_f64(random.f64());
+        let long = at + LONGEST_PARTITION.mul_f64(random.f64());
+        let host = random.choice(&self.hosts).unwrap().clone();
+        let coordinator = random.choice(&self.coordinators).unwrap().clone();
+        let link = || (coordinator.clone(), host.clone());
+        let ((a, b), (c, d)) = (link(), link());
+        match random.choice(self.kinds(perils)) {
+            None => {}
+            Some(Kind::CrashAgent) => self.planned.push((at, Fault::Crash(host))),
+            Some(Kind::CrashCoordinator) => self.planned.push((at, Fault::Crash(coordinator))),
+            Some(Kind::Partition) => {
+                self.planned.extend([(at, Fault::Partition(a, b)), (long, Fault::Repair(c, d))]);
+            }
+            Some(Kind::Hold) => self.planned.extend([(at, Fault::Hold(a, b)), (long, Fault::Release(c, d))]),
+            Some(Kind::OneWay) => {
+                let (from, to) = if random.bool() { (a, b) } else { (b, a) };
+                self.planned.extend([(at, Fault::OneWay(from, to)), (long, Fault::Repair(c, d))]);
+            }
+            Some(Kind::Clock) => {
+                let seconds = random.i64(-FARTHEST_CLOCK..FARTHEST_CLOCK);
+                let whose = if random.bool() { coordinator } else { host };
+                // A machine that comes up has the wrong time now and then.
+                self.planned.extend([(at, Fault::Clock(whose.clone(), seconds)), (at, Fault::Crash(whose))]);
+            }
+            Some(Kind::CutOff) => {
+                self.planned.extend([(at, Fault::CutOff(Some(coordinator))), (long, Fault::CutOff(None))]);
             }
         }
-        Self { loss, hosts: (1..=hosts).map(host_name).collect(), planned }
+    }
+
+    fn kinds(&self, perils: Perils) -> Vec<Kind> {
+        let mut kinds = Vec::new();
+        let breaks = self.loss == 0.0;
+        if perils == Perils::All {
+            kinds.extend([Kind::CrashAgent, Kind::CrashAgent, Kind::CrashCoordinator]);
+            kinds.extend(breaks.then_some([Kind::Partition, Kind::Hold]).into_iter().flatten());
+        }
+        kinds.extend((perils.include(Peril::Packages)).then_some(Kind::CrashAgent));
+        kinds.extend((perils.include(Peril::OneWay) && breaks).then_some(Kind::OneWay));
+        kinds.extend(perils.include(Peril::Clocks).then_some(Kind::Clock));
+        kinds.extend((self.coordinators.len() > 1).then_some(Kind::CutOff));
+        kinds
     }
 
     /// Nothing breaks any more, and what is broken is repaired.
@@ -71,8 +136,13 @@ impl Faults {
         self.repair_all(sim);
         let now = sim.elapsed();
         self.planned.retain_mut(|(at, fault)| match fault {
-            Fault::Crash(_) | Fault::Partition(_) | Fault::Hold(_) => false,
-            Fault::Repair(_) | Fault::Release(_) | Fault::Restart(_) => {
+            Fault::Crash(_)
+            | Fault::Partition(..)
+            | Fault::OneWay(..)
+            | Fault::Hold(..)
+            | Fault::Clock(..)
+            | Fault::CutOff(Some(_)) => false,
+            Fault::Repair(..) | Fault::Release(..) | Fault::Restart(_) | Fault::CutOff(None) => {
                 *at = now;
                 true
             }
@@ -80,8 +150,10 @@ impl Faults {
     }
 
     fn repair_all(&self, sim: &mut Sim<'_>) {
-        for host in &self.hosts {
-            sim.repair(COORDINATOR, host.as_str());
+        for coordinator in &self.coordinators {
+            for host in &self.hosts {
+                sim.repair(coordinator.as_str(), host.as_str());
+            }
         }
     }
 
@@ -97,11 +169,14 @@ impl Faults {
             world.note_at(now, "network", format!("{fault:?}"));
             match &fault {
                 Fault::Crash(host) => self.crash(sim, host, world, directory),
-                Fault::Partition(host) => sim.partition(COORDINATOR, host.as_str()),
-                Fault::Hold(host) => sim.hold(COORDINATOR, host.as_str()),
-                Fault::Repair(host) => sim.repair(COORDINATOR, host.as_str()),
-                Fault::Release(host) => sim.release(COORDINATOR, host.as_str()),
+                Fault::Partition(a, b) => sim.partition(a.as_str(), b.as_str()),
+                Fault::OneWay(from, to) => sim.partition_oneway(from.as_str(), to.as_str()),
+                Fault::Hold(a, b) => sim.hold(a.as_str(), b.as_str()),
+                Fault::Repair(a, b) => sim.repair(a.as_str(), b.as_str()),
+                Fault::Release(a, b) => sim.release(a.as_str(), b.as_str()),
                 Fault::Restart(host) => sim.bounce(host.as_str()),
+                Fault::Clock(host, seconds) => world.set_clock(host, seconds * 1_000_000),
+                Fault::CutOff(coordinator) => world.cut_off(coordinator.as_deref()),
             }
         }
     }
@@ -122,6 +197,7 @@ impl Faults {
         sim.set_max_message_latency(HIGHEST_LATENCY);
         sim.set_fail_rate(self.loss);
         wait_until_closed(&directory.join(host));
+        packages::damage(world, &directory.join(host));
         let downtime = RESTART_AFTER.max(world.delay(LONGEST_DOWNTIME));
         self.planned.push((sim.elapsed() + downtime, Fault::Restart(host.into())));
     }

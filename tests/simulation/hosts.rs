@@ -1,9 +1,6 @@
 //! A host whose effects outlive its agent, carried out by the rules of [`crate::agent::step`].
 
-use super::{
-    tasks::thing,
-    world::{Thing, World},
-};
+use super::{perils::Defect, tasks::thing, things::Thing, world::World};
 use crate::{
     agent::{
         HostView,
@@ -14,24 +11,13 @@ use crate::{
     steps::AgentStep,
 };
 use futures_util::future::BoxFuture;
-use std::{sync::Arc, time::Duration};
-
-/// How a host and its agent treat their own past.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Memory {
-    /// Looks up what an earlier agent began.
-    Looks,
-    /// A defect to be found: the host begins again without looking.
-    Begins,
-    /// A defect to be found: the agent begins every life with an empty journal.
-    Forgets,
-}
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 #[derive(Clone)]
 pub(super) struct SimulatedHost {
     pub(super) world: Arc<World>,
     pub(super) name: String,
-    pub(super) memory: Memory,
+    pub(super) state_dir: PathBuf,
 }
 
 const LONGEST_WORK: Duration = Duration::from_secs(8);
@@ -40,7 +26,8 @@ const STUCK: Duration = Duration::from_secs(40);
 
 impl SimulatedHost {
     async fn work(&self, context: &StepContext) -> Result<(), ()> {
-        let takes = if self.world.step_gets_stuck() { STUCK } else { self.world.delay(LONGEST_WORK) };
+        let takes =
+            if self.world.happens(|odds| odds.step_gets_stuck) { STUCK } else { self.world.delay(LONGEST_WORK) };
         tokio::select! {
             biased;
             () = context.cancel.cancelled() => Err(()),
@@ -49,7 +36,7 @@ impl SimulatedHost {
     }
 
     fn fails(&self, effect: Effect) -> Result<(), StepError> {
-        if self.world.step_fails() {
+        if self.world.happens(|odds| odds.step_fails) {
             self.world.note(&self.name, format!("fails, effect {effect:?}"));
             return Err(StepError::new("SCRIPTED", "the step fails by the script", "retry").leaving(effect));
         }
@@ -69,25 +56,25 @@ impl SimulatedHost {
                 }
                 return Ok(Done::already());
             }
-            (Some(identity), Some(there)) if *identity == there && self.memory != Memory::Begins => {}
+            (Some(identity), Some(there)) if *identity == there && !self.world.has(Defect::HostBegins) => {}
             (Some(identity), _) => self.world.make(thing, identity),
             (None, None) => {
                 let identity = context.run_id.clone();
-                self.world.agent_may_crash(&self.name).await;
+                self.world.may_crash(&self.name, |odds| odds.agent_crashes).await;
                 self.world.choose(&self.name, true);
                 let chosen = context.choose_identity(identity.clone()).await;
                 self.world.choose(&self.name, false);
                 chosen?;
-                self.world.agent_may_crash(&self.name).await;
+                self.world.may_crash(&self.name, |odds| odds.agent_crashes).await;
                 self.work(context).await.map_err(canceled(Effect::None))?;
                 self.world.make(thing, &identity);
             }
         }
-        self.world.agent_may_crash(&self.name).await;
+        self.world.may_crash(&self.name, |odds| odds.agent_crashes).await;
         context.confirm_identity().await?;
         self.work(context).await.map_err(canceled(Effect::Unknown))?;
         self.fails(Effect::Done)?;
-        self.world.agent_may_crash(&self.name).await;
+        self.world.may_crash(&self.name, |odds| odds.agent_crashes).await;
         Ok(Done::made())
     }
 }
@@ -97,6 +84,7 @@ impl Carrier for SimulatedHost {
         Box::pin(async move {
             self.world.note(&self.name, format!("begins {}", step.kind()));
             context.log.line("begin");
+            self.use_packages(step).await;
             let done = match thing(&self.name, step) {
                 Some(thing) => self.make(&thing, context).await,
                 None => {
@@ -119,14 +107,20 @@ impl Carrier for SimulatedHost {
             let Some(thing) = thing(&self.name, step) else { return Ok(Done::already()) };
             let canceled = |()| StepError::canceled("the undo").leaving(Effect::Unknown);
             let _in_hand = self.world.take_in_hand(&thing);
-            let there = self.world.identity_of(&thing);
             self.work(context).await.map_err(canceled)?;
             self.fails(Effect::Unknown)?;
-            if there.is_none() || !undoes.iter().any(|undone| undone.identity == there) {
+            self.world.may_crash(&self.name, |odds| odds.undo_crashes).await;
+            let is_to_go = |identity: &String| match self.world.identity_of(&thing) {
+                Some(there) => there == *identity,
+                None => self.world.has(Defect::UndoesAgain) && self.world.was_made(&thing, identity),
+            };
+            if !undoes.iter().filter_map(|undone| undone.identity.as_ref()).any(is_to_go) {
                 return Ok(Done::already());
             }
             self.world.take_back(&thing);
+            self.world.may_crash(&self.name, |odds| odds.undo_crashes).await;
             self.work(context).await.map_err(canceled)?;
+            self.world.may_crash(&self.name, |odds| odds.undo_crashes).await;
             Ok(Done::made())
         })
     }

@@ -7,19 +7,27 @@
 mod agents;
 mod checks;
 mod coordinator;
+mod differential;
 mod faults;
 mod hosts;
 mod network;
+mod operator;
+mod packages;
+mod perils;
+mod rows;
 mod run;
 mod seeds;
 mod store;
+mod tables;
 mod takeover;
 mod tasks;
+mod things;
 mod traps;
 mod windows;
+mod wishes;
 mod world;
 
-pub(crate) use traps::{Lost, Point, Side, acknowledges, answered, asks, journal};
+pub(crate) use traps::{Lost, Point, Side, acknowledges, answered, asks, journal, now_micros, submits};
 
 use std::time::Duration;
 

@@ -1,5 +1,6 @@
 //! tonic on the simulated network.
 
+use super::traps;
 use crate::coordinator::{agents::AgentPool, channel::Wire};
 use futures_util::stream;
 use std::{
@@ -44,7 +45,13 @@ impl Connected for Connection {
 
 impl AsyncRead for Connection {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_read(cx, buf)
+        let before = buf.filled().len();
+        std::task::ready!(Pin::new(&mut self.0).poll_read(cx, buf))?;
+        // What came is gone with the connection.
+        if buf.filled().len() > before && traps::resets() {
+            return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()));
+        }
+        Poll::Ready(Ok(()))
     }
 }
 

@@ -3,19 +3,25 @@
 use super::{
     EPOCH, LIMIT, TICK, agents, checks, coordinator,
     faults::Faults,
-    hosts::Memory,
-    network,
-    store::Row,
+    network, packages,
+    perils::{Defect, Odds, Peril, Perils},
+    rows::Row,
     tasks,
     traps::Within,
-    world::{COORDINATOR, Line, Odds, World},
+    world::{COORDINATOR, Line, STANDBY, World},
 };
-use crate::graph::TaskStatus;
+use crate::operations::TaskPlan;
 use std::time::Duration;
 
 const HOSTS: i64 = 3;
 /// So long everything goes wrong; then all is mended, and whatever is left has to come to its end.
 const TURMOIL: Duration = Duration::from_secs(30);
+/// The same where few faults come, so that they meet something.
+const LONG_TURMOIL: Duration = Duration::from_secs(60);
+/// How long a client waits whose request was refused, because another task has reserved what it is about.
+const ASKS_AGAIN: Duration = Duration::from_secs(2);
+/// Longest life of a simulation in which little goes wrong.
+const SHORT_LIMIT: Duration = Duration::from_secs(240);
 /// So long nothing may happen any more.
 const AFTERMATH: Duration = Duration::from_secs(3);
 
@@ -39,43 +45,60 @@ pub(super) fn simulation<'a>(seed: u64) -> turmoil::Sim<'a> {
         .build()
 }
 
-pub(super) fn run(seed: u64, memory: Memory) -> Report {
+pub(super) fn run(seed: u64, perils: Perils, defect: Option<Defect>) -> Report {
     let mut random = fastrand::Rng::with_seed(!seed);
-    let odds = Odds {
-        step_fails: 0.06 * random.f64(),
-        step_gets_stuck: 0.03 * random.f64(),
-        agent_crashes: 0.15 * random.f64(),
-        store_fails: 0.03 * random.f64(),
-        journal_fails: 0.03 * random.f64(),
-    };
-    let world = World::new(seed, odds);
+    let (turmoil, limit) = if perils == Perils::All { (TURMOIL, LIMIT) } else { (LONG_TURMOIL, SHORT_LIMIT) };
+    let world = World::with(seed, Odds::draw(&mut random, perils), defect);
     let _within = Within::new(&world);
     let directory = agents::state_directory();
+    let packages = directory.path().join("uploaded");
+    world.keep_packages(&packages);
     let mut sim = simulation(seed);
-    agents::add(&mut sim, &world, HOSTS, memory, directory.path());
+    agents::add(&mut sim, &world, HOSTS, directory.path());
     coordinator::add(&mut sim, &world, COORDINATOR);
-    let mut requests: Vec<Duration> = (0..random.usize(1..4)).map(|_| TURMOIL.mul_f64(0.5 * random.f64())).collect();
-    requests.sort();
-    let mut faults = Faults::plan(&mut random, HOSTS, TURMOIL);
+    let has_standby = perils.include(Peril::Standby) && (perils != Perils::All || random.u8(0..4) == 0);
+    if has_standby {
+        coordinator::add(&mut sim, &world, STANDBY);
+    }
+    let mut requests: Vec<(Duration, TaskPlan)> = (0..random.u16(1..4))
+        .map(|number| {
+            let plan = tasks::plan(&mut random, number, HOSTS);
+            packages::upload(&packages, number, &plan);
+            (TURMOIL.mul_f64(0.5 * random.f64()), plan)
+        })
+        .collect();
+    requests.sort_by_key(|(at, _)| *at);
+    let mut faults = Faults::plan(&mut random, HOSTS, turmoil, perils, has_standby);
     sim.set_fail_rate(faults.loss);
 
-    while sim.elapsed() < LIMIT {
+    while sim.elapsed() < limit {
         sim.step().unwrap();
         faults.step(&mut sim, &world, directory.path());
         let now = sim.elapsed();
-        while requests.first().is_some_and(|at| *at <= now) {
-            requests.remove(0);
-            let number = u16::try_from(world.tables().rows.len()).unwrap();
-            let plan = tasks::plan(&mut random, number, HOSTS);
-            let id = world.tables().create(plan);
-            world.note_at(now, COORDINATOR, format!("task {id} is created"));
+        while requests.first().is_some_and(|(at, _)| *at <= now) {
+            let (_, plan) = requests.remove(0);
+            match world.tables().create(plan.clone()) {
+                Ok(id) => {
+                    world.note_at(now, COORDINATOR, format!("task {id} is created"));
+                    if world.happens(|odds| odds.clients) {
+                        world.leave_alone(id);
+                    }
+                }
+                Err(holder) => {
+                    world.note_at(
+                        now,
+                        COORDINATOR,
+                        format!("a request is refused: {} is reserved by task {}", holder.lock, holder.task),
+                    );
+                    requests.push((now + ASKS_AGAIN, plan));
+                }
+            }
         }
-        if now >= TURMOIL && !world.is_calm() {
+        if now >= turmoil && !world.is_calm() {
             world.calm();
             faults.mend(&mut sim, &world);
         }
-        let is_over = |row: &Row| row.status() == TaskStatus::Successful && row.acknowledged;
-        if world.is_calm() && world.tables().rows.values().all(is_over) {
+        if world.is_calm() && requests.is_empty() && world.tables().rows.values().all(Row::is_over) {
             break;
         }
     }

@@ -1,7 +1,7 @@
 //! Seeds: of the faults, of the delays, of the tasks and of the operator's whims.
 
 use super::{
-    hosts::Memory,
+    perils::{Defect, Peril, Perils},
     run::{Report, run},
 };
 use std::ops::Range;
@@ -22,7 +22,7 @@ fn every(seeds: Range<u64>) {
         None => seeds.for_each(|seed| holds(first + seed)),
         Some(seed) if seeds.start == 0 => {
             holds(seed);
-            run(seed, Memory::Looks).record.iter().for_each(|line| println!("{line}"));
+            run(seed, Perils::All, None).record.iter().for_each(|line| println!("{line}"));
         }
         // Another test runs it.
         Some(_) => {}
@@ -31,8 +31,8 @@ fn every(seeds: Range<u64>) {
 
 /// Nothing happened that must not, and everything happens again in the same way.
 fn holds(seed: u64) {
-    let Report { record, violations } = run(seed, Memory::Looks);
-    let again = run(seed, Memory::Looks).record;
+    let Report { record, violations } = run(seed, Perils::All, None);
+    let again = run(seed, Perils::All, None).record;
     let parted = (0..record.len().max(again.len())).find(|line| record.get(*line) != again.get(*line));
     if violations.is_empty() && parted.is_none() {
         return;
@@ -94,19 +94,76 @@ mod whatever_breaks_every_step_is_done_once_or_never {
 const WITH_DEFECT: u64 = 20;
 const AT_LEAST: usize = 5;
 
-/// The checks find a defect that is there, in a good share of the seeds.
-fn is_caught(defect: Memory) {
-    let caught = (0..WITH_DEFECT).filter(|seed| !run(*seed, defect).violations.is_empty()).count();
-    println!("{defect:?}: caught in {caught} of {WITH_DEFECT} seeds");
-    assert!(caught >= AT_LEAST, "caught in {caught} of {WITH_DEFECT} seeds");
+/// How many seeds show a defect that is there.
+fn caught(seeds: u64, perils: Perils, defect: Defect) -> usize {
+    let caught = (0..seeds).filter(|seed| !run(*seed, perils, Some(defect)).violations.is_empty()).count();
+    println!("{defect:?}: caught in {caught} of {seeds} seeds with {perils:?}");
+    caught
 }
 
 #[test]
 fn a_host_that_does_not_look_up_what_it_began_is_caught() {
-    is_caught(Memory::Begins);
+    assert!(caught(WITH_DEFECT, Perils::All, Defect::HostBegins) >= AT_LEAST);
 }
 
 #[test]
 fn an_agent_that_forgets_its_journal_is_caught() {
-    is_caught(Memory::Forgets);
+    assert!(caught(WITH_DEFECT, Perils::All, Defect::AgentForgets) >= AT_LEAST);
+}
+
+/// A fault is worth its time if it shows a defect that nothing shows without it.
+mod each_fault_shows_a_defect_that_stays_hidden_without_it {
+    use super::*;
+
+    const SEEDS: u64 = 8;
+
+    fn shows(peril: Peril, defect: Defect) {
+        assert!(caught(SEEDS, Perils::Only(peril), defect) > 0, "{peril:?} shows nothing of {defect:?}");
+        assert_eq!(caught(SEEDS / 2, Perils::None, defect), 0, "{defect:?} shows without {peril:?}");
+    }
+
+    #[test]
+    fn reads_that_fail() {
+        shows(Peril::Reads, Defect::LogFromBegin);
+    }
+
+    #[test]
+    fn crashes_in_an_undo() {
+        shows(Peril::Undos, Defect::UndoesAgain);
+    }
+
+    #[test]
+    fn reservations_that_are_released() {
+        shows(Peril::Releases, Defect::NotReserved);
+    }
+
+    #[test]
+    fn partitions_in_one_direction() {
+        shows(Peril::OneWay, Defect::FreshKeys);
+    }
+
+    #[test]
+    fn connections_that_are_reset() {
+        shows(Peril::Resets, Defect::FreshKeys);
+    }
+
+    #[test]
+    fn clocks_that_are_set() {
+        shows(Peril::Clocks, Defect::EpochsOfClock);
+    }
+
+    #[test]
+    fn clients_that_leave() {
+        shows(Peril::Clients, Defect::NoSweep);
+    }
+
+    #[test]
+    fn packages_that_are_damaged() {
+        shows(Peril::Packages, Defect::WholeIsDamaged);
+    }
+
+    #[test]
+    fn a_second_coordinator() {
+        shows(Peril::Standby, Defect::AnyOwner);
+    }
 }

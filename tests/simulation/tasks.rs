@@ -1,6 +1,6 @@
 //! What a simulation lets the engine do: real plans, and graphs of no sense.
 
-use super::world::{COORDINATOR, Thing};
+use super::{packages, things::Thing, world::COORDINATOR};
 use crate::{
     graph::NodeIndex,
     operations::{
@@ -52,13 +52,13 @@ pub(super) fn install(number: u16) -> ObproxyInstall {
         exporter_port: port(number, 1),
         rpc_port: Some(port(number, 2)),
         package: format!("obproxy-4.3.{number}.0-1.el7.x86_64").parse().unwrap(),
-        sha256: "0".repeat(64).parse().unwrap(),
+        sha256: packages::digest_of(number),
         disk_bytes: 1 << 20,
     }
 }
 
 /// Steps in an order that no operation has: wide, with joins, on all hosts.
-fn nonsense(random: &mut fastrand::Rng, number: u16, hosts: i64) -> TaskPlan {
+pub(super) fn nonsense(random: &mut fastrand::Rng, number: u16, hosts: i64) -> TaskPlan {
     let nodes = (0..random.u32(3..15)).map(|index| PlannedNode {
         step: Step::Agent(small_step(random, number, index)),
         host_id: Some(random.i64(1..=hosts)),

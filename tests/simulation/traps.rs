@@ -2,14 +2,18 @@
 //!
 //! A trap is set for one work (node and direction) of the only task of a simulation, and springs once.
 
-use super::world::{COORDINATOR, Trouble, World};
+use super::{
+    perils::{Defect, Trouble},
+    world::{COORDINATOR, World},
+};
 use crate::{
     agent::journal::JournalError,
     coordinator::{engine::Write, store::task::TaskId},
     graph::{Direction, Event, NodeIndex},
-    rpc::v1::OperationKey,
+    rpc::v1::{OperationKey, SubmitRequest},
 };
 use std::{cell::RefCell, sync::Arc, time::Duration};
+use tonic::Code;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Point {
@@ -110,13 +114,43 @@ fn current() -> Option<Arc<World>> {
 /// The call got lost, or its answer.
 pub(crate) struct Lost;
 
-/// When a call was made, in the time of the simulation.
-pub(crate) struct Asked(Duration);
+/// Far from the numbers of attempts.
+const FRESH: u32 = 1000;
+
+/// When a call was made, in the time of the simulation, and about what.
+pub(crate) struct Asked {
+    at: Duration,
+    about: Option<OperationKey>,
+}
 
 /// Comes to the begin of a call of the coordinator.
 pub(crate) async fn asks(point: Point) -> Result<Asked, Lost> {
     reach(point, Side::Before).await?;
-    Ok(Asked(turmoil::sim_elapsed().unwrap_or_default()))
+    Ok(Asked { at: turmoil::sim_elapsed().unwrap_or_default(), about: None })
+}
+
+/// The same for the call that hands out work.
+pub(crate) async fn submits(mut message: SubmitRequest) -> Result<(Asked, SubmitRequest), Lost> {
+    if let Some(world) = current()
+        && let Some(key) = &mut message.key
+        && world.has(Defect::FreshKeys)
+        && world.has_no_answer(key)
+    {
+        key.attempt += FRESH;
+    }
+    let asked = asks(Point::Submit).await?;
+    Ok((Asked { about: message.key.clone(), ..asked }, message))
+}
+
+/// The clock of the host on which this code runs, in a simulation.
+pub(crate) fn now_micros() -> Option<i64> {
+    let micros = i64::try_from(turmoil::since_epoch()?.as_micros()).unwrap();
+    Some(micros + current().map_or(0, |world| world.clock()))
+}
+
+/// Whether the connection is reset from which something was just read.
+pub(super) fn resets() -> bool {
+    current().is_some_and(|world| world.happens(|odds| odds.resets))
 }
 
 /// Whoever acknowledges an outcome must have it in the store.
@@ -131,7 +165,13 @@ pub(crate) fn acknowledges(key: &OperationKey) {
 /// Comes to its end, with what the agent answered.
 pub(crate) async fn answered<T>(point: Point, asked: Asked, answer: &Result<T, tonic::Status>) -> Result<(), Lost> {
     if let Some(world) = current() {
-        world.answered(asked.0, answer.as_ref().err().map(tonic::Status::code));
+        let refusal = answer.as_ref().err().map(tonic::Status::code);
+        world.answered(asked.at, refusal);
+        if let (Some(key), Some(Code::Unavailable | Code::Unknown | Code::Cancelled | Code::DeadlineExceeded)) =
+            (&asked.about, refusal)
+        {
+            world.had_no_answer(key);
+        }
     }
     reach(point, Side::After).await
 }

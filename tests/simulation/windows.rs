@@ -4,13 +4,13 @@
 use super::{
     LIMIT, agents, checks, coordinator,
     faults::Faults,
-    hosts::Memory,
+    perils::{Defect, Odds},
     run, tasks,
     traps::{Action, ONLY_TASK, Point, Side, Trap, Within},
-    world::{COORDINATOR, Odds, World},
+    world::{COORDINATOR, World},
 };
 use crate::{
-    graph::{Direction, Event, NodeIndex, TaskStatus},
+    graph::{Direction, Event, NodeIndex},
     steps::{Policy, Step},
 };
 
@@ -40,9 +40,9 @@ enum Decision {
 }
 
 /// Runs the step into the trap, and everything to its end; answers what must not have happened.
-fn spring(step: &Step, trap: Trap, decision: Decision, memory: Memory) -> Vec<String> {
+fn spring(step: &Step, trap: Trap, decision: Decision, defect: Option<Defect>) -> Vec<String> {
     let seed = 1;
-    let world = World::new(seed, Odds::default());
+    let world = World::with(seed, Odds::default(), defect);
     let _within = Within::new(&world);
     world.calm();
     world.set_trap(Some(trap));
@@ -54,15 +54,11 @@ fn spring(step: &Step, trap: Trap, decision: Decision, memory: Memory) -> Vec<St
     }
     let directory = agents::state_directory();
     let mut sim = run::simulation(seed);
-    agents::add(&mut sim, &world, 1, memory, directory.path());
+    agents::add(&mut sim, &world, 1, directory.path());
     coordinator::add(&mut sim, &world, COORDINATOR);
-    assert_eq!(world.tables().create(tasks::between(step.clone())), ONLY_TASK);
+    assert_eq!(world.tables().create(tasks::between(step.clone())).unwrap(), ONLY_TASK);
     let mut faults = Faults::none(1);
-    let is_over = || {
-        let tables = world.tables();
-        let row = &tables.rows[&ONLY_TASK];
-        row.status() == TaskStatus::Successful && row.acknowledged
-    };
+    let is_over = || world.tables().rows[&ONLY_TASK].is_over();
     while !is_over() {
         assert!(sim.elapsed() < LIMIT, "{} {trap:?}: no end\n{}", tasks::kind(step), world.told());
         sim.step().unwrap();
@@ -86,7 +82,7 @@ fn all(direction: Direction, action: Action, decisions: &[Decision]) {
             for side in [Side::Before, Side::After] {
                 for decision in decisions {
                     let trap = Trap { node: NODE, direction, point, side, action };
-                    let violations = spring(&step, trap, *decision, Memory::Looks);
+                    let violations = spring(&step, trap, *decision, None);
                     assert!(violations.is_empty(), "{} {trap:?} {decision:?}: {violations:#?}", tasks::kind(&step));
                 }
             }
@@ -127,14 +123,14 @@ fn a_write_or_call_of_an_undo_that_takes_long_ends_in_a_clean_rollback() {
 /// The checks find a defect that is there: whatever was made before the crash must have been looked up after it.
 #[test]
 fn a_defect_is_caught_behind_every_effect() {
-    for defect in [Memory::Begins, Memory::Forgets] {
+    for defect in [Defect::HostBegins, Defect::AgentForgets] {
         for step in tasks::kinds() {
             if !points(&step, Direction::Execute).contains(&Point::Running) {
                 continue;
             }
             let (point, side) = (Point::Finish, Side::Before);
             let trap = Trap { node: NODE, direction: Direction::Execute, point, side, action: Action::Crash };
-            let violations = spring(&step, trap, Decision::Retry, defect);
+            let violations = spring(&step, trap, Decision::Retry, Some(defect));
             assert!(!violations.is_empty(), "{} {defect:?}", tasks::kind(&step));
         }
     }

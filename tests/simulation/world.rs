@@ -2,39 +2,22 @@
 //! what happened.
 
 use super::{
-    store::Tables,
-    traps::{Action, Trap},
+    perils::{Defect, Odds},
+    tables::Tables,
+    things::Things,
+    traps::Trap,
 };
-use crate::coordinator::store::task::TaskId;
+use crate::{coordinator::store::task::TaskId, rpc::v1::OperationKey};
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     fmt,
+    path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard},
     time::Duration,
 };
 
 pub(super) const COORDINATOR: &str = "coordinator";
-
-/// Something that a step makes on a host.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Thing {
-    pub(super) host: String,
-    /// The step, its arguments included, without what is random.
-    pub(super) what: String,
-}
-
-impl fmt::Display for Thing {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} on {}", self.what, self.host)
-    }
-}
-
-/// How often something was made and taken back.
-#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Count {
-    pub(super) made: u32,
-    pub(super) taken_back: u32,
-}
+pub(super) const STANDBY: &str = "standby";
 
 /// One line of the record; the same in every run of a seed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -50,30 +33,6 @@ impl fmt::Display for Line {
     }
 }
 
-/// What can become of a commit of the coordinator's store.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Trouble {
-    Slow { written: bool },
-    Full,
-    AnswerLost { written: bool },
-    Crash { written: bool },
-}
-
-/// How likely things go wrong by themselves.
-#[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Odds {
-    /// That a step fails, at each of two places.
-    pub(super) step_fails: f64,
-    /// That it takes very long, at each of three places.
-    pub(super) step_gets_stuck: f64,
-    /// That the agent crashes, at each of four places in a step.
-    pub(super) agent_crashes: f64,
-    /// That a commit of the store is in trouble.
-    pub(super) store_fails: f64,
-    /// That a write of an agent's journal is, at each of its two sides.
-    pub(super) journal_fails: f64,
-}
-
 /// What an agent answered to a call that bears an epoch.
 #[derive(Debug, Clone)]
 pub(super) struct Answer {
@@ -83,18 +42,15 @@ pub(super) struct Answer {
     refusal: Option<tonic::Code>,
 }
 
-pub(super) struct State {
+#[derive(Default)]
+struct State {
     seed: u64,
     calm: bool,
     given_up: bool,
     random: fastrand::Rng,
     record: Vec<Line>,
     odds: Odds,
-    /// What is there, and the identity under which it was made.
-    things: BTreeMap<Thing, String>,
-    counts: BTreeMap<Thing, Count>,
-    made_as: BTreeMap<(Thing, String), u32>,
-    in_hand: BTreeSet<Thing>,
+    defect: Option<Defect>,
     violations: Vec<String>,
     crashes: Vec<String>,
     trap: Option<Trap>,
@@ -106,40 +62,39 @@ pub(super) struct State {
     choosing: BTreeSet<String>,
     /// The last step of a task fails the first time.
     finish_fails: bool,
+    /// How many microseconds the clock of a host is ahead.
+    clocks: BTreeMap<String, i64>,
+    /// Tasks whose client left before anybody was woken for them.
+    left_alone: BTreeSet<TaskId>,
+    /// Where the coordinator keeps packages, if it sends any.
+    packages: Option<PathBuf>,
+    /// Operations that an agent was asked for without an answer.
+    unanswered: BTreeSet<(String, u32)>,
 }
 
 pub(super) struct World {
     state: Mutex<State>,
     tables: Mutex<Tables>,
+    things: Mutex<Things>,
 }
 
 impl World {
     pub(super) fn new(seed: u64, odds: Odds) -> Arc<Self> {
-        let state = State {
-            seed,
-            calm: false,
-            given_up: false,
-            random: fastrand::Rng::with_seed(seed),
-            record: Vec::new(),
-            odds,
-            things: BTreeMap::new(),
-            counts: BTreeMap::new(),
-            made_as: BTreeMap::new(),
-            in_hand: BTreeSet::new(),
-            violations: Vec::new(),
-            crashes: Vec::new(),
-            trap: None,
-            cut_off: None,
-            runtimes: HashMap::new(),
-            answers: Vec::new(),
-            choosing: BTreeSet::new(),
-            finish_fails: false,
-        };
-        Arc::new(Self { state: Mutex::new(state), tables: Mutex::default() })
+        Self::with(seed, odds, None)
+    }
+
+    pub(super) fn with(seed: u64, odds: Odds, defect: Option<Defect>) -> Arc<Self> {
+        let random = fastrand::Rng::with_seed(seed);
+        let state = State { seed, random, odds, defect, ..State::default() };
+        Arc::new(Self { state: Mutex::new(state), tables: Mutex::default(), things: Mutex::default() })
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap()
+    }
+
+    pub(super) fn things(&self) -> MutexGuard<'_, Things> {
+        self.things.lock().unwrap()
     }
 
     pub(super) fn tables(&self) -> MutexGuard<'_, Tables> {
@@ -150,6 +105,47 @@ impl World {
     pub(super) fn calm(&self) {
         let mut state = self.state();
         (state.odds, state.calm) = (Odds::default(), true);
+    }
+
+    pub(super) fn odds(&self) -> Odds {
+        self.state().odds
+    }
+
+    pub(super) fn has(&self, defect: Defect) -> bool {
+        self.state().defect == Some(defect)
+    }
+
+    pub(super) fn set_clock(&self, host: &str, ahead_micros: i64) {
+        self.state().clocks.insert(host.into(), ahead_micros);
+    }
+
+    /// How many microseconds the clock is ahead for the code that calls this.
+    pub(super) fn clock(&self) -> i64 {
+        self.host().and_then(|host| self.state().clocks.get(&host).copied()).unwrap_or(0)
+    }
+
+    pub(super) fn keep_packages(&self, directory: &Path) {
+        self.state().packages = Some(directory.into());
+    }
+
+    pub(super) fn packages(&self) -> Option<PathBuf> {
+        self.state().packages.clone()
+    }
+
+    pub(super) fn leave_alone(&self, task: TaskId) {
+        self.state().left_alone.insert(task);
+    }
+
+    pub(super) fn is_left_alone(&self, task: TaskId) -> bool {
+        self.state().left_alone.contains(&task)
+    }
+
+    pub(super) fn had_no_answer(&self, key: &OperationKey) {
+        self.state().unanswered.insert((key.operation_id.clone(), key.attempt));
+    }
+
+    pub(super) fn has_no_answer(&self, key: &OperationKey) -> bool {
+        self.state().unanswered.contains(&(key.operation_id.clone(), key.attempt))
     }
 
     pub(super) fn is_calm(&self) -> bool {
@@ -194,53 +190,6 @@ impl World {
         self.state().random.usize(0..end)
     }
 
-    pub(super) fn step_fails(&self) -> bool {
-        let odds = self.state().odds.step_fails;
-        self.chance(odds)
-    }
-
-    pub(super) fn step_gets_stuck(&self) -> bool {
-        let odds = self.state().odds.step_gets_stuck;
-        self.chance(odds)
-    }
-
-    /// What becomes of a write of the journal of the agent on `host`.
-    pub(super) fn journal_trouble(&self, host: &str) -> Option<Action> {
-        let odds = self.state().odds.journal_fails;
-        if !self.chance(odds) {
-            return None;
-        }
-        let action = [Action::Crash, Action::Error, Action::Slow][self.below(3)];
-        self.note(host, format!("the journal: {action:?}"));
-        Some(action)
-    }
-
-    pub(super) async fn agent_may_crash(&self, host: &str) {
-        let odds = self.state().odds.agent_crashes;
-        if self.chance(odds) {
-            let _: () = self.crash_here(host).await;
-        }
-    }
-
-    /// What becomes of the commit that is about to be made on `host`.
-    pub(super) fn trouble(&self, host: &str) -> Option<Trouble> {
-        let odds = self.state().odds.store_fails;
-        if !self.chance(odds) {
-            return None;
-        }
-        let trouble = match self.below(7) {
-            0 => Trouble::Slow { written: false },
-            1 => Trouble::Slow { written: true },
-            2 => Trouble::Full,
-            3 => Trouble::AnswerLost { written: false },
-            4 => Trouble::AnswerLost { written: true },
-            5 => Trouble::Crash { written: false },
-            _ => Trouble::Crash { written: true },
-        };
-        self.note(host, format!("the store: {trouble:?}"));
-        Some(trouble)
-    }
-
     /// Crashes the program on `host`, which does nothing more.
     pub(super) async fn crash_here<T>(&self, host: &str) -> T {
         self.crash(host);
@@ -259,7 +208,8 @@ impl World {
 
     /// The host on which the code that calls this runs.
     pub(super) fn host(&self) -> Option<String> {
-        self.state().runtimes.get(&tokio::runtime::Handle::current().id()).cloned()
+        let runtime = tokio::runtime::Handle::try_current().ok()?.id();
+        self.state().runtimes.get(&runtime).cloned()
     }
 
     /// An agent answered the coordinator that calls this.
@@ -324,42 +274,6 @@ impl World {
         std::mem::take(&mut self.state().crashes)
     }
 
-    /// The identity under which a thing was made, if it is there.
-    pub(super) fn identity_of(&self, thing: &Thing) -> Option<String> {
-        self.state().things.get(thing).cloned()
-    }
-
-    pub(super) fn make(&self, thing: &Thing, identity: &str) {
-        self.note(&thing.host, format!("makes {}", thing.what));
-        let mut state = self.state();
-        state.things.insert(thing.clone(), identity.into());
-        state.counts.entry(thing.clone()).or_default().made += 1;
-        let times = state.made_as.entry((thing.clone(), identity.into())).or_default();
-        *times += 1;
-        if *times > 1 {
-            state.violations.push(format!("one attempt made {thing} more than once"));
-        }
-    }
-
-    pub(super) fn take_back(&self, thing: &Thing) {
-        self.note(&thing.host, format!("takes back {}", thing.what));
-        let mut state = self.state();
-        state.things.remove(thing);
-        state.counts.entry(thing.clone()).or_default().taken_back += 1;
-    }
-
-    pub(super) fn count(&self, thing: &Thing) -> Count {
-        self.state().counts.get(thing).copied().unwrap_or_default()
-    }
-
-    /// Marks a thing as worked on until the mark is dropped; nobody else may work on it meanwhile.
-    pub(super) fn take_in_hand(self: &Arc<Self>, thing: &Thing) -> InHand {
-        if !self.state().in_hand.insert(thing.clone()) {
-            self.violation(format!("two operations work on {thing} at a time"));
-        }
-        InHand { world: Arc::clone(self), thing: thing.clone() }
-    }
-
     pub(super) fn violations(&self) -> Vec<String> {
         self.state().violations.clone()
     }
@@ -371,16 +285,5 @@ impl World {
     /// The record as text.
     pub(super) fn told(&self) -> String {
         self.state().record.iter().map(|line| format!("{line}\n")).collect()
-    }
-}
-
-pub(super) struct InHand {
-    world: Arc<World>,
-    thing: Thing,
-}
-
-impl Drop for InHand {
-    fn drop(&mut self) {
-        self.world.state().in_hand.remove(&self.thing);
     }
 }

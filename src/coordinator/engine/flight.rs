@@ -15,7 +15,7 @@ use crate::{
         now_micros,
         task::{LogPosition, TaskId},
     },
-    graph::{Direction, Dispatch, Effect, Failure, Operation},
+    graph::{Direction, Dispatch, Effect, Failure, NodeIndex, Operation},
     operations::{PlannedNode, TaskPlan},
     steps::{AgentStep, Policy, Step},
 };
@@ -25,6 +25,9 @@ use tokio_util::sync::CancellationToken;
 
 /// Where OCP sets no limit (it prints 0), for no wait is endless. Such steps take seconds.
 const UNLIMITED: Duration = Duration::from_secs(3600);
+
+/// How long to wait before a store that did not answer is asked again.
+const STORE_DELAY: Duration = Duration::from_secs(1);
 
 pub(super) struct Flight {
     pub(super) shared: Arc<Shared>,
@@ -95,14 +98,27 @@ impl Flight {
     async fn log(&self) -> AttemptLog {
         let Dispatch { node, attempt, .. } = self.dispatch;
         let position = match self.has_log {
-            // A log that cannot be read is continued at its end by the store's own rules; it decides nothing.
-            true => self.shared.tasks.log_position(self.id, node, attempt).await.unwrap_or_default(),
+            true => self.log_position(node, attempt).await,
             false => LogPosition::default(),
         };
         let mut log =
             AttemptLog::new(self.shared.journal.clone(), (self.id, self.shared.epoch), node, attempt, position);
         log.header(self.operation);
         log
+    }
+
+    /// Asked for until the store answers: whatever is written at another place than the end is refused.
+    async fn log_position(&self, node: NodeIndex, attempt: u32) -> LogPosition {
+        loop {
+            match self.shared.tasks.log_position(self.id, node, attempt).await {
+                Ok(position) => return position,
+                Err(error) => {
+                    let error = crate::telemetry::chain(&error);
+                    tracing::warn!(task = %self.id, %node, error, "waiting for the log of an attempt");
+                    tokio::time::sleep(STORE_DELAY).await;
+                }
+            }
+        }
     }
 
     fn wait_place(&self, planned: &PlannedNode) -> WaitPlace {

@@ -72,6 +72,12 @@ type ChangeRows = dyn for<'c> Fn(&'c mut AnyConnection) -> BoxFuture<'c, Result<
 pub struct RowChange(pub(super) Arc<ChangeRows>);
 
 impl RowChange {
+    /// For whoever wants to know only whether a change would be made.
+    #[cfg(test)]
+    pub(crate) fn nothing() -> Self {
+        Self(Arc::new(|_connection| Box::pin(async { Ok(()) })))
+    }
+
     pub(super) async fn carry_out(&self, connection: &mut AnyConnection) -> Result<(), StoreError> {
         (self.0)(connection).await
     }

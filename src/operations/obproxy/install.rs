@@ -3,12 +3,14 @@
 //! Names, classes, timeouts and series ids are those of OCP's documented samples of
 //! `POST /api/v2/obproxy/clusters` and `POST /api/v2/obproxy/clusters/{id}/obproxies/batchAdd`.
 
-use super::{Builder, Context, NOWHERE, ObjectKind, ObjectLock, Place, TaskPlan};
-use crate::steps::{
-    CheckCommands, CheckInstance, CheckProcesses, ExposeExporter, Finish, InstallPackage, Instance, InstanceKind,
-    ObproxyRef, PrepareObproxyInstall, RefreshConfig, SetObproxyPasswords, StartObproxy, Step, SyncObproxyParameters,
-    UpdateObproxyStatus, WorkMode,
-    values::{ClusterName, CommandName, InvalidValue, Keyword, PackageRef, Parameter, Port, Sha256},
+use crate::{
+    operations::{Builder, Context, NOWHERE, ObjectKind, ObjectLock, Place, TaskPlan},
+    steps::{
+        CheckCommands, CheckInstance, CheckProcesses, ExposeExporter, Finish, InstallPackage, Instance, InstanceKind,
+        ObproxyRef, PrepareObproxyInstall, RefreshConfig, SetObproxyPasswords, StartObproxy, Step,
+        SyncObproxyParameters, UpdateObproxyStatus, WorkMode,
+        values::{ClusterName, CommandName, InvalidValue, Keyword, PackageRef, Parameter, Port, Sha256},
+    },
 };
 
 const TASK_NAME: &str = "Install obproxy";

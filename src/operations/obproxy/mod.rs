@@ -1,0 +1,3 @@
+//! What is done with proxies and their clusters.
+
+pub(super) mod install;

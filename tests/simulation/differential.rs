@@ -13,7 +13,7 @@ use super::{perils::Odds, store::MemoryStore, tasks, world::World};
 use crate::{
     coordinator::{
         config::Retention,
-        engine::{LogText, SqlTaskStore, TaskStore, Unwritten, Write, Written},
+        engine::{SqlTaskStore, TaskStore, Unwritten, Write, Written},
         secrets::Vault,
         store::{
             Store,
@@ -151,7 +151,7 @@ impl Both {
                 for _ in 0..self.random.usize(1..9) {
                     match self.wish() {
                         Some(log @ Write::Log(_)) => logs.push(log),
-                        Some(write) => drop(group.insert(task_of(&write), write)),
+                        Some(write) => drop(group.insert(write.task(), write)),
                         None => {}
                     }
                 }
@@ -263,17 +263,6 @@ impl Both {
             let real = self.outside.block_on(held(&self.sql, id, plan));
             assert_eq!(self.paused.block_on(held(&self.memory, id, plan)), real);
         }
-    }
-}
-
-fn task_of(write: &Write) -> TaskId {
-    match write {
-        Write::Append(append) => append.task,
-        Write::Log(LogText { task, .. })
-        | Write::Claim { task, .. }
-        | Write::Problem { task, .. }
-        | Write::Rows { task, .. }
-        | Write::Acknowledged { task, .. } => *task,
     }
 }
 

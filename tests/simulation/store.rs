@@ -54,8 +54,7 @@ impl MemoryStore {
             tables.let_in(group);
         }
         let results = tables.commit(group).map_err(|error| {
-            // Two who drive one task may meet in the log of an attempt, nobody else.
-            if error.is_conflict() && tables.is_of_one() {
+            if error.is_conflict() {
                 self.world.violation(format!("what is there is written again: {group:?}"));
             }
             Unwritten::Undone(error)

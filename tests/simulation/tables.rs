@@ -246,7 +246,8 @@ impl Tables {
         Ok(())
     }
 
-    fn log(&mut self, LogText { task, node, attempt, position, text }: &LogText) -> Written {
+    fn log(&mut self, LogText { task, epoch, node, attempt, position, text }: &LogText) -> Written {
+        self.row(*task, |owner| owner == *epoch)?;
         let after = position.after(text);
         if after == *position {
             return Ok(());

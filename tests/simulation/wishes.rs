@@ -32,7 +32,7 @@ impl Both {
                 let position = if self.random.u8(0..4) == 0 { LogPosition::default() } else { known };
                 let position = LogPosition { agent_offset: self.random.i64(0..100), ..position };
                 let length = if self.random.u8(0..8) == 0 { 700_000 } else { self.random.usize(0..9) };
-                Write::Log(LogText { task, node, attempt, position, text: "\u{e9}".repeat(length) })
+                Write::Log(LogText { task, epoch, node, attempt, position, text: "\u{e9}".repeat(length) })
             }
             // An answer got lost, or the answer to a claim.
             7 | 8 => Write::Append(Box::new(self.views.get(&(task, epoch))?.last.clone()?)),

@@ -32,6 +32,18 @@ enum Request {
 #[error("the journal is closed")]
 pub struct Closed;
 
+/// A place in the line of what is to be written.
+pub(super) struct Room(mpsc::OwnedPermit<Request>);
+
+impl Room {
+    /// What came of it is answered later, to whoever still waits.
+    pub(super) fn log(self, text: LogText) -> oneshot::Receiver<Written> {
+        let (reply, answer) = oneshot::channel();
+        self.0.send(Request::Write(Write::Log(text), reply));
+        answer
+    }
+}
+
 /// The only way to write what belongs to tasks under way.
 #[derive(Clone)]
 pub(in crate::coordinator) struct Journal {
@@ -65,10 +77,9 @@ impl Journal {
         self.commits.clone()
     }
 
-    /// Returns once the text has its place before whatever is asked later. What came of it is answered later, to whoever
-    /// still waits.
-    pub(super) async fn log(&self, text: LogText) -> Result<oneshot::Receiver<Written>, Closed> {
-        self.ask(Write::Log(text)).await
+    /// Returns once there is a place before whatever is asked later.
+    pub(super) async fn room(&self) -> Result<Room, Closed> {
+        Ok(Room(self.requests.clone().reserve_owned().await.map_err(|_| Closed)?))
     }
 
     /// Changes rows that are not a task's own on behalf of a task, in one transaction with whatever else waits to be

@@ -3,9 +3,10 @@
 //!  1. A part that was handed over is not waited for until the next one. The journal writes in the order in which it is
 //!     asked, so the log of an attempt is on disk no later than its outcome.
 //!  2. The line with which a run begins comes with its first words, or with its end.
+//!  3. Whoever writes may be given up wherever it waits, as an attempt is at its deadline: nothing changes before the last wait.
 
 use super::{
-    journal::{Closed, Journal},
+    journal::{Closed, Journal, Room},
     store::{LogText, Written},
 };
 use crate::{
@@ -104,6 +105,7 @@ impl AttemptLog {
         let taken = self.agent_offset().saturating_add(self.unfinished.len() as u64);
         let known = usize::try_from(taken.saturating_sub(offset)).unwrap_or(usize::MAX);
         let Some(fresh) = data.get(known..).filter(|fresh| !fresh.is_empty()) else { return Ok(()) };
+        let room = self.room().await?;
         self.unfinished.extend_from_slice(fresh);
         let whole = self.unfinished.len() - unfinished_character(&self.unfinished);
         if whole == 0 {
@@ -114,7 +116,8 @@ impl AttemptLog {
         let end = offset.saturating_add(data.len() as u64).saturating_sub(self.unfinished.len() as u64);
         self.agent_offset = i64::try_from(end).unwrap_or(i64::MAX);
         // A store keeps text; NUL would end it in some dialects.
-        self.write(String::from_utf8_lossy(&whole).replace('\0', "\u{fffd}")).await
+        self.hand_over(room, String::from_utf8_lossy(&whole).replace('\0', "\u{fffd}"));
+        Ok(())
     }
 
     /// The last lines, at most twenty.
@@ -131,10 +134,21 @@ impl AttemptLog {
         (self.task, self.epoch)
     }
 
+    async fn write(&mut self, text: String) -> Result<(), Closed> {
+        let room = self.room().await?;
+        self.hand_over(room, text);
+        Ok(())
+    }
+
+    /// Waits until the next part has its number and its place before whatever the journal is asked later.
+    async fn room(&mut self) -> Result<Room, Closed> {
+        self.settle().await?;
+        self.journal.room().await
+    }
+
     /// A log that does not fit on the disk must not change the outcome of a step, so only the end of the program counts.
     /// The log says where something is missing, as soon as there is room.
-    async fn write(&mut self, text: String) -> Result<(), Closed> {
-        self.settle().await?;
+    fn hand_over(&mut self, room: Room, text: String) {
         let text = match std::mem::take(&mut self.header) {
             header if header.is_empty() => text,
             header => header + &text,
@@ -152,16 +166,18 @@ impl AttemptLog {
         };
         let position = LogPosition { agent_offset: self.agent_offset, ..self.position };
         let after = position.after(&text);
-        let request = LogText { task: self.task, node: self.node, attempt: self.attempt, position, text };
-        let written = self.journal.log(request).await?;
+        let (task, epoch) = self.claim();
+        let request = LogText { task, epoch, node: self.node, attempt: self.attempt, position, text };
+        let written = room.log(request);
         self.handed_over = Some(HandedOver { written, after, length });
-        Ok(())
     }
 
     /// Waits for the part that was handed over.
     async fn settle(&mut self) -> Result<(), Closed> {
-        let Some(HandedOver { written, after, length }) = self.handed_over.take() else { return Ok(()) };
-        match written.await.map_err(|_| Closed)? {
+        let Some(handed_over) = &mut self.handed_over else { return Ok(()) };
+        let written = (&mut handed_over.written).await.map_err(|_| Closed)?;
+        let Some(HandedOver { after, length, .. }) = self.handed_over.take() else { return Ok(()) };
+        match written {
             Ok(()) => {
                 self.position = after;
                 self.lost_bytes = 0;

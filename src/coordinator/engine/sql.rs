@@ -24,7 +24,7 @@ use crate::{
 };
 use futures_util::future::BoxFuture;
 use sqlx::AnyConnection;
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{collections::HashSet, path::PathBuf, sync::Arc, time::Duration};
 use tokio::sync::watch;
 
 pub struct SqlTaskStore {
@@ -130,13 +130,36 @@ impl TaskStore for SqlTaskStore {
     }
 }
 
-/// Answers what came of each. Nothing in a group depends on its neighbours: whoever has written waits for the commit
-/// before the next write to the same task.
+/// Answers what came of each.
 async fn write_all(connection: &mut AnyConnection, group: &[Write]) -> Result<Vec<Written>, StoreError> {
+    if !claims_decide(group) {
+        return write_together(connection, group).await;
+    }
+    let mut results = Vec::with_capacity(group.len());
+    for write in group {
+        results.extend(write_together(connection, std::slice::from_ref(write)).await?);
+    }
+    Ok(results)
+}
+
+/// Whether a claim of this very group decides about another write of it. The engine waits for a claim before it writes.
+fn claims_decide(group: &[Write]) -> bool {
+    let claim = |write: &Write| if let Write::Claim { task, .. } = write { Some(*task) } else { None };
+    let claims: HashSet<TaskId> = group.iter().filter_map(claim).collect();
+    !claims.is_empty() && group.iter().filter(|write| claims.contains(&write.task())).count() > claims.len()
+}
+
+/// The same for a group in which nothing depends on its neighbours: whoever has written waits for the commit before the
+/// next write to the same task.
+async fn write_together(connection: &mut AnyConnection, group: &[Write]) -> Result<Vec<Written>, StoreError> {
     let places = match group {
         // It looks by itself.
         [Write::Append(_)] => Places::new(),
         _ => task::places(connection, group.iter().filter_map(claimed)).await?,
+    };
+    let holds = |task, epoch| match places.get(&task) {
+        Some(place) if place.epoch == epoch => Ok(()),
+        _ => Err(AppendError::Fenced(task)),
     };
     let (mut appends, mut claims) = (Part::default(), Part::default());
     let (mut known, mut logs) = (Vec::new(), Vec::new());
@@ -149,16 +172,19 @@ async fn write_all(connection: &mut AnyConnection, group: &[Write]) -> Result<Ve
                 known.push((*task, *next_sequence));
                 Ok(())
             }
-            Write::Log(LogText { task, node, attempt, position, text }) => {
-                logs.push(LogPart { task: *task, node: *node, attempt: *attempt, position: *position, text });
-                Ok(())
+            Write::Log(LogText { task, epoch, node, attempt, position, text }) => {
+                let holds = holds(*task, *epoch);
+                if holds.is_ok() {
+                    logs.push(LogPart { task: *task, node: *node, attempt: *attempt, position: *position, text });
+                }
+                holds
             }
             Write::Problem { task, epoch, problem, status } => {
                 task::set_problem(connection, *task, *epoch, problem.as_deref(), *status).await
             }
-            Write::Rows { task, epoch, change } => match places.get(task) {
-                Some(place) if place.epoch == *epoch => change.carry_out(connection).await.map_err(AppendError::from),
-                _ => Err(AppendError::Fenced(*task)),
+            Write::Rows { task, epoch, change } => match holds(*task, *epoch) {
+                Ok(()) => change.carry_out(connection).await.map_err(AppendError::from),
+                fenced => fenced,
             },
         };
         results.push(match written {
@@ -176,11 +202,8 @@ async fn write_all(connection: &mut AnyConnection, group: &[Write]) -> Result<Ve
 
 /// The task whose epoch decides about a write, where it is looked at together with others.
 fn claimed(write: &Write) -> Option<TaskId> {
-    match write {
-        Write::Append(append) => Some(append.task),
-        Write::Claim { task, .. } | Write::Rows { task, .. } => Some(*task),
-        Write::Log(_) | Write::Problem { .. } | Write::Acknowledged { .. } => None,
-    }
+    let looks_itself = matches!(write, Write::Problem { .. } | Write::Acknowledged { .. });
+    (!looks_itself).then(|| write.task())
 }
 
 /// Requests of a group that are carried out together, with their places in it.

@@ -28,6 +28,8 @@ use zeroize::Zeroizing;
 #[derive(Debug, Clone)]
 pub struct LogText {
     pub task: TaskId,
+    /// Under which the task was claimed.
+    pub epoch: i64,
     pub node: NodeIndex,
     pub attempt: u32,
     pub position: LogPosition,
@@ -62,6 +64,19 @@ pub enum Write {
         task: TaskId,
         next_sequence: i64,
     },
+}
+
+impl Write {
+    pub fn task(&self) -> TaskId {
+        match self {
+            Self::Append(append) => append.task,
+            Self::Log(LogText { task, .. })
+            | Self::Claim { task, .. }
+            | Self::Problem { task, .. }
+            | Self::Rows { task, .. }
+            | Self::Acknowledged { task, .. } => *task,
+        }
+    }
 }
 
 type ChangeRows = dyn for<'c> Fn(&'c mut AnyConnection) -> BoxFuture<'c, Result<(), StoreError>> + Send + Sync;

@@ -1,6 +1,6 @@
 //! A store that is busy or full costs time, no subtask, and no part of a log without a word.
 
-use super::{Lab, RETENTION, issue};
+use super::{Lab, RETENTION, claimed_task, issue};
 use crate::{
     agent::runner::simulated::Behaviour,
     coordinator::{
@@ -23,7 +23,7 @@ use crate::{
     tls::Role,
 };
 use std::{net::Ipv4Addr, sync::Arc, time::Duration};
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 /// For how long requests of the API wait for a connection here.
@@ -57,10 +57,8 @@ impl Rows {
         let mut transaction = store.begin().await.unwrap();
         let address = Ipv4Addr::LOCALHOST.into();
         host::insert(&mut transaction, address, 1, 1, &HostDetails::default()).await.unwrap();
-        let task = "INSERT INTO tasks VALUES (1, 't', 'RUNNING', 'EXECUTE', 'c', 'e', NULL, NULL, '{}', 1, 1, 't', 1, \
-                    NULL, NULL, 0, NULL)";
-        sqlx::query(task).execute(&mut *transaction).await.unwrap();
         transaction.commit().await.unwrap();
+        claimed_task(&store).await;
         Self { _lab: lab, store, steps, log }
     }
 
@@ -105,6 +103,31 @@ async fn a_step_waits_for_a_store_in_which_others_write_and_keeps_its_log() {
     let (outcome, ()) = tokio::join!(rows.make_available(), others);
     assert!(matches!(outcome, Outcome::Succeeded { .. }), "{outcome:?}");
     assert!(rows.kept().await.ends_with("host 127.0.0.1 is AVAILABLE\n"));
+}
+
+/// As an attempt does at its deadline, when it still has something to say.
+#[tokio::test]
+async fn who_gives_up_while_a_log_waits_for_the_store_costs_it_nothing() {
+    let mut rows = Rows::new().await;
+    let writing = rows.store.begin().await.unwrap();
+    rows.log.line("first").await.unwrap();
+    assert!(timeout(PATIENCE, rows.log.line("given up")).await.is_err());
+    assert!(timeout(PATIENCE, rows.log.agent_bytes(0, b"second\n")).await.is_err());
+    writing.rollback().await.unwrap();
+    rows.log.agent_bytes(0, b"second\n").await.unwrap();
+    rows.log.line("third").await.unwrap();
+    assert_eq!(rows.kept().await, "first\nsecond\nthird\n");
+}
+
+/// What it had to say could take the place of what the rightful one says.
+#[tokio::test]
+async fn a_coordinator_that_lost_a_task_adds_nothing_to_its_logs() {
+    let mut rows = Rows::new().await;
+    let mut other = rows.store.begin().await.unwrap();
+    task::claim(&mut other, TaskId(1), 2).await.unwrap();
+    other.commit().await.unwrap();
+    rows.log.line("stale").await.unwrap();
+    assert_eq!(rows.kept().await, "");
 }
 
 #[tokio::test]

@@ -29,10 +29,11 @@ use crate::{
         secrets::Vault,
         store::{
             Store,
-            task::{AppendError, LogPosition, TaskId},
+            task::{self, AppendError, LogPosition, Origin, TaskId},
         },
     },
-    graph::{Direction, Effect, Failure, NodeIndex},
+    graph::{Direction, Effect, Failure, NodeIndex, TaskState},
+    operations::create_cluster,
     rpc::v1,
     tls::{CertificateAuthority, Identity, Role, install_crypto_provider},
 };
@@ -57,6 +58,17 @@ struct Lab {
     journal: Journal,
     fatal: CancellationToken,
     _shutdown: DropGuard,
+}
+
+/// Writes task 1, on whose behalf the coordinator with epoch 1 acts.
+async fn claimed_task(store: &Store) {
+    let plan = create_cluster(1, None).unwrap();
+    let origin = Origin { creator: "c", executor: "e", trace_id: "t", epoch: 1 };
+    let mut transaction = store.begin().await.unwrap();
+    let state = TaskState::new(plan.graph().unwrap());
+    let made = task::create(&mut transaction, &[(&plan, &state)], &origin).await.unwrap();
+    assert_eq!(made[0].id, TaskId(1));
+    transaction.commit().await.unwrap();
 }
 
 fn issue(directory: &Path, role: Role) -> Identity {
@@ -97,6 +109,7 @@ impl Lab {
             packages_dir: directory.path().into(),
             retention: tokio::sync::watch::channel(RETENTION).1,
         });
+        claimed_task(&tasks.store).await;
         let metrics = EngineMetrics::register(&prometheus::Registry::new()).unwrap();
         let fatal = CancellationToken::new();
         let (journal, _writer) = Journal::start(tasks, metrics, shutdown.clone(), fatal.clone());
@@ -195,16 +208,18 @@ async fn a_write_that_the_store_refuses_costs_nobody_else() {
     let lab = Lab::new(Behaviour::Succeed).await;
     let text = |part| LogText {
         task: TaskId(1),
+        epoch: 1,
         node: NodeIndex(0),
         attempt: 1,
         position: LogPosition { next_part: part, ..LogPosition::default() },
         text: "text".into(),
     };
-    lab.journal.log(text(0)).await.unwrap().await.unwrap().unwrap();
+    let log = async |part| lab.journal.room().await.unwrap().log(text(part));
+    log(0).await.await.unwrap().unwrap();
     // The second of these has the key of the first: the group is undone, and written one by one.
-    let (again, next) = tokio::join!(lab.journal.log(text(0)), lab.journal.log(text(1)));
-    assert!(matches!(again.unwrap().await.unwrap(), Err(AppendError::Store(_))));
-    next.unwrap().await.unwrap().unwrap();
+    let (again, next) = tokio::join!(log(0), log(1));
+    assert!(matches!(again.await.unwrap(), Err(AppendError::Store(_))));
+    next.await.unwrap().unwrap();
     assert!(!lab.fatal.is_cancelled());
     assert!(lab.directory.path().join("coordinator.db").exists());
 }

@@ -116,8 +116,8 @@ impl Fleet {
     }
 
     async fn add_hosts(&mut self, count: u16) {
-        let addresses: Vec<Value> =
-            (1..=count).map(|number| json!({"innerIpAddress": hosts::address(number).to_string()})).collect();
+        let address = |number: u16| json!({"innerIpAddress": hosts::address(number).to_string(), "mgragentPort": hosts::AGENT_PORT});
+        let addresses: Vec<Value> = (1..=count).map(address).collect();
         for chunk in addresses.chunks(HOSTS_PER_CREATE) {
             let data = self.post("/api/v2/compute/hosts/batchCreate", &json!({"hostBasicDataList": chunk})).await;
             self.ids.extend(data["contents"].as_array().unwrap().iter().map(|task| task["hostId"].clone()));
@@ -205,11 +205,21 @@ impl Fleet {
                 return;
             }
             if round % 10 == 9 {
-                assert_eq!(total("FAILED").await, 0, "a task failed");
+                self.check_none_failed().await;
             }
             assert!(Instant::now() < deadline, "the tasks do not end");
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
+    }
+
+    /// Panics with the reason of one that did.
+    async fn check_none_failed(&self) {
+        let page = self.get("/api/v2/tasks/instances?status=FAILED&size=1").await;
+        let Some(failed) = page["data"]["contents"].as_array().and_then(|tasks| tasks.first()) else { return };
+        let task = self.get(&format!("/api/v2/tasks/instances/{}", failed["id"])).await;
+        let reasons: Vec<_> =
+            task["data"]["subtasks"].as_array().into_iter().flatten().map(|s| &s["failure"]).collect();
+        panic!("a task failed: {reasons:?}");
     }
 
     /// How long the first page of a list takes, in milliseconds, and its number of elements in all.

@@ -116,10 +116,11 @@ impl Fleet {
     }
 
     async fn add_hosts(&mut self, count: u16) {
-        let address = |number: u16| json!({"innerIpAddress": hosts::address(number).to_string(), "mgragentPort": hosts::AGENT_PORT});
-        let addresses: Vec<Value> = (1..=count).map(address).collect();
+        let addresses: Vec<Value> =
+            (1..=count).map(|number| json!({"innerIpAddress": hosts::address(number).to_string()})).collect();
         for chunk in addresses.chunks(HOSTS_PER_CREATE) {
-            let data = self.post("/api/v2/compute/hosts/batchCreate", &json!({"hostBasicDataList": chunk})).await;
+            let hosts = json!({"hostBasicDataList": chunk, "mgragentPort": hosts::AGENT_PORT});
+            let data = self.post("/api/v2/compute/hosts/batchCreate", &hosts).await;
             self.ids.extend(data["contents"].as_array().unwrap().iter().map(|task| task["hostId"].clone()));
         }
         self.wait_until_successful(usize::from(count)).await;

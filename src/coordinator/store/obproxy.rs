@@ -399,8 +399,10 @@ mod tests {
             version: "obproxy-1.9.1.1-1919579.el7.x86_64".parse().unwrap(),
             parameter_version: 1,
         };
-        let [proxy] = &insert_proxies(&mut transaction, &[new.clone()]).await.unwrap()[..] else { panic!() };
-        assert!(insert_proxies(&mut transaction, &[new.clone()]).await.unwrap_err().is_conflict());
+        let [proxy] = &insert_proxies(&mut transaction, std::slice::from_ref(&new)).await.unwrap()[..] else {
+            panic!()
+        };
+        assert!(insert_proxies(&mut transaction, std::slice::from_ref(&new)).await.unwrap_err().is_conflict());
         let ports = [2893, 2894, 2895].map(|number| Port::try_from(number).unwrap());
         let [sql_port, exporter_port, rpc_port] = ports;
         let second = NewObproxy { sql_port, exporter_port, rpc_port: Some(rpc_port), ..new };

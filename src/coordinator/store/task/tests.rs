@@ -297,7 +297,7 @@ async fn many_appends_leave_what_single_ones_leave() {
                 let lock = ObjectLock::exclusive(ObjectKind::Host, number);
                 let plan = TaskPlan { locks: vec![lock], ..plan.clone() };
                 let state = TaskState::new(plan.graph().unwrap());
-                create(&mut transaction, &[(&plan, &state)], &origin).await.unwrap()[0].id;
+                create(&mut transaction, &[(&plan, &state)], &origin).await.unwrap();
             }
             transaction.commit().await.unwrap();
             stores.push(store);

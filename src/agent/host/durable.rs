@@ -11,7 +11,8 @@ use std::{
 /// Makes a directory that only the owner may enter, and those above it that are missing: what is synced in it later is
 /// there after a power cut only if the names on the way to it are.
 pub(in crate::agent) fn make_directory(path: &Path) -> io::Result<()> {
-    let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) else { return Ok(()) };
+    let Some(parent) = path.parent() else { return Ok(()) };
+    let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
     match DirBuilder::new().mode(0o700).create(path) {
         Ok(()) => File::open(parent)?.sync_all(),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {

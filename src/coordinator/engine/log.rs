@@ -175,9 +175,9 @@ impl AttemptLog {
     /// Waits for the part that was handed over.
     async fn settle(&mut self) -> Result<(), Closed> {
         let Some(handed_over) = &mut self.handed_over else { return Ok(()) };
-        let written = (&mut handed_over.written).await.map_err(|_| Closed)?;
+        let written = (&mut handed_over.written).await;
         let Some(HandedOver { after, length, .. }) = self.handed_over.take() else { return Ok(()) };
-        match written {
+        match written.map_err(|_| Closed)? {
             Ok(()) => {
                 self.position = after;
                 self.lost_bytes = 0;

@@ -125,7 +125,7 @@ async fn tasks_that_are_made_together_are_refused_what_one_of_them_has() {
     let exclusive = |id| ObjectLock::exclusive(ObjectKind::Obproxy, id);
     let cases = [
         (vec![(one, shared(90)), (two, shared(90)), (one, exclusive(91)), (two, exclusive(92))], None),
-        (vec![(one, shared(90)), (two, shared(90)), (one, exclusive(90))], Some((two, shared(90)))),
+        (vec![(one, shared(90)), (two, shared(90)), (TaskId(3), exclusive(90))], Some((one, shared(90)))),
         (vec![(one, exclusive(91)), (two, exclusive(91))], Some((one, exclusive(91)))),
         (vec![(one, exclusive(91)), (two, shared(91))], Some((one, exclusive(91)))),
     ];

@@ -66,8 +66,8 @@ pub async fn take(
     Ok(Ok(()))
 }
 
-/// Takes the locks of tasks that were just written and hold none. If one is held by another task, be it of these or not,
-/// the caller rolls back.
+/// Takes the locks of tasks that were just written and hold none; each names an object once. If one is held by another
+/// task, be it of these or not, the caller rolls back.
 pub async fn take_first(
     connection: &mut AnyConnection,
     wanted: &[(TaskId, ObjectLock)],
@@ -88,16 +88,10 @@ pub async fn take_first(
 /// Cuts before every lock that is in conflict with one before it, so that it finds that one in the store.
 fn without_conflict(mut rest: &[(TaskId, ObjectLock)]) -> impl Iterator<Item = &[(TaskId, ObjectLock)]> {
     std::iter::from_fn(move || {
-        // The task that has an object alone, and whether somebody wants it for itself.
-        let mut seen = HashMap::<_, (Option<TaskId>, bool)>::new();
-        let mut fits = |(task, lock): &(TaskId, ObjectLock)| {
-            let (only, exclusive) = seen.entry((lock.kind.as_str(), lock.id)).or_insert((Some(*task), false));
-            let alone = *only == Some(*task);
-            *exclusive |= lock.exclusive;
-            if !alone {
-                *only = None;
-            }
-            alone || !*exclusive
+        let mut seen = HashMap::new();
+        let mut fits = |(_, lock): &(TaskId, ObjectLock)| {
+            let before = seen.insert((lock.kind.as_str(), lock.id), lock.exclusive);
+            before.is_none_or(|exclusive| !exclusive && !lock.exclusive)
         };
         let end = rest.iter().position(|row| !fits(row)).unwrap_or(rest.len());
         let (part, others) = rest.split_at_checked(end)?;

@@ -28,6 +28,7 @@ pub const DOCUMENTS: &[(&str, &str)] = documents![
     "docs/decisions/0012-self-upgrade.md",
     "docs/decisions/0013-units-that-hand-over.md",
     "docs/decisions/0014-first-start.md",
+    "docs/decisions/0015-power-cuts.md",
     "docs/decisions/README.md",
     "docs/durability.md",
     "docs/enrolment.md",

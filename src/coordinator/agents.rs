@@ -24,7 +24,7 @@ use std::{
     time::{Duration, Instant},
 };
 use tokio::sync::Semaphore;
-use tonic::{Code, Request, Status};
+use tonic::{Code, Request, Response, Status};
 
 /// Connections kept; a quarter of them, those that were unused longest, gives way. A connection costs about 40 KiB.
 const MAX_CHANNELS: usize = 4096;
@@ -226,15 +226,15 @@ impl Agent {
     pub async fn submit(&self, message: v1::SubmitRequest) -> Result<v1::SubmitResponse, CallError> {
         #[cfg(test)]
         let (asked, message) = simulation::submits(message).await.map_err(self.lost())?;
-        let answer = self.client().submit(Self::request(message)).await;
+        let answer = whole(self.client().submit(Self::request(message))).await;
         #[cfg(test)]
         simulation::answered(simulation::Point::Submit, asked, &answer).await.map_err(self.lost())?;
-        answer.map(tonic::Response::into_inner).map_err(self.error())
+        answer.map(Response::into_inner).map_err(self.error())
     }
 
     /// Opens a stream; the stream itself has no deadline, its heartbeats show that it lives.
     pub async fn watch(&self, message: v1::WatchRequest) -> Result<tonic::Streaming<v1::WatchResponse>, CallError> {
-        self.client().watch(message).await.map(tonic::Response::into_inner).map_err(self.error())
+        self.client().watch(message).await.map(Response::into_inner).map_err(self.error())
     }
 
     fn silent(&self, message: &str) -> CallError {
@@ -246,10 +246,10 @@ impl Agent {
         #[cfg(test)]
         let asked = simulation::asks(simulation::Point::Cancel).await.map_err(self.lost())?;
         let request = Self::request(v1::CancelRequest { key: Some(key), epoch });
-        let answer = self.client().cancel(request).await;
+        let answer = whole(self.client().cancel(request)).await;
         #[cfg(test)]
         simulation::answered(simulation::Point::Cancel, asked, &answer).await.map_err(self.lost())?;
-        answer.map(tonic::Response::into_inner).map_err(self.error())
+        answer.map(Response::into_inner).map_err(self.error())
     }
 
     /// Tells the agent that these outcomes are safe, at most 256 at a time; an agent one version older hears of them one by
@@ -280,7 +280,7 @@ impl Agent {
         #[cfg(test)]
         let asked = simulation::asks(simulation::Point::Acknowledge).await.map_err(self.lost())?;
         let request = Self::request(v1::AcknowledgeRequest { key: Some(key.clone()), epoch, more: more.to_vec() });
-        let answer = self.client().acknowledge(request).await;
+        let answer = whole(self.client().acknowledge(request)).await;
         #[cfg(test)]
         simulation::answered(simulation::Point::Acknowledge, asked, &answer).await.map_err(self.lost())?;
         answer.map(|answer| answer.into_inner().more_read).map_err(self.error())
@@ -295,19 +295,19 @@ impl Agent {
     /// Asks for a signing request for a key that the agent has made for itself.
     pub async fn create_signing_request(&self) -> Result<String, CallError> {
         let request = Self::request(v1::CreateSigningRequestRequest {});
-        let answer = self.client().create_signing_request(request).await;
+        let answer = whole(self.client().create_signing_request(request)).await;
         answer.map(|answer| answer.into_inner().request_pem).map_err(self.error())
     }
 
     /// Brings the agent the certificate for that key; it shows it from here on.
     pub async fn install_certificate(&self, certificate_pem: String) -> Result<(), CallError> {
         let request = Self::request(v1::InstallCertificateRequest { certificate_pem });
-        self.client().install_certificate(request).await.map(|_| ()).map_err(self.error())
+        whole(self.client().install_certificate(request)).await.map(|_| ()).map_err(self.error())
     }
 
     pub async fn describe_host(&self) -> Result<v1::DescribeHostResponse, CallError> {
-        let answer = self.client().describe_host(Self::request(v1::DescribeHostRequest {})).await;
-        answer.map(tonic::Response::into_inner).map_err(self.error())
+        let answer = whole(self.client().describe_host(Self::request(v1::DescribeHostRequest {}))).await;
+        answer.map(Response::into_inner).map_err(self.error())
     }
 
     /// Sends what the agent does not have yet of a package; `progress` is told how many bytes are there.
@@ -327,7 +327,7 @@ impl Agent {
         let put = async |offset, data| {
             let (file_name, sha256) = (file_name.into(), sha256.into());
             let chunk = v1::PutPackageRequest { file_name, sha256, size_bytes, offset, data };
-            self.client().put_package(Self::request(chunk)).await.map_err(self.error())
+            whole(self.client().put_package(Self::request(chunk))).await.map_err(self.error())
         };
         // Asks where to begin. An agent that does not answer holds up no transfer to another.
         let mut answer = put(0, Vec::new()).await?.into_inner();
@@ -355,6 +355,12 @@ impl Agent {
     }
 }
 
+/// A call with its whole answer: one that only begins to answer has no longer than one that does not.
+async fn whole<T>(call: impl Future<Output = Result<Response<T>, Status>>) -> Result<Response<T>, Status> {
+    let silent = |_elapsed| Err(Status::deadline_exceeded(ChannelError::Silent.to_string()));
+    tokio::time::timeout(ANSWER_TIMEOUT, call).await.unwrap_or_else(silent)
+}
+
 /// What is sent next.
 fn chunk(path: &Path, offset: u64, size_bytes: u64) -> io::Result<Vec<u8>> {
     let file = fs::File::open(path)?;
@@ -377,13 +383,13 @@ pub enum PutError {
 mod tests {
     use super::*;
     use crate::{rpc::Refused, steps::FieldViolation};
+    use futures_util::{StreamExt as _, stream};
     use std::{
         convert::Infallible,
         net::{Ipv4Addr, SocketAddr, TcpListener},
         task::{Context, Poll},
     };
     use tonic::{
-        Response,
         body::Body,
         codegen::{BoxFuture, Service, http},
     };
@@ -420,6 +426,45 @@ mod tests {
         let agent = plain_agent(address, Arc::new(Transfers::new(QUICK)));
         let error = agent.describe_host().await.unwrap_err().to_string();
         assert_eq!(error, format!("agent {address} did not answer: Connection refused (os error 111)"));
+    }
+
+    /// An agent that begins every answer and ends none.
+    #[derive(Clone)]
+    struct Beginner;
+
+    impl tonic::server::NamedService for Beginner {
+        const NAME: &'static str = "oblet.agent.v1.AgentService";
+    }
+
+    impl Service<http::Request<Body>> for Beginner {
+        type Response = http::Response<Body>;
+        type Error = Infallible;
+        type Future = BoxFuture<Self::Response, Self::Error>;
+
+        fn poll_ready(&mut self, _context: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn call(&mut self, _request: http::Request<Body>) -> Self::Future {
+            let nothing = stream::pending::<Result<tonic::codegen::Bytes, Infallible>>();
+            let nothing = axum::body::Body::from_stream(nothing);
+            let answer = http::Response::builder().header("content-type", "application/grpc").body(Body::new(nothing));
+            Box::pin(async { Ok(answer.unwrap()) })
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_agent_that_only_begins_its_answer_has_not_answered() {
+        let pool = AgentPool::dialing(|_| {
+            let (near, far) = tokio::io::duplex(64 << 10);
+            let connections = stream::iter([Ok::<_, io::Error>(far)]).chain(stream::pending());
+            tokio::spawn(tonic::transport::Server::builder().add_service(Beginner).serve_with_incoming(connections));
+            Box::pin(async { Ok(Box::new(near) as Box<dyn Wire>) })
+        });
+        let agent = pool.agent(AgentAddress::new(Ipv4Addr::LOCALHOST.into(), 62898));
+        let error = tokio::time::timeout(2 * ANSWER_TIMEOUT, agent.describe_host()).await.unwrap().unwrap_err();
+        assert!(matches!(error, CallError::Unknown { .. }), "{error}");
+        assert!(error.to_string().ends_with("no answer within 30 s"), "{error}");
     }
 
     /// An agent that takes packages, or says where one has to begin and then no more.

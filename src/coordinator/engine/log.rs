@@ -3,7 +3,8 @@
 //!  1. A part that was handed over is not waited for until the next one. The journal writes in the order in which it is
 //!     asked, so the log of an attempt is on disk no later than its outcome.
 //!  2. The line with which a run begins comes with its first words, or with its end.
-//!  3. Whoever writes may be given up wherever it waits, as an attempt is at its deadline: nothing changes before the last wait.
+//!  3. Whoever writes may be given up wherever it waits, as an attempt is at its deadline: nothing changes before the last
+//!     wait.
 
 use super::{
     journal::{Closed, Journal, Room},

@@ -30,10 +30,13 @@ pub mod user;
 
 use sqlx::{
     Any, AnyConnection, AnyPool, Connection as _, Encode, QueryBuilder, Row as _, Transaction, Type,
-    any::{AnyConnectOptions, AnyPoolOptions},
+    any::{AnyConnectOptions, AnyPoolOptions, AnyRow},
     migrate::MigrateError,
 };
-use std::{net::IpAddr, os::unix::fs::OpenOptionsExt as _, path::Path, str::FromStr as _, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap, net::IpAddr, os::unix::fs::OpenOptionsExt as _, path::Path, str::FromStr as _, sync::Arc,
+    time::Duration,
+};
 use tokio::sync::Semaphore;
 
 use agent::certificates::{self, Trust};
@@ -232,6 +235,22 @@ where
         list.push_bind(value);
     }
     query.push(")");
+}
+
+/// Rows of a table by their ids, those that exist.
+async fn by_ids<T>(
+    connection: &mut AnyConnection,
+    table: &'static str,
+    ids: &[i64],
+    read: impl Fn(&AnyRow) -> Result<T, StoreError>,
+) -> Result<HashMap<i64, T>, StoreError> {
+    let mut found = HashMap::with_capacity(ids.len());
+    for piece in pieces(ids) {
+        for row in by_ids_query(table, piece).build().fetch_all(&mut *connection).await? {
+            found.insert(row.try_get("id")?, read(&row)?);
+        }
+    }
+    Ok(found)
 }
 
 /// Whole rows of a table with the ids of its own.

@@ -1,7 +1,7 @@
 //! Proxy clusters and the proxies in them.
 
 use super::{
-    StoreError, allocate, by_ids_query,
+    StoreError, allocate,
     columns::{Cause, decode, encode, parse},
     now_micros, pieces, push_in,
 };
@@ -110,14 +110,7 @@ pub async fn get(connection: &mut AnyConnection, id: i64) -> Result<Option<Clust
 
 /// Clusters by their ids, those that exist.
 pub async fn clusters(connection: &mut AnyConnection, ids: &[i64]) -> Result<HashMap<i64, Cluster>, StoreError> {
-    let mut found = HashMap::with_capacity(ids.len());
-    for piece in pieces(ids) {
-        for row in by_ids_query("obproxy_clusters", piece).build().fetch_all(&mut *connection).await? {
-            let cluster = read_cluster(&row)?;
-            found.insert(cluster.id, cluster);
-        }
-    }
-    Ok(found)
+    super::by_ids(connection, "obproxy_clusters", ids, read_cluster).await
 }
 
 pub async fn by_name(connection: &mut AnyConnection, name: &str) -> Result<Option<Cluster>, StoreError> {
@@ -240,14 +233,7 @@ pub async fn insert_proxies(connection: &mut AnyConnection, new: &[NewObproxy]) 
 
 /// Proxies by their ids, those that exist.
 pub async fn proxies(connection: &mut AnyConnection, ids: &[i64]) -> Result<HashMap<i64, Obproxy>, StoreError> {
-    let mut found = HashMap::with_capacity(ids.len());
-    for piece in pieces(ids) {
-        for row in by_ids_query("obproxies", piece).build().fetch_all(&mut *connection).await? {
-            let proxy = read_proxy(&row)?;
-            found.insert(proxy.id, proxy);
-        }
-    }
-    Ok(found)
+    super::by_ids(connection, "obproxies", ids, read_proxy).await
 }
 
 /// The proxies of clusters, by cluster and in the order of their ids.

@@ -3,11 +3,11 @@
 pub mod places;
 
 use super::{
-    StoreError, allocate, by_ids_query,
+    StoreError, allocate,
     columns::{Cause, decode, encode, parse},
     now_micros,
     obproxy::ObproxyStatus,
-    pieces, push_in,
+    push_in,
 };
 use crate::{graph::wire_enum, rpc::v1};
 use serde::{Deserialize, Serialize};
@@ -122,14 +122,7 @@ pub async fn get(connection: &mut AnyConnection, id: i64) -> Result<Option<Host>
 
 /// Hosts by their ids, those that exist.
 pub async fn by_ids(connection: &mut AnyConnection, ids: &[i64]) -> Result<HashMap<i64, Host>, StoreError> {
-    let mut found = HashMap::with_capacity(ids.len());
-    for piece in pieces(ids) {
-        for row in by_ids_query("hosts", piece).build().fetch_all(&mut *connection).await? {
-            let host = read(&row)?;
-            found.insert(host.id, host);
-        }
-    }
-    Ok(found)
+    super::by_ids(connection, "hosts", ids, read).await
 }
 
 pub async fn by_ip(connection: &mut AnyConnection, inner_ip: IpAddr) -> Result<Option<Host>, StoreError> {

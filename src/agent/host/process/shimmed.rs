@@ -70,17 +70,17 @@ pub(super) fn program(run_dir: &Path) -> io::Result<Option<ProcessId>> {
 }
 
 pub(super) fn find(shim: ProcessId, run_dir: &Path) -> io::Result<RunState> {
-    // The shim outlives its program, so the process list is read only when the shim was killed.
-    let lives = shim.is_alive() || !shim.session().is_empty();
-    // Read after that look: a run that ended in between has its outcome by now.
-    if let Some(outcome) = read_json(&run_dir.join(OUTCOME))? {
+    let outcome = || read_json(&run_dir.join(OUTCOME));
+    if let Some(outcome) = outcome()? {
         return Ok(RunState::Ended(outcome));
     }
-    if !lives {
-        return Ok(RunState::Ended(RunOutcome::Lost));
+    // The shim outlives its program, so the process list is read only when the shim was killed.
+    if shim.is_alive() || !shim.session().is_empty() {
+        // Between two lives of a service, or at the very beginning or end of any run.
+        return Ok(program(run_dir)?.map_or(RunState::Between, RunState::Running));
     }
-    // Between two lives of a service, or at the very beginning or end of any run.
-    Ok(program(run_dir)?.map_or(RunState::Between, RunState::Running))
+    // It may have ended since it was asked for its outcome.
+    Ok(RunState::Ended(outcome()?.unwrap_or(RunOutcome::Lost)))
 }
 
 /// From here on the shim starts its program again when it ends.

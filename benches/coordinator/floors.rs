@@ -124,12 +124,7 @@ fn identity(authority: &CertificateAuthority, directory: &Path) -> Identity {
 /// Copies a file to `count` receivers, each over a connection of its own with the TLS of agents; answers the seconds.
 pub(crate) async fn copies(authority: &CertificateAuthority, directory: &Path, file: &Path, count: u16) -> f64 {
     let address = IpAddr::V4(Ipv4Addr::LOCALHOST);
-    let issued = authority.issue(Role::Agent, "sink", &[address]).unwrap();
-    let server = Identity {
-        ca_pem: authority.certificate_pem().into(),
-        certificate_pem: issued.certificate_pem.into(),
-        key_pem: issued.key_pem.as_bytes().to_vec().into(),
-    };
+    let server = authority.issue(Role::Agent, "sink", &[address]).unwrap().identity(authority);
     let acceptor = TlsAcceptor::from(Arc::new(server.server().unwrap()));
     let connector = TlsConnector::from(Arc::new(identity(authority, directory).client().unwrap()));
     let listener = TcpListener::bind((address, 0)).await.unwrap();

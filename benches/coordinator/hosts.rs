@@ -3,7 +3,7 @@
 
 use oblet::{
     rpc::v1::{self, agent_service_server},
-    tls::{CertificateAuthority, Identity, Role},
+    tls::{CertificateAuthority, Role},
 };
 use std::{
     collections::HashMap,
@@ -148,12 +148,7 @@ pub(crate) async fn serve(authority: &CertificateAuthority, count: u16) -> Hosts
     let mut configs = HashMap::new();
     for number in 1..=count {
         let address = IpAddr::V4(address(number));
-        let issued = authority.issue(Role::Agent, "simulated", &[address]).unwrap();
-        let identity = Identity {
-            ca_pem: authority.certificate_pem().into(),
-            certificate_pem: issued.certificate_pem.into(),
-            key_pem: issued.key_pem.as_bytes().to_vec().into(),
-        };
+        let identity = authority.issue(Role::Agent, "simulated", &[address]).unwrap().identity(authority);
         configs.insert(address, Arc::new(identity.server().unwrap()));
     }
     let socket = TcpSocket::new_v4().unwrap();

@@ -12,11 +12,10 @@ use crate::{
         fault_reason,
         v1::{self, agent_service_client::AgentServiceClient, watch_response::Item},
     },
-    tls::{CallerTls, CertificateAuthority, Identity, Role, install_crypto_provider},
+    tls::{CallerTls, Identity, Role, install_crypto_provider, testing::issue},
 };
 use std::{
     net::{Ipv4Addr, SocketAddr},
-    path::Path,
     sync::Arc,
     time::Duration,
 };
@@ -44,16 +43,6 @@ impl Running {
         drop(self.client);
         drop(self.shutdown);
         self.agent.wait().await.unwrap();
-    }
-}
-
-fn issue(directory: &Path, role: Role) -> Identity {
-    let authority = CertificateAuthority::load_or_create(directory).unwrap();
-    let issued = authority.issue(role, "lab", &[Ipv4Addr::LOCALHOST.into()]).unwrap();
-    Identity {
-        ca_pem: authority.certificate_pem().into(),
-        certificate_pem: issued.certificate_pem.into(),
-        key_pem: issued.key_pem.as_bytes().to_vec().into(),
     }
 }
 

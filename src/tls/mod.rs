@@ -10,6 +10,8 @@ mod exchange;
 mod pin;
 mod reloadable;
 mod signing;
+#[cfg(test)]
+pub(crate) mod testing;
 
 pub use authority::{CERTIFICATE_LIFE, CertificateAuthority, Issued, RENEW_AFTER, Role};
 pub use certificate::{CertificateFacts, Fingerprint, NoFingerprint, is_about_time, verify};

@@ -137,10 +137,19 @@ pub(super) async fn conclude(
     state: &ApiState,
     mut transaction: Transaction<'static, Any>,
     once: &Once,
-    DryRun(dry_run): DryRun,
+    dry_run: DryRun,
     record: &TaskRecord,
 ) -> Result<Reply<TaskInstance>, ApiError> {
     once.remember(&mut transaction, std::slice::from_ref(record)).await?;
+    end(state, transaction, dry_run, record).await
+}
+
+async fn end(
+    state: &ApiState,
+    transaction: Transaction<'static, Any>,
+    DryRun(dry_run): DryRun,
+    record: &TaskRecord,
+) -> Result<Reply<TaskInstance>, ApiError> {
     if dry_run {
         transaction.rollback().await.map_err(StoreError::from)?;
         return Ok(Reply(view::planned(record)));
@@ -149,25 +158,18 @@ pub(super) async fn conclude(
     Ok(Reply(view::created(record)))
 }
 
+/// The same for one host, by a request that has no key.
 async fn begin_one(
     state: &ApiState,
     requester: &Requester,
-    DryRun(dry_run): DryRun,
+    dry_run: DryRun,
     operation: AgentOperation,
     id: i64,
-) -> Result<TaskRecord, ApiError> {
+) -> Result<(TaskRecord, Reply<TaskInstance>), ApiError> {
     let mut transaction = state.store().begin().await?;
     let record = make(state, &mut transaction, requester, operation, &[id]).await?;
-    if dry_run {
-        transaction.rollback().await.map_err(StoreError::from)?;
-    } else {
-        task::commit_and_wake(state, transaction, std::slice::from_ref(&record)).await?;
-    }
-    Ok(record)
-}
-
-fn shown(record: &TaskRecord, DryRun(dry_run): DryRun) -> Reply<TaskInstance> {
-    Reply(if dry_run { view::planned(record) } else { view::created(record) })
+    let reply = end(state, transaction, dry_run, &record).await?;
+    Ok((record, reply))
 }
 
 /// Restarts the agent of a host. Services on the host keep running.
@@ -182,7 +184,8 @@ async fn restart(
     PathOf(id): PathOf<i64>,
     dry_run: DryRun,
 ) -> Result<Reply<TaskInstance>, ApiError> {
-    Ok(shown(&begin_one(&state, &requester, dry_run, AgentOperation::Restart, id).await?, dry_run))
+    let (_, reply) = begin_one(&state, &requester, dry_run, AgentOperation::Restart, id).await?;
+    Ok(reply)
 }
 
 /// Stops the agent of a host. Only an administrator of the host can start it again.
@@ -200,7 +203,8 @@ async fn stop(
     PathOf(id): PathOf<i64>,
     dry_run: DryRun,
 ) -> Result<Reply<TaskInstance>, ApiError> {
-    Ok(shown(&begin_one(&state, &requester, dry_run, AgentOperation::Stop, id).await?, dry_run))
+    let (_, reply) = begin_one(&state, &requester, dry_run, AgentOperation::Stop, id).await?;
+    Ok(reply)
 }
 
 /// Restarts the agents of hosts after checking that all of them respond.
@@ -254,7 +258,7 @@ async fn restart_process(
     dry_run: DryRun,
 ) -> Result<Reply<HostAgentProcess>, ApiError> {
     agent::check_process(id, process)?;
-    let record = begin_one(&state, &requester, dry_run, AgentOperation::Restart, id).await?;
+    let (record, _) = begin_one(&state, &requester, dry_run, AgentOperation::Restart, id).await?;
     wait(&state, &record, dry_run).await?;
     agent::process_of(&state, id).await.map(Reply)
 }
@@ -278,7 +282,7 @@ async fn stop_process(
     agent::check_process(id, process)?;
     // Afterwards nobody can be asked.
     let process = agent::process_of(&state, id).await?;
-    let record = begin_one(&state, &requester, dry_run, AgentOperation::Stop, id).await?;
+    let (record, _) = begin_one(&state, &requester, dry_run, AgentOperation::Stop, id).await?;
     wait(&state, &record, dry_run).await?;
     Ok(Reply(process.stopped()))
 }

@@ -35,12 +35,11 @@ use crate::{
     graph::{Direction, Effect, Failure, NodeIndex, TaskState},
     operations::create_cluster,
     rpc::v1,
-    tls::{CertificateAuthority, Identity, Role, install_crypto_provider},
+    tls::{Role, install_crypto_provider, testing::issue},
 };
 use sha2::{Digest as _, Sha256};
 use std::{
     net::{Ipv4Addr, SocketAddr},
-    path::Path,
     sync::Arc,
     time::Duration,
 };
@@ -69,16 +68,6 @@ async fn claimed_task(store: &Store) {
     let made = task::create(&mut transaction, &[(&plan, &state)], &origin).await.unwrap();
     assert_eq!(made[0].id, TaskId(1));
     transaction.commit().await.unwrap();
-}
-
-fn issue(directory: &Path, role: Role) -> Identity {
-    let authority = CertificateAuthority::load_or_create(directory).unwrap();
-    let issued = authority.issue(role, "lab", &[Ipv4Addr::LOCALHOST.into()]).unwrap();
-    Identity {
-        ca_pem: authority.certificate_pem().into(),
-        certificate_pem: issued.certificate_pem.into(),
-        key_pem: issued.key_pem.as_bytes().to_vec().into(),
-    }
 }
 
 impl Lab {

@@ -3,15 +3,16 @@ MAKEFLAGS += --no-print-directory
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-up demo-down lab lab-down lab-packages test real chaos lint lint-rust lint-tls lint-proto lint-deny lint-shell bench \
+.PHONY: help setup demo demo-up demo-down lab lab-down lab-packages test real chaos lint lint-rust lint-tls lint-proto lint-deny lint-shell bench mutants \
   openapi package
 
 BUF_VERSION := 1.75.0
 CARGO_DENY_VERSION := 0.20.2
+CARGO_MUTANTS_VERSION := 27.1.0
 BUF := target/tools/node_modules/.bin/buf
 SHELL_SCRIPTS := .ci/run packaging/package.sh $(wildcard packaging/scriptlets/*.sh) \
   tests/demo/demo.sh tests/demo/processes.sh tests/demo/setup.sh tests/lab/lab.sh tests/lab/previous.sh \
-  tests/real/real.sh
+  tests/real/real.sh tests/mutants/mutants.sh
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "%-10s %s\n", $$1, $$2 }'
@@ -75,6 +76,11 @@ chaos: setup ## kill real programs at random moments; ROUNDS=n, SEED=s
 	@cargo build --quiet --workspace --bins --tests
 	@OBLET_CHAOS_ROUNDS=$(or $(ROUNDS),100) OBLET_CHAOS_SEED=$(SEED) OBLET_CHAOS_FIRST=$(FIRST) \
 	  cargo test --quiet --test end_to_end chaos:: -- --nocapture
+
+# One is a build of a minute and a run of the unit tests: an hour for some fifty of them, so choose.
+mutants: setup ## plant defects and count those that tests notice: SHARD=k/n, DIFF=revision, FILE=glob
+	@command -v cargo-mutants >/dev/null || cargo install --quiet --locked cargo-mutants@$(CARGO_MUTANTS_VERSION)
+	@SHARD="$(SHARD)" DIFF="$(DIFF)" FILE="$(FILE)" tests/mutants/mutants.sh
 
 lint: lint-rust lint-tls lint-proto lint-deny lint-shell ## check formatting, clippy, contract, licences, scripts
 

@@ -1,0 +1,34 @@
+#!/usr/bin/env bash
+# Plants defects, one at a time, and prints which share of them the tests notice.
+#   SHARD=k/n   one n-th of them, number k from 0
+#   DIFF=rev    only in lines that differ from that revision
+#   FILE=glob   only in these files
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/../.."
+
+arguments=(--no-shuffle --output target/mutants --baseline "${BASELINE:-run}")
+[[ -z "${SHARD:-}" ]] || arguments+=(--shard "$SHARD" --sharding round-robin)
+[[ -z "${FILE:-}" ]] || arguments+=(--file "$FILE")
+if [[ -n "${DIFF:-}" ]]; then
+  mkdir -p target/mutants
+  git diff "$DIFF" >target/mutants/changes.diff
+  arguments+=(--in-diff target/mutants/changes.diff)
+fi
+
+# The build of one mutant differs from the next by a function, so all share a directory.
+export CARGO_TARGET_DIR="$PWD/target/mutants/build"
+ended=0
+cargo mutants "${arguments[@]}" || ended=$?
+# 2: some were not noticed; 3: some ran into the limit, which is noticing, too.
+((ended == 0 || ended == 2 || ended == 3)) || exit "$ended"
+
+lists=target/mutants/mutants.out
+count() { wc -l <"$lists/$1.txt"; }
+caught=$(($(count caught) + $(count timeout)))
+missed=$(count missed)
+if ((caught + missed == 0)); then
+  echo 'mutants: there was nothing to plant'
+  exit 0
+fi
+sed 's/^/not noticed: /' "$lists/missed.txt"
+echo "mutants: $caught of $((caught + missed)) noticed, $((100 * caught / (caught + missed))) %"

@@ -1,9 +1,10 @@
 //! One program per state directory.
 
+use crate::files::make_directory;
 use std::{
     fs::{self, File, TryLockError},
     io::{self, Seek as _, Write as _},
-    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
+    os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
@@ -35,7 +36,7 @@ impl StateDirectory {
     /// Makes the directory if it is missing and locks it.
     pub fn lock(path: &Path) -> Result<Self, LockError> {
         let failed = |source| LockError::File { path: path.into(), source };
-        fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(failed)?;
+        make_directory(path, 0o700).map_err(failed)?;
         let file_path = path.join("lock");
         let mut file = fs::OpenOptions::new()
             .read(true)

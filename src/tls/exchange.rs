@@ -8,7 +8,7 @@
 //!     live files are the old ones, or [`IdentityPaths::settle`] renames what is left. Renaming needs no room.
 
 use super::{CertificateFacts, Identity, Requested, TlsError, authority::replace, certificate::first, verify};
-use crate::files::sync_directory_of;
+use crate::files::{make_directory, sync_directory_of};
 use rustls::pki_types::ServerName;
 use std::{
     fs, io,
@@ -72,7 +72,7 @@ impl IdentityPaths {
         self.settle()?;
         for path in [&self.key, &self.certificate, &self.ca] {
             let directory = directory_of(path);
-            fs::create_dir_all(directory).map_err(|source| TlsError::File { path: directory.into(), source })?;
+            make_directory(directory, 0o755).map_err(|source| TlsError::File { path: directory.into(), source })?;
         }
         let path = pending(&self.key);
         let waiting = match fs::read_to_string(&path) {

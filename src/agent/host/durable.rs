@@ -1,27 +1,17 @@
 //! Files that are whole after any crash.
 
+use crate::files;
 use serde::{Serialize, de::DeserializeOwned};
 use std::{
-    fs::{self, DirBuilder, File, Permissions},
+    fs::{self, File, Permissions},
     io::{self, Read as _, Seek as _, SeekFrom, Write as _},
-    os::unix::fs::{DirBuilderExt as _, PermissionsExt as _},
+    os::unix::fs::PermissionsExt as _,
     path::Path,
 };
 
-/// Makes a directory that only the owner may enter, and those above it that are missing: what is synced in it later is
-/// there after a power cut only if the names on the way to it are.
+/// Makes a directory that only the owner may enter, for good, and those above it that are missing.
 pub(in crate::agent) fn make_directory(path: &Path) -> io::Result<()> {
-    let Some(parent) = path.parent() else { return Ok(()) };
-    let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
-    match DirBuilder::new().mode(0o700).create(path) {
-        Ok(()) => File::open(parent)?.sync_all(),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            make_directory(parent)?;
-            make_directory(path)
-        }
-        Err(_) if path.is_dir() => Ok(()),
-        Err(error) => Err(error),
-    }
+    files::make_directory(path, 0o700)
 }
 
 /// Replaces `path` by the JSON of `value`: temporary file, sync, rename, sync of the directory.

@@ -1,4 +1,5 @@
-//! Files that are whole after any crash.
+//! Files that are whole after any crash. Each is written in one piece: straight into a file, the serializer makes a system
+//! call for each word.
 
 use crate::files;
 use serde::{Serialize, de::DeserializeOwned};
@@ -20,7 +21,6 @@ pub(super) fn write_json(path: &Path, value: &impl Serialize) -> io::Result<()> 
     let mut file = tempfile::Builder::new().prefix(".new-").tempfile_in(dir)?;
     let mut bytes = serde_json::to_vec_pretty(value)?;
     bytes.push(b'\n');
-    // In one piece: straight into a file, the serializer makes a system call for each word.
     file.write_all(&bytes)?;
     file.as_file().sync_all()?;
     file.persist(path).map_err(|error| error.error)?;
@@ -43,7 +43,7 @@ pub(super) fn write_text(path: &Path, text: &str, mode: u32) -> io::Result<()> {
 pub(super) fn write_json_for_this_boot(path: &Path, value: &impl Serialize) -> io::Result<()> {
     let dir = path.parent().ok_or_else(|| io::Error::other("the path has no directory"))?;
     let mut file = tempfile::Builder::new().prefix(".new-").tempfile_in(dir)?;
-    serde_json::to_writer(&mut file, value)?;
+    file.write_all(&serde_json::to_vec(value)?)?;
     file.persist(path).map(drop).map_err(|error| error.error)
 }
 
@@ -51,7 +51,7 @@ pub(super) fn write_json_for_this_boot(path: &Path, value: &impl Serialize) -> i
 pub(super) fn write_json_or_lose(path: &Path, value: &impl Serialize) -> io::Result<()> {
     let dir = path.parent().ok_or_else(|| io::Error::other("the path has no directory"))?;
     let mut file = tempfile::Builder::new().prefix(".new-").tempfile_in(dir)?;
-    serde_json::to_writer(&mut file, value)?;
+    file.write_all(&serde_json::to_vec(value)?)?;
     file.as_file().sync_data()?;
     file.persist(path).map(drop).map_err(|error| error.error)
 }

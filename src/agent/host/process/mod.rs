@@ -1,6 +1,5 @@
 //! Processes that outlive the agent: who starts them, how they are found again, and how they are stopped.
 
-mod arrivals;
 pub(super) mod choice;
 pub(super) mod direct;
 pub(super) mod identity;

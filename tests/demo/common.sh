@@ -51,12 +51,13 @@ run_user() {
 
 start_coordinator() {
   say "start the coordinator"
-  local directory=$state/coordinator port
-  port=$(free_port 127.0.0.1)
+  local directory=$state/coordinator port config_service_port
+  free_port port 127.0.0.1
+  free_port config_service_port 127.0.0.1
   mkdir -p "$directory"
   cat >"$directory/coordinator.toml" <<TOML
 listen = "127.0.0.1:$port"
-config_service_listen = "127.0.0.1:$(free_port 127.0.0.1)"
+config_service_listen = "127.0.0.1:$config_service_port"
 state_dir = "$directory/state"
 initial_password_file = "$directory/initial-password"
 advertise_addresses = ["127.0.0.1"]

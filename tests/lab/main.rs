@@ -13,6 +13,8 @@
 mod disk;
 mod fleet;
 mod installation;
+#[path = "../support/lab_numbers.rs"]
+mod lab_numbers;
 mod network;
 mod reboot;
 #[path = "../support/rest.rs"]

@@ -21,8 +21,9 @@ prove() {
   fi
 }
 
+# A test names the directory of its PROGRAMS, which were built with it.
 # shellcheck disable=SC2086 # several flags
-build_programs() { (cd "$top" && cargo build --quiet --workspace ${BUILD_FLAGS:---bins}); }
+build_programs() { [[ -n ${PROGRAMS:-} ]] || (cd "$top" && cargo build --quiet --workspace ${BUILD_FLAGS:---bins}); }
 oblet() { "$programs/oblet" "$@"; }
 
 # api METHOD PATH [BODY]: the password goes to curl through a file descriptor, not through its arguments.

@@ -44,13 +44,16 @@ fn run(check: &Check) {
     let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join(&name);
     let packages = directory.with_file_name(format!("{name}-rpm"));
     fs::create_dir_all(&packages).unwrap();
-    let options = (check.options)(oblet_standins::program("obproxy").unwrap(), &packages);
+    let obproxy = oblet_standins::program("obproxy").unwrap();
+    let programs = obproxy.parent().unwrap().to_owned();
+    let options = (check.options)(obproxy, &packages);
     let package = package::build(&options).unwrap();
     let mut command = Command::new(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/real/real.sh"));
     if let Some((number, _lock)) = &lab {
         command.arg("--lab").env("REAL_LAB", number.to_string());
     }
-    let output = command.envs(ports).arg(package).env("REAL_DIR", &directory).output().unwrap();
+    let output =
+        command.envs(ports).env("PROGRAMS", programs).arg(package).env("REAL_DIR", &directory).output().unwrap();
     let (said, complaints) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     println!("{said}{complaints}");
     assert!(output.status.success());

@@ -17,14 +17,14 @@ fn test_program(name: &str) -> PathBuf {
 }
 
 /// The modules of `agent_host` that take about as long as the others together.
-const HALF: &str = "first_start:: installation:: packages::";
+const HALF: &str = "crashes:: first_start:: installation:: packages::";
 /// Hundreds of agents that die are left to the supervisor that needs no bus, one case of them is enough here; the last two
 /// start and end programs past the supervisor.
 const NOT_HERE: &str = "--skip crashes::a_new --skip crashes::an_old --skip passwords_with_odd_characters \
                         --skip a_restart_and_a_retry";
 
-/// The suites that the `direct` supervisor passes wherever tests run, under a systemd: on a host each, for names of units
-/// repeat themselves from test to test, and one at a time there, for a case restarts the bus that all use.
+/// The suites that the `direct` supervisor passes wherever tests run, under a systemd. One case at a time on a host: names of
+/// units repeat themselves from test to test, and one case restarts the bus that all use.
 #[tokio::test(flavor = "multi_thread")]
 async fn lab_systemd_does_what_the_direct_supervisor_does() {
     if !possible() {

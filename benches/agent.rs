@@ -6,7 +6,7 @@
 //! Prints a table and writes `target/bench/results.json`. Machines are noisy: rounds of a thing and its floor take turns.
 
 #![allow(clippy::print_stdout, reason = "a benchmark talks to its caller")]
-#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a benchmark may fail loudly")]
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "a benchmark may fail loudly")]
 
 #[path = "../tests/support/ports.rs"]
 mod ports;

@@ -1,5 +1,7 @@
 //! The driver that the agent and the coordinator use can speak to the stand-in.
 
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a panic is fine where it fails a test")]
+
 #[path = "support/ports.rs"]
 mod ports;
 

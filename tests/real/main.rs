@@ -1,6 +1,11 @@
 //! `make real`, which proves that oblet can manage the obproxy of a package, with the stand-in's packages of both versions.
 
-#![expect(clippy::unwrap_used, clippy::print_stdout, reason = "what a test prints is shown when it fails")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::print_stdout,
+    reason = "a panic is how a test fails, and what it prints is shown then"
+)]
 
 #[path = "../support/lab_numbers.rs"]
 mod lab_numbers;

@@ -55,7 +55,7 @@ test: setup ## run all tests; the last line is the runner's count, or says what 
 	  skip 'tests named lab_ need packages and the programs of the version before'; \
 	fi
 	@if command -v cargo-nextest >/dev/null; then \
-	  run=(cargo nextest run --workspace $(if $(CI),--profile ci)); \
+	  run=(cargo nextest run --workspace --test-threads $$((3 * $$(nproc))) $(if $(CI),--profile ci)); \
 	  ((EUID == 0)) || run+=(--filterset 'not test(/(^|::)(root|lab)_/)'); \
 	else \
 	  run=(cargo test --workspace); \

@@ -6,7 +6,10 @@
 //! Prints a table and writes `target/bench/results.json`. Machines are noisy: rounds of a thing and its floor take turns.
 
 #![allow(clippy::print_stdout, reason = "a benchmark talks to its caller")]
-#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a benchmark may fail loudly")]
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "a benchmark may fail loudly")]
+
+#[path = "../tests/support/ports.rs"]
+mod ports;
 
 use nix::{
     sched::{CpuSet, sched_getaffinity, sched_setaffinity},
@@ -25,7 +28,7 @@ use sha2::Digest as _;
 use std::{
     env, fs,
     io::{BufRead as _, BufReader, Read as _, Write as _},
-    net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener},
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::Arc,
@@ -158,10 +161,15 @@ impl Bench {
             authority.issue(Role::Coordinator, "bench", &[]).unwrap().write(path, "coordinator").unwrap();
         let identity = Identity::read(&path.join("ca.pem"), &certificate, &key).unwrap();
 
-        let port = free_port();
+        let port = ports::own();
         fs::create_dir_all(path.join("root")).unwrap();
         let agent_process = Command::new(env!("CARGO_BIN_EXE_oblet-agent"))
-            .args(["--listen", &format!("127.0.0.1:{port}"), "--metrics-listen", &format!("127.0.0.1:{}", free_port())])
+            .args([
+                "--listen",
+                &format!("127.0.0.1:{port}"),
+                "--metrics-listen",
+                &format!("127.0.0.1:{}", ports::own()),
+            ])
             .args(["--rpm-scriptlets", "true", "--rpm-dependencies", "false", "--log-filter", "warn"])
             .arg("--state-dir")
             .arg(path.join("state"))
@@ -257,10 +265,6 @@ fn submit_request(step: &AgentStep, direction: Direction, id: Uuid, undoes: Opti
     }
 }
 
-fn free_port() -> u16 {
-    TcpListener::bind((LOCALHOST, 0)).unwrap().local_addr().unwrap().port()
-}
-
 async fn measure() -> Vec<Value> {
     let mut results = {
         let _one = OneProcessor::take();
@@ -294,10 +298,24 @@ impl Drop for OneProcessor {
     }
 }
 
+/// Waits until the process has needed no processor for a second; answers the ticks that it has needed by then.
+async fn at_rest(pid: u32) -> u64 {
+    let deadline = Instant::now() + Duration::from_secs(60);
+    let mut before = cpu_ticks(pid);
+    loop {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        let ticks = cpu_ticks(pid);
+        if ticks == before {
+            return ticks;
+        }
+        assert!(Instant::now() < deadline, "the agent does not come to rest");
+        before = ticks;
+    }
+}
+
 async fn idle(bench: &Bench) -> Vec<Value> {
     let pid = bench.agent_process.0.id();
-    tokio::time::sleep(Duration::from_secs(2)).await;
-    let before = cpu_ticks(pid);
+    let before = at_rest(pid).await;
     tokio::time::sleep(Duration::from_secs(10)).await;
     let ticks = cpu_ticks(pid) - before;
     let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();

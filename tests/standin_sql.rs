@@ -1,17 +1,21 @@
 //! The driver that the agent and the coordinator use can speak to the stand-in.
 
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a panic is fine where it fails a test")]
+
+#[path = "support/ports.rs"]
+mod ports;
+
 use oblet_standins::{mysql, program};
 use sqlx::{
     Connection as _, Executor as _, Row as _,
     mysql::{MySqlConnectOptions, MySqlConnection, MySqlSslMode},
 };
-use std::{net::TcpListener, process::Stdio, time::Duration};
+use std::{process::Stdio, time::Duration};
 
 #[tokio::test]
 async fn driver_logs_in_and_reads_rows() {
     let root = tempfile::tempdir().unwrap();
-    let port = || TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    let (sql, exporter) = (port(), port());
+    let (sql, exporter) = (ports::own(), ports::own());
     let hash = mysql::hex(&mysql::sha1(&[b"secret"]));
     let mut obproxy = tokio::process::Command::new(program("obproxy").unwrap())
         .args(["-N", "-p", &sql.to_string(), "-l", &exporter.to_string(), "-n", "demo", "-r", "127.0.0.1:2881"])

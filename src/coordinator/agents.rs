@@ -386,7 +386,7 @@ mod tests {
     use futures_util::{StreamExt as _, stream};
     use std::{
         convert::Infallible,
-        net::{Ipv4Addr, SocketAddr, TcpListener},
+        net::{Ipv4Addr, SocketAddr},
         task::{Context, Poll},
     };
     use tonic::{
@@ -421,8 +421,10 @@ mod tests {
 
     #[tokio::test]
     async fn an_agent_that_is_not_there_is_told_in_one_plain_sentence() {
-        // The port is free again once the listener is gone.
-        let address = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap();
+        // Bound and not listened on: nobody else gets the port.
+        let mute = tokio::net::TcpSocket::new_v4().unwrap();
+        mute.bind((Ipv4Addr::LOCALHOST, 0).into()).unwrap();
+        let address = mute.local_addr().unwrap();
         let agent = plain_agent(address, Arc::new(Transfers::new(QUICK)));
         let error = agent.describe_host().await.unwrap_err().to_string();
         assert_eq!(error, format!("agent {address} did not answer: Connection refused (os error 111)"));

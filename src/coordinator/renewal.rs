@@ -233,10 +233,7 @@ mod tests {
         },
         tls::{CertificateAuthority, Fingerprint, Identity, Requested, Role, install_crypto_provider},
     };
-    use std::{
-        net::{Ipv4Addr, TcpListener},
-        sync::atomic::Ordering,
-    };
+    use std::{net::Ipv4Addr, sync::atomic::Ordering};
 
     fn certificate(host: u8, issued_at: i64, status: CertificateStatus) -> AgentCertificate {
         AgentCertificate {
@@ -301,8 +298,10 @@ mod tests {
         let metrics = CertificateMetrics::register(&Registry::new()).unwrap();
         let renewal = Renewal::new(Arc::new(enrolment), agents, metrics);
 
-        // The port is free again once the listener is gone.
-        let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port();
+        // Bound and not listened on: nobody else gets the port.
+        let mute = tokio::net::TcpSocket::new_v4().unwrap();
+        mute.bind((Ipv4Addr::LOCALHOST, 0).into()).unwrap();
+        let port = mute.local_addr().unwrap().port();
         let gone = AgentCertificate {
             address: Ipv4Addr::LOCALHOST.into(),
             agent_port: Some(port),

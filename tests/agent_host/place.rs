@@ -388,7 +388,7 @@ pub(crate) fn start_step() -> StartObproxy {
 }
 
 pub(crate) async fn until(what: &str, condition: impl Fn() -> bool) {
-    let end = Instant::now() + Duration::from_secs(20);
+    let end = Instant::now() + Duration::from_secs(60);
     while !condition() {
         assert!(Instant::now() < end, "{what} did not come");
         tokio::time::sleep(Duration::from_millis(10)).await;

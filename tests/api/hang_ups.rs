@@ -19,7 +19,7 @@ use std::{
 
 const CLUSTERS: &str = "/api/v2/obproxy/clusters";
 const ROUNDS: u32 = 10;
-const PATIENCE: Duration = Duration::from_secs(5);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 fn post(path: &str, body: &Value) -> Request<Body> {
     let request = Lab::signed("POST", path).header(header::CONTENT_TYPE, "application/json");

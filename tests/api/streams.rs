@@ -19,7 +19,7 @@ use oblet::{
 use serde_json::{Value, json};
 use std::time::Duration;
 
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// An event as a client reads it.
 #[derive(Debug, PartialEq)]

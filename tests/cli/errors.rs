@@ -2,7 +2,10 @@
 
 use insta::assert_snapshot;
 use serde_json::json;
-use std::{io, net::TcpListener};
+use std::{
+    io,
+    net::{Ipv4Addr, TcpListener},
+};
 
 use crate::fake::{Fake, PASSWORD, oblet, page, tell};
 
@@ -79,8 +82,10 @@ async fn answers_of_something_else() {
 
 #[tokio::test]
 async fn nobody_listens() {
-    // The port is free again once the listener is gone.
-    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    // Bound and not listened on: nobody else gets the port.
+    let mute = tokio::net::TcpSocket::new_v4().unwrap();
+    mute.bind((Ipv4Addr::LOCALHOST, 0).into()).unwrap();
+    let port = mute.local_addr().unwrap().port();
     let url = format!("http://127.0.0.1:{port}");
     let args = ["host", "list"];
     let output = oblet(&args).env("OBLET_URL", &url).env("OBLET_PASSWORD", PASSWORD).output().await.unwrap();

@@ -11,7 +11,7 @@ use std::{
 use tokio::process::{Child, Command};
 
 pub(crate) const COLUMNS: u16 = 80;
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Stdin, stdout and stderr of the program are one terminal.
 pub(crate) struct Terminal {

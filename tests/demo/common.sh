@@ -21,8 +21,9 @@ prove() {
   fi
 }
 
+# A test names the directory of its PROGRAMS, which were built with it.
 # shellcheck disable=SC2086 # several flags
-build_programs() { (cd "$top" && cargo build --quiet --workspace ${BUILD_FLAGS:---bins}); }
+build_programs() { [[ -n ${PROGRAMS:-} ]] || (cd "$top" && cargo build --quiet --workspace ${BUILD_FLAGS:---bins}); }
 oblet() { "$programs/oblet" "$@"; }
 
 # api METHOD PATH [BODY]: the password goes to curl through a file descriptor, not through its arguments.
@@ -51,12 +52,13 @@ run_user() {
 
 start_coordinator() {
   say "start the coordinator"
-  local directory=$state/coordinator port
-  port=$(free_port 127.0.0.1)
+  local directory=$state/coordinator port config_service_port
+  free_port port 127.0.0.1
+  free_port config_service_port 127.0.0.1
   mkdir -p "$directory"
   cat >"$directory/coordinator.toml" <<TOML
 listen = "127.0.0.1:$port"
-config_service_listen = "127.0.0.1:$(free_port 127.0.0.1)"
+config_service_listen = "127.0.0.1:$config_service_port"
 state_dir = "$directory/state"
 initial_password_file = "$directory/initial-password"
 advertise_addresses = ["127.0.0.1"]

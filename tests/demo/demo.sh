@@ -148,7 +148,9 @@ up() {
   build
   start_coordinator
   say "start two agents"
-  agent_port=$(free_port "${addresses[@]}") metrics_port=$(free_port "${addresses[@]}") agent_pids=() task_ids=()
+  free_port agent_port "${addresses[@]}"
+  free_port metrics_port "${addresses[@]}"
+  agent_pids=() task_ids=()
   for number in 1 2; do start_agent "$number" "${addresses[number - 1]}"; done
   deploy
   prove_all

@@ -10,7 +10,10 @@ use std::{
     net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
-    sync::atomic::{AtomicU8, Ordering},
+    sync::{
+        LazyLock,
+        atomic::{AtomicU8, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -174,13 +177,30 @@ pub(crate) struct Lab {
     rest: Option<Rest>,
 }
 
-/// Addresses of its own for each lab, so that all of them can use the same SQL port at the same time: the process chooses
-/// the network, the number of the lab in the process the block of ten in it.
+/// A network of loopback addresses that no other process has. Who listens on its last address has it.
+struct Network {
+    high: u8,
+    low: u8,
+    _guard: TcpListener,
+}
+
+static NETWORK: LazyLock<Network> = LazyLock::new(|| {
+    // Processes that start one after the other seldom look at the same one.
+    let candidates = (0..u32::from(u16::MAX)).map(|number| (std::process::id() + number).to_be_bytes());
+    let reserve = |[_, _, high, low]: [u8; 4]| {
+        let high = high | 128;
+        let guard = TcpListener::bind((Ipv4Addr::new(127, high, low, 254), REST_PORT)).ok()?;
+        Some(Network { high, low, _guard: guard })
+    };
+    { candidates }.find_map(reserve).unwrap_or_else(|| panic!("other tests have all networks"))
+});
+
+/// Addresses of its own for each lab, so that all of them can use the same SQL port at the same time: a block of ten in the
+/// network of this process.
 fn block() -> impl Fn(u8) -> Ipv4Addr {
     static LABS: AtomicU8 = AtomicU8::new(0);
-    let [_, _, high, low] = std::process::id().to_be_bytes();
     let first = LABS.fetch_add(1, Ordering::Relaxed) % 25 * 10;
-    move |number| Ipv4Addr::new(127, high | 128, low, first + 1 + number)
+    move |number| Ipv4Addr::new(127, NETWORK.high, NETWORK.low, first + 1 + number)
 }
 
 impl Lab {

@@ -1,6 +1,6 @@
 //! One lab for one test.
 
-use crate::rest::Rest;
+use crate::{lab_numbers, rest::Rest};
 use serde_json::{Value, json};
 use std::{
     fs::{self, File},
@@ -15,8 +15,6 @@ pub(crate) const SQL_PORT: u16 = 2883;
 pub(crate) const SYS_PASSWORD: &str = "aaBB22__proxysys";
 pub(crate) const PATIENCE: Duration = Duration::from_secs(180);
 pub(crate) const POLL: Duration = Duration::from_millis(100);
-/// Numbers of labs that tests use; a lab raised by hand has number 0.
-const NUMBERS: std::ops::Range<u8> = 200..216;
 
 /// A coordinator on h0 and hosts h1, h2, ... with enrolled agents; all of it is gone when it is dropped.
 pub(crate) struct Fleet {
@@ -43,7 +41,7 @@ impl Fleet {
     /// A lab in which nothing runs.
     pub(crate) fn empty() -> Self {
         oblet::tls::install_crypto_provider();
-        let (number, lock) = NUMBERS.clone().find_map(reserve).expect("a number for the lab is free");
+        let (number, lock) = lab_numbers::own();
         let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("lab-{number}"));
         let fleet = Self { number, directory, hosts: Vec::new(), rest: None, _lock: lock };
         // A test that was killed may have left its hosts.
@@ -241,6 +239,17 @@ impl Fleet {
         }
     }
 
+    /// Waits until a subtask of the task says that the agent of the host does not answer.
+    pub(crate) async fn misses(&self, id: i64, host: &str) -> Value {
+        let address = self.address(host);
+        let says = |subtask: &Value| {
+            let reason = subtask["waiting"]["for"].as_str().unwrap_or_default();
+            reason.starts_with("the next try, because") && reason.contains(&address)
+        };
+        let what = format!("says that {address} does not answer");
+        self.wait_for_task(id, &what, |task| task["subtasks"].as_array().is_some_and(|all| all.iter().any(says))).await
+    }
+
     /// Waits until a shell line succeeds on the host.
     pub(crate) async fn wait_on(&self, host: &str, line: &str) {
         self.wait(&format!("{line:?} on {host}"), || self.holds_on(host, line)).await;
@@ -259,13 +268,6 @@ impl Fleet {
     pub(crate) fn client(&self, host: &str) -> oblet_standins::client::Client {
         oblet_standins::client::Client::login(&self.address(host), SQL_PORT, "root@proxysys", SYS_PASSWORD).unwrap()
     }
-}
-
-/// A lab's number for this process alone; none if another one has it.
-fn reserve(number: u8) -> Option<(u8, File)> {
-    let path = std::env::temp_dir().join(format!("oblet-lab-{number}.lock"));
-    let file = File::options().create(true).append(true).open(path).ok()?;
-    file.try_lock().ok().map(|()| (number, file))
 }
 
 impl Drop for Fleet {

@@ -6,6 +6,7 @@
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::indexing_slicing,
+    clippy::panic,
     clippy::print_stdout,
     reason = "a panic is how a test fails, and what it prints is shown then"
 )]
@@ -13,6 +14,8 @@
 mod disk;
 mod fleet;
 mod installation;
+#[path = "../support/lab_numbers.rs"]
+mod lab_numbers;
 mod network;
 mod reboot;
 #[path = "../support/rest.rs"]

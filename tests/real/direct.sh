@@ -16,7 +16,9 @@ raise() {
   done
   build_programs
   start_coordinator
-  agent_port=$(free_port "$address") metrics_port=$(free_port "$address") agent_pids=()
+  free_port agent_port "$address"
+  free_port metrics_port "$address"
+  agent_pids=()
   start_agent 1 "$address"
   oblet host add "$address" --agent-port "$agent_port" --metrics-port "$metrics_port" >/dev/null
   host_id=$(oblet host list --output json | id_where "$address")
@@ -39,10 +41,9 @@ leftover_state() {
 # Processes whose program lies below the root of the host, also if its file was removed or replaced.
 proxy_pids() {
   local directory exe
-  for directory in /proc/[0-9]*; do
-    exe=$(readlink "$directory/exe" 2>/dev/null) || continue
+  while read -r directory exe; do
     [[ ${exe% (deleted)} != "$host_root"/*/bin/obproxy ]] || echo "${directory#/proc/}"
-  done
+  done < <(programs_of_processes)
 }
 leftover_processes() { proxy_pids; }
 

@@ -67,14 +67,13 @@ proxy_pids() {
   local inside status
   inside=$(on_host systemctl show --property=MainPID --value "$unit")
   [[ $inside != 0 && -n $inside ]] || return 0
-  for status in /proc/[0-9]*/status; do
-    # Numbers from the outermost namespace to the innermost.
-    if awk -v inside="$inside" '/^Name:/ { name = $2 } /^NSpid:/ { ok = (NF == 3 && $3 == inside) }
-        END { exit !(ok && name == "obproxy") }' "$status" 2>/dev/null; then
+  # Numbers from the outermost namespace to the innermost.
+  while read -r status; do
+    if grep -qsx $'Name:\tobproxy' "$status"; then
       status=${status%/status}
       echo "${status#/proc/}"
     fi
-  done
+  done < <(grep -lsxE $'NSpid:\t[0-9]+\t'"$inside" /proc/[0-9]*/status)
 }
 
 leftover_processes() { on_host pgrep -ax obproxy || true; }

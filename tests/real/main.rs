@@ -1,7 +1,16 @@
 //! `make real`, which proves that oblet can manage the obproxy of a package, with the stand-in's packages of both versions.
 
-#![expect(clippy::unwrap_used, clippy::print_stdout, reason = "what a test prints is shown when it fails")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::print_stdout,
+    reason = "a panic is how a test fails, and what it prints is shown then"
+)]
 
+#[path = "../support/lab_numbers.rs"]
+mod lab_numbers;
+#[path = "../support/ports.rs"]
+mod ports;
 #[path = "../support/skip.rs"]
 mod skip;
 
@@ -12,13 +21,12 @@ use std::{
     process::Command,
 };
 
-/// One version, where its hosts are, and what nothing else on this machine uses meanwhile.
+/// One version, and where its hosts are.
 struct Check {
     options: fn(PathBuf, &Path) -> Options,
-    met: &'static str,
-    /// Number of the lab; none for a host below a directory.
-    lab: Option<u8>,
-    first_port: u16,
+    version: &'static str,
+    /// On a systemd host; otherwise below a directory.
+    in_lab: bool,
 }
 
 fn old(program: PathBuf, directory: &Path) -> Options {
@@ -31,23 +39,31 @@ fn modern(program: PathBuf, directory: &Path) -> Options {
 }
 
 fn run(check: &Check) {
-    let name = format!("real-{}", check.first_port);
-    let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
-    let packages = directory.with_extension("rpm");
+    let lab = check.in_lab.then(lab_numbers::own);
+    let ports = ["SQL_PORT", "EXPORTER_PORT", "RPC_PORT"].map(|name| (name, ports::own().to_string()));
+    // Under the same name next time, so that what a killed test has left is taken away.
+    let name = match &lab {
+        Some((number, _lock)) => format!("real-lab-{number}"),
+        None => format!("real-{}", check.version),
+    };
+    let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join(&name);
+    let packages = directory.with_file_name(format!("{name}-rpm"));
     fs::create_dir_all(&packages).unwrap();
-    let options = (check.options)(oblet_standins::program("obproxy").unwrap(), &packages);
+    let obproxy = oblet_standins::program("obproxy").unwrap();
+    let programs = obproxy.parent().unwrap().to_owned();
+    let options = (check.options)(obproxy, &packages);
     let package = package::build(&options).unwrap();
     let mut command = Command::new(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/real/real.sh"));
-    if let Some(number) = check.lab {
+    if let Some((number, _lock)) = &lab {
         command.arg("--lab").env("REAL_LAB", number.to_string());
     }
-    let ports = ["SQL_PORT", "EXPORTER_PORT", "RPC_PORT"].into_iter().zip(check.first_port..);
-    command.envs(ports.map(|(name, port)| (name, port.to_string())));
-    let output = command.arg(package).env("REAL_DIR", &directory).output().unwrap();
+    let output =
+        command.envs(ports).env("PROGRAMS", programs).arg(package).env("REAL_DIR", &directory).output().unwrap();
     let (said, complaints) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     println!("{said}{complaints}");
     assert!(output.status.success());
-    assert!(said.starts_with(check.met), "the first line tells which of the two it met");
+    let met = format!("real: met the stand-in of obproxy {} ", check.version);
+    assert!(said.starts_with(&met), "the first line tells which of the two it met");
     assert!(!directory.exists(), "it takes everything away");
     fs::remove_dir_all(packages).unwrap();
 }
@@ -60,20 +76,20 @@ fn rpm_is_missing() -> bool {
     missing
 }
 
-const OLD: &str = "real: met the stand-in of obproxy 1.9.1.1 ";
-const MODERN: &str = "real: met the stand-in of obproxy 4.3.1.0 ";
+const OLD: &str = "1.9.1.1";
+const MODERN: &str = "4.3.1.0";
 
 #[test]
 fn a_host_manages_obproxy_1_9() {
     if !rpm_is_missing() {
-        run(&Check { options: old, met: OLD, lab: None, first_port: 18_883 });
+        run(&Check { options: old, version: OLD, in_lab: false });
     }
 }
 
 #[test]
 fn a_host_manages_obproxy_4_3() {
     if !rpm_is_missing() {
-        run(&Check { options: modern, met: MODERN, lab: None, first_port: 18_893 });
+        run(&Check { options: modern, version: MODERN, in_lab: false });
     }
 }
 
@@ -89,13 +105,13 @@ fn no_lab() -> bool {
 #[test]
 fn lab_a_systemd_host_manages_obproxy_1_9() {
     if !no_lab() {
-        run(&Check { options: old, met: OLD, lab: Some(217), first_port: 2883 });
+        run(&Check { options: old, version: OLD, in_lab: true });
     }
 }
 
 #[test]
 fn lab_a_systemd_host_manages_obproxy_4_3() {
     if !no_lab() {
-        run(&Check { options: modern, met: MODERN, lab: Some(218), first_port: 2893 });
+        run(&Check { options: modern, version: MODERN, in_lab: true });
     }
 }

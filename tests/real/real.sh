@@ -4,12 +4,13 @@
 #   real.sh OBPROXY_RPM          on a host below a directory of this machine, without systemd
 #   real.sh --lab OBPROXY_RPM    on a systemd host of the lab; needs root
 # From the environment: LIBS, a directory of shared libraries that the program needs (laid where the host's loader finds
-# them); SQL_PORT, EXPORTER_PORT and RPC_PORT; REAL_DIR, where everything is kept meanwhile; REAL_LAB, the number of the lab.
+# them); SQL_PORT, EXPORTER_PORT and RPC_PORT; REAL_DIR, where everything is kept meanwhile; REAL_LAB, the number of the lab;
+# PROGRAMS, the directory of programs that need not be built.
 set -euo pipefail
 
 top=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd -P)
 target=$(mkdir -p "${CARGO_TARGET_DIR:-$top/target}" && cd "${CARGO_TARGET_DIR:-$top/target}" && pwd -P)
-programs=$target/debug
+programs=${PROGRAMS:-$target/debug}
 place=direct
 if [[ ${1:-} == --lab ]]; then
   place=lab

@@ -1,6 +1,6 @@
 //! Who listens on a port.
 
-use super::OwnProxies;
+use super::{OwnProxies, process::identity::all_pids};
 use procfs::net::{TcpNetEntry, TcpState};
 use std::{
     collections::HashSet,
@@ -56,11 +56,6 @@ pub(super) fn stranger_at(there: SocketAddr, here: SocketAddr, owners: &[i32]) -
         || "an unknown process".into(),
         |pid| format!("pid {pid} of {}", super::checks::processes::user(pid)),
     )))
-}
-
-fn all_pids() -> io::Result<Vec<i32>> {
-    let entries = fs::read_dir("/proc")?;
-    Ok(entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()).collect())
 }
 
 /// The TCP ports on which this very process listens, at whatever address.

@@ -148,8 +148,11 @@ mod tests {
         step.ports.insert(0, sql_port[0]);
         let error = check(&settings, nobody, &step, &context("c")).unwrap_err();
         assert!(error.message.contains(&format!("port {taken} is held by pid")), "{}", error.message);
-        step.ports = sql_port;
-        drop(listener);
+        // Bound and not listened on: nobody else gets the port, and a server may.
+        let free = tokio::net::TcpSocket::new_v4().unwrap();
+        free.set_reuseaddr(true).unwrap();
+        free.bind((Ipv4Addr::LOCALHOST, 0).into()).unwrap();
+        step.ports = vec![i64::from(free.local_addr().unwrap().port()).try_into().unwrap()];
         settings.run_user = crate::agent::host::testing::settings(root.path()).run_user;
         step.architecture = "noarch".into();
         step.disk_bytes = 0;

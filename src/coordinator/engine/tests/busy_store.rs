@@ -23,12 +23,11 @@ use crate::{
     tls::Role,
 };
 use std::{net::Ipv4Addr, sync::Arc, time::Duration};
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
 /// For how long requests of the API wait for a connection here.
 const PATIENCE: Duration = Duration::from_millis(300);
-const BUSY: Duration = Duration::from_secs(1);
 
 struct Rows {
     _lab: Lab,
@@ -66,7 +65,7 @@ impl Rows {
         let run = LocalRun {
             step: &CoordinatorStep::UpdateHostStatus(UpdateHostStatus { host_id: 1 }),
             direction: Direction::Execute,
-            deadline: Instant::now() + 10 * BUSY,
+            deadline: Instant::now() + 100 * PATIENCE,
             cancel: &CancellationToken::new(),
             place: &WaitPlace::new(
                 Arc::default(),
@@ -96,8 +95,10 @@ async fn a_step_waits_for_a_store_in_which_others_write_and_keeps_its_log() {
     let mut rows = Rows::new().await;
     let (writing, reading) = (rows.store.begin().await.unwrap(), rows.store.engine_readers().clone());
     let all = [reading.acquire().await.unwrap(), reading.acquire().await.unwrap()];
+    let store = rows.store.clone();
+    // The step has been waiting longer than anybody who is told that the store is busy.
     let others = async {
-        sleep(BUSY).await;
+        assert!(matches!(store.begin().await, Err(StoreError::Busy)));
         drop((writing, all));
     };
     let (outcome, ()) = tokio::join!(rows.make_available(), others);
@@ -159,7 +160,9 @@ async fn requests_are_told_that_the_store_is_busy_and_stand_not_before_the_engin
         let store = rows.store.clone();
         async move { store.begin_patiently().await.map(drop) }
     });
-    sleep(BUSY).await;
+    tokio::task::yield_now().await;
+    // It begins to wait behind the engine.
+    assert!(matches!(rows.store.begin().await, Err(StoreError::Busy)));
     for request in requests {
         assert!(matches!(request.await.unwrap(), Err(StoreError::Busy)));
     }

@@ -1,6 +1,9 @@
 //! D1 to D13.
 
-use crate::place::{ADMIN, NEW, OLD, PASSWORD, Place, free_port, hash, value, wait};
+use crate::{
+    place::{ADMIN, NEW, OLD, PASSWORD, Place, hash, value, wait},
+    ports,
+};
 use std::{fs, os::unix::fs::PermissionsExt as _};
 
 fn names(place: &Place, directory: &str) -> Vec<String> {
@@ -56,7 +59,7 @@ fn stored_values_hold_unless_flags_are_given() {
         }
         assert_eq!(place.stop(), Some(1));
 
-        place.sql_port = free_port();
+        place.sql_port = ports::own();
         place.start_with(&["-p", &place.sql_port.to_string(), "-n", "other"]);
         let mut client = place.try_login(ADMIN, altered).unwrap();
         assert_eq!(value(&mut client, "app_name"), "other", "D10");

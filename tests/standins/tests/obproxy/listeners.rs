@@ -1,6 +1,9 @@
 //! L1 to L7.
 
-use crate::place::{NEW, OLD, Place, value, wait};
+use crate::{
+    place::{NEW, OLD, Place, value, wait},
+    ports,
+};
 use std::{net::TcpListener, net::TcpStream};
 
 fn answers(address: &str, port: u16) -> bool {
@@ -52,7 +55,7 @@ fn a_port_moves_at_the_next_start() {
     let mut place = Place::new("moves", NEW);
     place.start("");
     let mut client = place.login();
-    let port = crate::place::free_port();
+    let port = ports::own();
     client.query(&format!("ALTER PROXYCONFIG SET listen_port={port}")).unwrap();
     assert_eq!(value(&mut client, "listen_port"), port.to_string(), "L7");
     assert!(!answers("127.0.0.1", port), "L7");

@@ -11,5 +11,7 @@ mod login;
 mod manager;
 mod metrics;
 mod place;
+#[path = "../../../support/ports.rs"]
+mod ports;
 mod sql;
 mod sql_login;

@@ -1,5 +1,6 @@
 //! An installed stand-in of a chosen version, with a root directory of its own.
 
+use crate::ports;
 use oblet_standins::{
     client::{Client, Error, Rows},
     mysql,
@@ -7,7 +8,7 @@ use oblet_standins::{
 use std::{
     env, fs,
     io::{Read as _, Write as _},
-    net::{TcpListener, TcpStream},
+    net::TcpStream,
     path::PathBuf,
     process::{Child, Command, Output, Stdio, id},
     thread,
@@ -18,14 +19,10 @@ pub(crate) const ADMIN: &str = "root@proxysys";
 pub(crate) const PASSWORD: &str = "first one";
 pub(crate) const OLD: &str = "1.9.1.1-1919579";
 pub(crate) const NEW: &str = "4.3.1.0-1.el8";
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 pub(crate) fn hash(password: &str) -> String {
     mysql::hex(&mysql::sha1(&[password.as_bytes()]))
-}
-
-pub(crate) fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
 /// Waits for a condition, bounded.
@@ -66,7 +63,7 @@ impl Place {
         let (program, installed) = (env!("CARGO_BIN_EXE_obproxy"), directory.join("bin/obproxy"));
         fs::copy(program, installed).unwrap();
         fs::write(directory.join("lib/standin-version"), version).unwrap();
-        let (sql_port, metrics_port, rpc_port) = (free_port(), free_port(), free_port());
+        let (sql_port, metrics_port, rpc_port) = (ports::own(), ports::own(), ports::own());
         Self { directory, version, sql_port, metrics_port, rpc_port, process: None }
     }
 

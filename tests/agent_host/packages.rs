@@ -78,7 +78,7 @@ async fn a_database_that_does_not_answer_after_a_restart_leaves_the_effect_unkno
     if rpm_is_missing() {
         return;
     }
-    for (question, effect) in [("-qa", Effect::Unknown), ("-ql", Effect::Done)] {
+    for (question, effect) in [("--qf", Effect::Unknown), ("-ql", Effect::Done)] {
         let script = format!(
             "#!/bin/sh\ncase \"$*\" in *{question}*) test ! -e \"$HOME/broken\" || exit 1 ;; esac\nexec /usr/bin/rpm \"$@\"\n"
         );
@@ -128,7 +128,7 @@ impl IdentityStore for FullDisk {
 
 #[tokio::test]
 async fn an_rpm_that_may_still_run_has_not_said_what_it_leaves() {
-    let script = "#!/bin/sh\ncase \"$*\" in\n*--initdb*) exec touch \"$2/rpmdb.sqlite\" ;;\n*-qa*) exit 0 ;;\n\
+    let script = "#!/bin/sh\ncase \"$*\" in\n*--initdb*) exec touch \"$2/rpmdb.sqlite\" ;;\n*--qf*) exit 0 ;;\n\
                   *-iv*) exec sleep 600 ;;\nesac\n";
     let place = Place::with_rpm(script);
     let step = place.put(PACKAGE, "#!/bin/sh\n");
@@ -141,7 +141,7 @@ async fn an_rpm_that_may_still_run_has_not_said_what_it_leaves() {
 #[tokio::test]
 async fn a_database_whose_making_was_broken_off_counts_for_nothing() {
     let script = "#!/bin/sh\ncase \"$*\" in\n*--initdb*) touch \"$2/rpmdb.sqlite\"; test -e \"$HOME/quick\" || exec sleep 600 ;;\n\
-                  *-qa*) exit 0 ;;\nesac\n";
+                  *--qf*) exit 0 ;;\nesac\n";
     let place = Place::with_rpm(script);
     let step = place.put(PACKAGE, "#!/bin/sh\n");
     let (context, _) = place.context("r1", None);

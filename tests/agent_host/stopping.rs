@@ -46,7 +46,7 @@ async fn cancel(context: &StepContext, dir: &Path, grace: Duration) {
 #[tokio::test]
 async fn a_canceled_rpm_that_does_not_listen_is_killed_with_all_its_children() {
     let script = format!(
-        "#!/bin/sh\ncase \"$*\" in\n*--initdb*) exec touch \"$2/rpmdb.sqlite\" ;;\n*-qa*) exit 0 ;;\nesac\ncd \"$HOME\"\n{DEAF}"
+        "#!/bin/sh\ncase \"$*\" in\n*--initdb*) exec touch \"$2/rpmdb.sqlite\" ;;\n*--qf*) exit 0 ;;\nesac\ncd \"$HOME\"\n{DEAF}"
     );
     let place = Place::with_rpm(&script);
     let step = place.put(PACKAGE, "#!/bin/sh\n");
@@ -80,7 +80,7 @@ async fn a_canceled_proxy_that_does_not_listen_is_killed_with_all_its_children()
 
 #[tokio::test]
 async fn a_step_that_was_canceled_in_time_starts_nothing() {
-    let place = Place::with_rpm("#!/bin/sh\ncase \"$*\" in *-qa*) exit 0 ;; esac\ntouch \"$HOME/started\"\n");
+    let place = Place::with_rpm("#!/bin/sh\ncase \"$*\" in *--qf*) exit 0 ;; esac\ntouch \"$HOME/started\"\n");
     let step = place.put(PACKAGE, "#!/bin/sh\n");
     fs::create_dir_all(place.dir.path().join("root/var/lib/rpm")).unwrap();
     fs::write(place.dir.path().join("root/var/lib/rpm/rpmdb.sqlite"), "").unwrap();

@@ -3,66 +3,10 @@
 use crate::{
     lab::{Lab, PACKAGE, PATIENCE, command_lines, possible, wait_for},
     rest::Rest,
+    small_disk::SmallDisk,
 };
 use serde_json::{Value, json};
-use std::{
-    fs,
-    io::Write as _,
-    path::{Path, PathBuf},
-    process::Command,
-    time::Instant,
-};
-
-/// A tmpfs in the place of a directory, as long as the test lasts.
-struct SmallDisk(PathBuf);
-
-impl SmallDisk {
-    /// Takes the directory's content along. None where mounting is not permitted.
-    fn under(directory: &Path, mebibytes: u32) -> Option<Self> {
-        let aside = directory.with_extension("aside");
-        if directory.exists() {
-            fs::rename(directory, &aside).unwrap();
-        }
-        fs::create_dir(directory).unwrap();
-        let size = format!("size={mebibytes}m,mode=0700");
-        let mut mount = Command::new("mount");
-        mount.args(["-t", "tmpfs", "-o", &size, "oblet-test"]).arg(directory);
-        if !mount.output().is_ok_and(|output| output.status.success()) {
-            crate::skip::skip("mounting a tmpfs is not permitted here");
-            return None;
-        }
-        let disk = Self(directory.to_owned());
-        if aside.exists() {
-            let copied = Command::new("cp").arg("-a").arg(aside.join(".")).arg(directory).status();
-            assert!(copied.unwrap().success());
-        }
-        Some(disk)
-    }
-
-    fn filler(&self) -> PathBuf {
-        self.0.join("filler")
-    }
-
-    /// Takes what room is left.
-    fn fill(&self) {
-        let mut file = fs::OpenOptions::new().create(true).append(true).open(self.filler()).unwrap();
-        for size in [1 << 20, 4096, 1] {
-            let block = vec![b'x'; size];
-            while file.write_all(&block).is_ok() {}
-        }
-    }
-
-    fn make_room(&self) {
-        fs::remove_file(self.filler()).unwrap();
-    }
-}
-
-impl Drop for SmallDisk {
-    fn drop(&mut self) {
-        // Lazily: the programs that hold files open end after this.
-        let _ = Command::new("umount").arg("--lazy").arg(&self.0).status();
-    }
-}
+use std::{fs, time::Instant};
 
 /// Creates clusters until the store takes no more; answers the refusal and the tasks that were made before it.
 async fn create_until_refused(rest: &Rest, made: &mut Vec<i64>) -> (u16, Value) {

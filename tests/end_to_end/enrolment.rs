@@ -1,25 +1,26 @@
 //! A host that begins with nothing: token, enrolment, renewal while a connection goes on, revocation, and back in.
 
-use crate::lab::{AGENT_PORT, Lab, PATIENCE, possible, wait_for};
+use crate::{
+    lab::{Lab, PATIENCE, possible, wait_for},
+    tokens::{ask_for, connect, enroll_command, shown},
+};
 use hyper_util::rt::TokioIo;
 use oblet::{
-    agent::enroll::{EnrollError, Enrolled, Enrollment, enroll},
+    agent::enroll::{EnrollError, Enrolled},
     rpc::v1::{self, agent_service_client::AgentServiceClient},
-    tls::{CertificateFacts, Identity, IdentityPaths},
 };
 use serde_json::{Value, json};
 use std::{
     fs,
     io::Write as _,
-    net::{IpAddr, SocketAddr},
+    net::IpAddr,
     os::unix::fs::PermissionsExt as _,
     path::PathBuf,
     process::{Command, Output, Stdio},
-    sync::Arc,
     time::{Duration, Instant},
 };
 use tokio::net::TcpStream;
-use tokio_rustls::{TlsConnector, client::TlsStream};
+use tokio_rustls::client::TlsStream;
 use tonic::transport::Endpoint;
 
 /// Short enough to see a renewal, long enough for the rest.
@@ -29,9 +30,7 @@ const LIFE_SECONDS: u32 = 20;
 async fn bare() -> Lab {
     let mut lab = Lab::prepare(1);
     fs::remove_dir_all(lab.hosts[0].directory.join("tls")).unwrap();
-    let config = lab.directory.path().join("coordinator/coordinator.toml");
-    let mut config = fs::OpenOptions::new().append(true).open(config).unwrap();
-    writeln!(config, "agent_certificate_seconds = {LIFE_SECONDS}").unwrap();
+    lab.configure_coordinator(&format!("agent_certificate_seconds = {LIFE_SECONDS}"));
     lab.start_coordinator();
     lab.connect_coordinator().await;
     lab
@@ -56,18 +55,16 @@ async fn token(lab: &Lab, more: Value) -> Value {
 
 /// Runs the line of the token on the host, with its token on standard input.
 fn run_line(lab: &Lab, made: &Value, more: &[&str]) -> Output {
-    let text = |name: &str| made[name].as_str().unwrap();
-    let mut child = Command::new(env!("CARGO_BIN_EXE_oblet-agent"))
-        .args(["enroll", "--coordinator", text("coordinatorUrl"), "--fingerprint", text("fingerprint")])
-        .args(["--token-file", "-", "--config"])
-        .arg(lab.hosts[0].directory.join("agent.toml"))
+    let line = enroll_command(&lab.hosts[0], made, "-");
+    let mut child = Command::new(&line[0])
+        .args(&line[1..])
         .args(more)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
-    writeln!(child.stdin.take().unwrap(), "{}", text("token")).unwrap();
+    writeln!(child.stdin.take().unwrap(), "{}", made["token"].as_str().unwrap()).unwrap();
     child.wait_with_output().unwrap()
 }
 
@@ -77,20 +74,6 @@ fn stderr(output: &Output) -> String {
 
 fn coordinator_log(lab: &Lab) -> String {
     fs::read_to_string(lab.directory.path().join("coordinator/coordinator.log")).unwrap()
-}
-
-/// A connection to the agent, as the coordinator makes it.
-async fn connect(lab: &Lab) -> TlsStream<TcpStream> {
-    let tls = lab.directory.path().join("coordinator/state/tls");
-    let [ca, certificate, key] = ["ca.pem", "coordinator.pem", "coordinator.key"].map(|name| tls.join(name));
-    let identity = Identity::read(&ca, &certificate, &key).unwrap();
-    let stream = TcpStream::connect(SocketAddr::new(host(lab), AGENT_PORT)).await.unwrap();
-    let connector = TlsConnector::from(Arc::new(identity.client().unwrap()));
-    connector.connect(host(lab).into(), stream).await.unwrap()
-}
-
-fn shown(stream: &TlsStream<TcpStream>) -> String {
-    CertificateFacts::of_der(&stream.get_ref().1.peer_certificates().unwrap()[0]).unwrap().serial
 }
 
 /// Calls over this one connection, and over no other when it is lost.
@@ -123,14 +106,14 @@ async fn a_host_is_enrolled_renewed_cut_off_and_taken_back() {
     lab.hosts[0].start_agent();
     lab.connect().await;
     let cluster = lab.set_up(json!({})).await;
-    let stream = connect(&lab).await;
+    let stream = connect(&lab, lab.hosts[0].address).await;
     let first = shown(&stream);
     let mut before = client(stream).await;
     before.describe_host(v1::DescribeHostRequest {}).await.unwrap();
     let certificate = fs::read(file(&lab, "agent.pem")).unwrap();
     wait_for("a renewal", || fs::read(file(&lab, "agent.pem")).unwrap() != certificate).await;
     wait_for("its record", || coordinator_log(&lab).contains("the certificate of an agent is renewed")).await;
-    assert_ne!(shown(&connect(&lab).await), first, "whoever comes is shown the other");
+    assert_ne!(shown(&connect(&lab, lab.hosts[0].address).await), first, "whoever comes is shown the other");
     before.describe_host(v1::DescribeHostRequest {}).await.expect("the connection goes on");
 
     // A task that is under way on a silent host ends because of the trust, not of the silence.
@@ -162,21 +145,7 @@ async fn a_host_is_enrolled_renewed_cut_off_and_taken_back() {
 
 /// As the host with this clock would ask.
 async fn ask(lab: &Lab, made: &Value, hours: i64) -> Result<Enrolled, EnrollError> {
-    let text = |name: &str| made[name].as_str().unwrap();
-    let enrollment = Enrollment {
-        coordinator: text("coordinatorUrl").parse().unwrap(),
-        fingerprint: text("fingerprint").parse().unwrap(),
-        token: text("token").into(),
-        source: Some(host(lab)),
-        paths: IdentityPaths {
-            ca: file(lab, "ca.pem"),
-            certificate: file(lab, "agent.pem"),
-            key: file(lab, "agent.key"),
-        },
-        force: false,
-        now: jiff::Timestamp::now().as_microsecond() + hours * 3_600_000_000,
-    };
-    enroll(&enrollment).await
+    ask_for(made, host(lab), &lab.hosts[0].directory.join("tls"), hours).await
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -7,7 +7,9 @@ use serde_json::{Value, json};
 use std::{
     collections::BTreeMap,
     fs,
+    io::Write as _,
     net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
+    ops::Deref,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::{
@@ -44,7 +46,7 @@ fn command(program: &str, config: &Path) -> Vec<String> {
 pub(crate) struct Process(Child);
 
 impl Process {
-    fn spawn(command: &[String], log: &Path) -> Self {
+    pub(crate) fn spawn(command: &[String], log: &Path) -> Self {
         let log = fs::OpenOptions::new().create(true).append(true).open(log).unwrap();
         let (program, arguments) = command.split_first().unwrap();
         let mut command = Command::new(program);
@@ -93,16 +95,36 @@ impl Drop for Process {
     }
 }
 
-pub(crate) struct Host {
+/// Where a host is, whatever runs on it.
+#[derive(Clone)]
+pub(crate) struct Place {
     pub(crate) address: Ipv4Addr,
     /// On this and the next one a proxy listens on every address, those of the other hosts as well.
     pub(crate) exporter_port: u16,
     pub(crate) rpc_port: u16,
     pub(crate) directory: PathBuf,
+}
+
+pub(crate) struct Host {
+    place: Place,
     pub(crate) agent: Option<Process>,
 }
 
+impl Deref for Host {
+    type Target = Place;
+
+    fn deref(&self) -> &Place {
+        &self.place
+    }
+}
+
 impl Host {
+    pub(crate) fn start_agent(&mut self) {
+        self.agent = Some(Process::spawn(&self.agent_command(), &self.directory.join("agent.log")));
+    }
+}
+
+impl Place {
     pub(crate) fn root(&self) -> PathBuf {
         self.directory.join("root")
     }
@@ -110,10 +132,6 @@ impl Host {
     /// Program and arguments of the agent.
     pub(crate) fn agent_command(&self) -> Vec<String> {
         command(env!("CARGO_BIN_EXE_oblet-agent"), &self.directory.join("agent.toml"))
-    }
-
-    pub(crate) fn start_agent(&mut self) {
-        self.agent = Some(Process::spawn(&self.agent_command(), &self.directory.join("agent.log")));
     }
 
     /// What the real rpm database has.
@@ -128,6 +146,19 @@ impl Host {
         let inside =
             |pid: &u32| fs::read_link(format!("/proc/{pid}/exe")).is_ok_and(|program| program.starts_with(self.root()));
         pids().filter(inside).collect()
+    }
+
+    /// Whether the agent takes connections.
+    pub(crate) fn answers(&self) -> bool {
+        TcpStream::connect((self.address, AGENT_PORT)).is_ok()
+    }
+
+    /// The request for a proxy on this host.
+    pub(crate) fn batch_add_body(&self, id: usize) -> Value {
+        json!({
+            "hostIds": [id], "sqlPort": SQL_PORT, "exporterPort": self.exporter_port,
+            "version": format!("{PACKAGE}.rpm"),
+        })
     }
 
     /// How often a file below the agent's logs holds `text`.
@@ -246,7 +277,8 @@ impl Lab {
             nix::unistd::User::from_uid(nix::unistd::Uid::current()).unwrap().unwrap().name,
         );
         fs::write(directory.join("agent.toml"), config).unwrap();
-        self.hosts.push(Host { address, exporter_port: ports::own(), rpc_port: ports::own(), directory, agent: None });
+        let place = Place { address, exporter_port: ports::own(), rpc_port: ports::own(), directory };
+        self.hosts.push(Host { place, agent: None });
     }
 
     fn coordinator_config(&self) -> PathBuf {
@@ -256,6 +288,17 @@ impl Lab {
     /// Program and arguments of the coordinator.
     pub(crate) fn coordinator_command(&self) -> Vec<String> {
         command(env!("CARGO_BIN_EXE_oblet-coordinator"), &self.coordinator_config())
+    }
+
+    /// A setting of the coordinator from its next start on.
+    pub(crate) fn configure_coordinator(&self, setting: &str) {
+        let mut config = fs::OpenOptions::new().append(true).open(self.coordinator_config()).unwrap();
+        writeln!(config, "{setting}").unwrap();
+    }
+
+    /// Of SQLite, as its URL.
+    pub(crate) fn store_url(&self) -> String {
+        format!("sqlite://{}?mode=rwc", self.directory.path().join("coordinator/state/coordinator.db").display())
     }
 
     pub(crate) fn coordinator_log(&self) -> PathBuf {
@@ -279,11 +322,11 @@ impl Lab {
         self.connect().await;
     }
 
-    /// Waits until coordinator and agents answer.
+    /// Waits until coordinator and agents answer, as far as they were started.
     pub(crate) async fn connect(&mut self) {
         self.connect_coordinator().await;
-        for host in &self.hosts {
-            wait_for("an agent", || TcpStream::connect((host.address, AGENT_PORT)).is_ok()).await;
+        for host in self.hosts.iter().filter(|host| host.agent.is_some()) {
+            wait_for("an agent", || host.answers()).await;
         }
     }
 
@@ -322,9 +365,14 @@ impl Lab {
     }
 
     pub(crate) async fn set_up_with(&self, package: &Path, cluster: Value) -> i64 {
+        self.set_up_first(self.hosts.len(), package, cluster).await
+    }
+
+    /// The same, of the hosts only the first ones.
+    pub(crate) async fn set_up_first(&self, hosts: usize, package: &Path, cluster: Value) -> i64 {
         self.rest().upload(package).await;
         let list: Vec<Value> =
-            self.hosts.iter().map(|host| json!({"innerIpAddress": host.address.to_string()})).collect();
+            self.hosts.iter().take(hosts).map(|host| json!({"innerIpAddress": host.address.to_string()})).collect();
         let made = self.must_post("/api/v2/compute/hosts/batchCreate", &json!({"hostBasicDataList": list})).await;
         for task in made["contents"].as_array().unwrap() {
             let task = self.finished(task["id"].as_i64().unwrap()).await;
@@ -394,12 +442,7 @@ impl Lab {
 
     /// A request for each host, because their ports for metrics differ.
     pub(crate) fn batch_add_bodies(&self) -> Vec<Value> {
-        let body = |(number, host): (usize, &Host)| {
-            json!({
-                "hostIds": [number + 1], "sqlPort": SQL_PORT, "exporterPort": host.exporter_port,
-                "version": format!("{PACKAGE}.rpm"),
-            })
-        };
+        let body = |(number, host): (usize, &Host)| host.batch_add_body(number + 1);
         self.hosts.iter().enumerate().map(body).collect()
     }
 

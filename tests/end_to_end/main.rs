@@ -26,4 +26,6 @@ mod rest;
 mod rollback;
 #[path = "../support/skip.rs"]
 mod skip;
+mod small_disk;
+mod tokens;
 mod upgrade;

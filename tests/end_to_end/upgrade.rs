@@ -44,15 +44,14 @@ async fn the_store_of_an_older_coordinator_is_taken_up_with_its_unfinished_task(
     lab.set_up(json!({})).await;
     lab.coordinator.as_mut().unwrap().stop();
     let path = lab.directory.path().join("coordinator/state/coordinator.db");
-    let url = format!("sqlite://{}?mode=rwc", path.display());
-    let mut present = SqliteConnection::connect(&url).await.unwrap();
+    let mut present = SqliteConnection::connect(&lab.store_url()).await.unwrap();
     let store = older_store(&lab, &mut present).await;
     present.close().await.unwrap();
     for suffix in ["", "-wal", "-shm"] {
         // The last two are gone already, if the store was closed well.
         let _ = fs::remove_file(format!("{}{suffix}", path.display()));
     }
-    let mut older = SqliteConnection::connect(&url).await.unwrap();
+    let mut older = SqliteConnection::connect(&lab.store_url()).await.unwrap();
     sqlx::raw_sql(AssertSqlSafe(store)).execute(&mut older).await.unwrap();
     older.close().await.unwrap();
 

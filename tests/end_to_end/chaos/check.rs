@@ -1,8 +1,12 @@
 //! What must be true of a host when its task has come to rest.
 
-use super::operator::{Operator, Violation};
-use crate::lab::{Host, PACKAGE, SQL_PORT, command_lines, holds_within};
+use super::{
+    operator::{Operator, Violation},
+    site::Site,
+};
+use crate::lab::{PACKAGE, Place, SQL_PORT, command_lines, holds_within};
 use serde_json::Value;
+use sqlx::{Connection as _, SqliteConnection};
 use std::{
     fs,
     path::{Path, PathBuf},
@@ -17,7 +21,7 @@ pub(crate) enum Installations {
     AtMost(usize),
 }
 
-pub(crate) async fn host(host: &Host, installed: bool, installations: Installations) -> Vec<Violation> {
+pub(crate) async fn host(host: &Place, installed: bool, installations: Installations) -> Vec<Violation> {
     let mut found = Vec::new();
     let mut expect = |fits: bool, what: String| {
         if !fits {
@@ -70,7 +74,7 @@ pub(super) fn is_strange(directory: &Path) -> bool {
 /// What the coordinator tells about the host.
 pub(crate) async fn coordinator(
     operator: &Operator,
-    host: &Host,
+    host: &Place,
     installed: bool,
 ) -> Result<Vec<Violation>, Violation> {
     let address = &host.address.to_string();
@@ -91,8 +95,27 @@ pub(crate) async fn coordinator(
     Ok(found)
 }
 
+/// Nothing runs any more, nothing is damaged, and a task that came to its end reserves nothing.
+pub(super) async fn tasks(site: &Site) -> Result<Vec<Violation>, Violation> {
+    let mut found: Vec<Violation> = site
+        .operator
+        .tasks()
+        .await?
+        .iter()
+        .filter(|task| task["status"] != "SUCCESSFUL" || !task["problem"].is_null())
+        .map(|task| format!("task {} {} is {}: {}", task["id"], task["name"], task["status"], task["problem"]))
+        .collect();
+    let told = |error: sqlx::Error| format!("the store cannot be read: {error}");
+    let url = site.lab().store_url();
+    let mut store = SqliteConnection::connect(&url).await.map_err(told)?;
+    let query = "SELECT object_kind, object_id, task_id FROM object_locks";
+    let locks: Vec<(String, i64, i64)> = sqlx::query_as(query).fetch_all(&mut store).await.map_err(told)?;
+    found.extend(locks.iter().map(|(kind, id, task)| format!("{kind} {id} is still reserved by task {task}")));
+    Ok(found)
+}
+
 /// Processes of the host that should not be there, by their command lines.
-fn strangers(host: &Host, installed: bool) -> Vec<String> {
+fn strangers(host: &Place, installed: bool) -> Vec<String> {
     let directory = host.directory.display().to_string();
     let proxies = host.processes();
     let mut shims = usize::from(installed);

@@ -4,6 +4,7 @@ use crate::{
     lab::{PATIENCE, batch_add_path},
     rest::Rest,
 };
+use reqwest::Method;
 use serde_json::Value;
 use std::{
     collections::BTreeSet,
@@ -13,7 +14,9 @@ use std::{
 /// Something that must not happen, in words.
 pub(crate) type Violation = String;
 
-const POLL: Duration = Duration::from_millis(25);
+/// As what the API calls the task of a batchAdd.
+pub(crate) const INSTALLATION: &str = "Install obproxy";
+pub(crate) const POLL: Duration = Duration::from_millis(25);
 
 pub(crate) struct Operator {
     pub(crate) rest: Rest,
@@ -32,37 +35,98 @@ impl Operator {
         Ok(made)
     }
 
-    /// A request whose answer got lost is sent again with the same key.
-    async fn add_one(&self, batch: &Value, key: &str) -> Result<i64, Violation> {
-        let before = self.ids().await?;
-        let deadline = Instant::now() + PATIENCE;
-        let answered = loop {
-            let said = match self.post_once(&batch_add_path(self.cluster), batch, key).await {
-                Ok((200, answer)) => break ids(&answer["data"]["contents"]),
-                Ok((status, answer)) => format!("{status}: {answer}"),
-                Err(error) => error.to_string(),
-            };
-            if Instant::now() > deadline {
-                return Err(format!("batchAdd did not succeed in time: {said}"));
-            }
-            tokio::time::sleep(POLL).await;
-        };
-        let made: Vec<i64> = self.ids().await?.difference(&before).copied().collect();
+    /// One request; answers the id of its one task.
+    pub(crate) async fn add_one(&self, batch: &Value, key: &str) -> Result<i64, Violation> {
+        let before = self.installations(&batch["hostIds"][0]).await?;
+        let answered = self.made(&batch_add_path(self.cluster), batch, key).await?;
+        let after = self.installations(&batch["hostIds"][0]).await?;
+        let made: Vec<i64> = after.difference(&before).copied().collect();
         match made[..] {
             [id] if made == answered => Ok(id),
             _ => Err(format!("batchAdd for a host answers {answered:?} and made {made:?}")),
         }
     }
 
-    async fn post_once(&self, path: &str, body: &Value, key: &str) -> Result<(u16, Value), reqwest::Error> {
-        let request = self.rest.request(reqwest::Method::POST, path).header("Idempotency-Key", key);
-        let response = request.json(body).send().await?;
-        Ok((response.status().as_u16(), response.json().await?))
+    /// The requests of [`Self::batch_add`] once more: they are answered with the same tasks, and make none.
+    pub(crate) async fn add_again(&self, key: &str, ids: &[i64]) -> Result<(), Violation> {
+        for (number, (batch, id)) in self.batches.iter().zip(ids).enumerate() {
+            let before = self.installations(&batch["hostIds"][0]).await?;
+            let answered = self.made(&batch_add_path(self.cluster), batch, &format!("{key}-{number}")).await?;
+            let after = self.installations(&batch["hostIds"][0]).await?;
+            if answered != [*id] || before != after {
+                return Err(format!(
+                    "sent again, the request of task {id} answers {answered:?}: {before:?}, {after:?}"
+                ));
+            }
+        }
+        Ok(())
     }
 
-    async fn ids(&self) -> Result<BTreeSet<i64>, Violation> {
-        let list = self.look("/api/v2/tasks/instances?size=100").await?;
-        Ok(ids(&list["contents"]).into_iter().collect())
+    /// Sends a request that makes tasks until it is answered, which must be with their ids.
+    pub(crate) async fn made(&self, path: &str, body: &Value, key: &str) -> Result<Vec<i64>, Violation> {
+        match self.insist(Method::POST, path, body, Some(key)).await? {
+            (200, answer) => Ok(ids(&answer["data"]["contents"])),
+            (status, answer) => Err(format!("{path} is refused with {status}: {answer}")),
+        }
+    }
+
+    /// Sends a request, with the same key if it has one, until there is an answer that says what became of it.
+    pub(crate) async fn insist(
+        &self,
+        method: Method,
+        path: &str,
+        body: &Value,
+        key: Option<&str>,
+    ) -> Result<(u16, Value), Violation> {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let said = match self.send(method.clone(), path, body, key).await {
+                Ok((status, answer)) if status < 500 => return Ok((status, answer)),
+                Ok((status, answer)) => format!("{status}: {answer}"),
+                Err(error) => error.to_string(),
+            };
+            if Instant::now() > deadline {
+                return Err(format!("{method} {path} is not answered: {said}"));
+            }
+            tokio::time::sleep(POLL).await;
+        }
+    }
+
+    /// Sends a request once.
+    pub(crate) async fn send(
+        &self,
+        method: Method,
+        path: &str,
+        body: &Value,
+        key: Option<&str>,
+    ) -> Result<(u16, Value), reqwest::Error> {
+        let mut request = self.rest.request(method, path);
+        if let Some(key) = key {
+            request = request.header("Idempotency-Key", key);
+        }
+        let response = request.json(body).send().await?;
+        let status = response.status().as_u16();
+        // Some answers have no body.
+        let text = response.text().await?;
+        Ok((status, serde_json::from_str(&text).unwrap_or_default()))
+    }
+
+    /// The rows of all tasks.
+    pub(crate) async fn tasks(&self) -> Result<Vec<Value>, Violation> {
+        self.list("/api/v2/tasks/instances").await
+    }
+
+    /// The first hundred of a list.
+    pub(crate) async fn list(&self, path: &str) -> Result<Vec<Value>, Violation> {
+        let list = self.look(&format!("{path}?size=100")).await?;
+        list["contents"].as_array().cloned().ok_or_else(|| format!("{path} is no list: {list}"))
+    }
+
+    /// Tasks that put a proxy on the host.
+    async fn installations(&self, host: &Value) -> Result<BTreeSet<i64>, Violation> {
+        let tasks = self.tasks().await?;
+        let fits = |task: &&Value| task["name"] == INSTALLATION && task["hostId"] == *host;
+        Ok(tasks.iter().filter(fits).filter_map(|task| task["id"].as_i64()).collect())
     }
 
     /// The data of an answer, as soon as there is one.
@@ -120,17 +184,10 @@ impl Operator {
 
     /// Cancels the task as a whole; 409 means that it has just ended, or that an earlier request was taken.
     pub(crate) async fn cancel(&self, id: i64) -> Result<(), Violation> {
-        let deadline = Instant::now() + PATIENCE;
-        loop {
-            let said = match self.rest.post(&format!("/api/v2/tasks/instances/{id}/cancel"), &Value::Null).await {
-                Ok((200 | 409, _)) => return Ok(()),
-                Ok((status, answer)) => format!("{status}: {answer}"),
-                Err(error) => error.to_string(),
-            };
-            if Instant::now() > deadline {
-                return Err(format!("the cancellation of task {id} was not taken: {said}"));
-            }
-            tokio::time::sleep(POLL).await;
+        let path = format!("/api/v2/tasks/instances/{id}/cancel");
+        match self.insist(Method::POST, &path, &Value::Null, None).await? {
+            (200 | 409, _) => Ok(()),
+            (status, answer) => Err(format!("the cancellation of task {id} was not taken: {status}: {answer}")),
         }
     }
 
@@ -152,10 +209,17 @@ fn ids(list: &Value) -> Vec<i64> {
     list.as_array().into_iter().flatten().filter_map(|item| item["id"].as_i64()).collect()
 }
 
+pub(crate) fn text(value: &Value) -> &str {
+    value.as_str().unwrap_or_default()
+}
+
+pub(crate) fn require(fits: bool, what: impl FnOnce() -> String) -> Result<(), Violation> {
+    if fits { Ok(()) } else { Err(what()) }
+}
+
 /// A task in a line: its state, and what is not simply done or waiting for its turn.
 pub(crate) fn tell(task: &Value) -> String {
-    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-    let active = |subtask: &&Value| ["RUNNING", "FAILED", "CANCELING"].contains(&text(&subtask["status"]).as_str());
+    let active = |subtask: &&Value| ["RUNNING", "FAILED", "CANCELING"].contains(&text(&subtask["status"]));
     let subtasks = task["subtasks"].as_array().into_iter().flatten().filter(active).map(|subtask| {
         let failure = &subtask["failure"]["message"];
         format!("; {} {} {failure}", text(&subtask["name"]), text(&subtask["status"]))

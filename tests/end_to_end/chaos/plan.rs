@@ -1,44 +1,126 @@
 //! What happens in a round: drawn from the seed and the round's number alone, so that any round can be had again.
 
+use super::{
+    blow::{Blow, How, Victim},
+    dice::Dice,
+};
 use std::{fmt, time::Duration};
 
-/// SplitMix64.
-pub(super) struct Dice(u64);
-
-impl Dice {
-    pub(super) fn of_round(seed: u64, round: u64) -> Self {
-        let mut dice = Self(seed);
-        dice.0 = dice.draw() ^ round;
-        dice
-    }
-
-    fn draw(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
-    }
-
-    fn below(&mut self, limit: u64) -> u64 {
-        self.draw() % limit
-    }
-
-    fn one_in(&mut self, count: u64) -> bool {
-        self.below(count) == 0
-    }
-
-    fn millis(&mut self, from: u64, to: u64) -> Duration {
-        Duration::from_millis(from + self.below(to - from))
-    }
-
-    fn pick<T: Copy>(&mut self, of: &[T]) -> T {
-        let index = usize::try_from(self.below(of.len() as u64)).unwrap();
-        of[index]
-    }
+/// What a blow can hit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Work {
+    /// The proxies of the first two hosts, in every round.
+    Proxies,
+    /// A host comes in with a one-time token.
+    Enrolment,
+    /// The certificate of an agent becomes old.
+    Renewal,
+    /// A host is removed as soon as its task lets go of it, and comes back.
+    Removal,
+    /// A task that nobody takes up again gives free what it reserved, and another one takes it.
+    Locks,
+    /// The disk of an agent is full for a while.
+    Disk,
+    /// Clients leave before they are answered, and ask again.
+    Clients,
+    /// Clients open streams and never read them.
+    Streams,
 }
 
-/// What is under way when the blow falls.
+/// How often some work is drawn, and how it is hit.
+struct Odds {
+    work: Work,
+    /// In parts of the sum of all.
+    weight: u64,
+    /// About as long as it takes: in this time falls the blow that is meant for it.
+    longest_millis: u64,
+    /// Of eight such blows so many hit the agent of its host; the others hit the coordinator, or both.
+    agent: u64,
+    draw: fn(&mut Dice) -> Errand,
+}
+
+const ODDS: [Odds; 7] = [
+    Odds {
+        work: Work::Enrolment,
+        weight: 4,
+        longest_millis: 350,
+        agent: 4,
+        draw: |dice| Errand::Enrolment { rival: dice.one_in(2) },
+    },
+    Odds { work: Work::Renewal, weight: 3, longest_millis: 900, agent: 3, draw: |_| Errand::Renewal },
+    Odds {
+        work: Work::Removal,
+        weight: 3,
+        longest_millis: 250,
+        agent: 2,
+        draw: |dice| Errand::Removal { revoked: dice.one_in(2) },
+    },
+    Odds { work: Work::Locks, weight: 3, longest_millis: 350, agent: 1, draw: |_| Errand::Locks },
+    Odds {
+        work: Work::Disk,
+        weight: 3,
+        longest_millis: 1500,
+        agent: 5,
+        draw: |dice| Errand::Disk { full_after: dice.millis(0, 600), full_for: dice.millis(100, 1200) },
+    },
+    Odds {
+        work: Work::Clients,
+        weight: 3,
+        longest_millis: 150,
+        agent: 1,
+        draw: |dice| Errand::Clients { patience: dice.millis(0, 25) },
+    },
+    Odds { work: Work::Streams, weight: 2, longest_millis: 0, agent: 0, draw: |_| Errand::Streams },
+];
+pub(super) fn errands_there_are() -> impl Iterator<Item = Work> {
+    ODDS.iter().map(|odds| odds.work)
+}
+
+/// Beside the proxies, in a round.
+const ERRANDS: usize = 2;
+
+/// Of all blows of a run at most so many percent may hit nothing.
+pub(super) const MOST_MISSES: usize = 20;
+/// Of those that are meant for some work at most so many percent may miss it.
+pub(super) const MOST_MISSES_OF_ONE: usize = 50;
+/// Fewer blows than these say nothing.
+pub(super) const FEWEST_BLOWS: usize = 6;
+
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Errand {
+    /// With a rival, who has the same token and uses it at the same moment.
+    Enrolment {
+        rival: bool,
+    },
+    Renewal,
+    /// Whether its agent loses its trust as well.
+    Removal {
+        revoked: bool,
+    },
+    Locks,
+    Disk {
+        /// From the request on.
+        full_after: Duration,
+        full_for: Duration,
+    },
+    Clients {
+        /// How long they wait for an answer.
+        patience: Duration,
+    },
+    Streams,
+}
+
+/// An errand in its round.
+#[derive(Debug)]
+pub(super) struct Drawn {
+    pub(super) errand: Errand,
+    /// It has a host of its own, behind those of the proxies.
+    pub(super) host: Option<usize>,
+    /// With which blow's stage it begins.
+    pub(super) stage: usize,
+}
+
+/// What is done with the proxies when the blow falls.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Scenario {
     Install,
@@ -61,32 +143,8 @@ pub(super) enum Fault {
     Parameter,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Victim {
-    Agent(usize),
-    Coordinator,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum How {
-    /// `kill -9`; what an agent started lives on.
-    Kill,
-    /// `kill -9` of agents together with the shims of jobs and of services that do not serve yet; what those of jobs started
-    /// lives on.
-    KillWithShims,
-    /// SIGSTOP, and SIGCONT later.
-    Pause,
-}
-
-#[derive(Debug, Clone)]
-pub(super) struct Blow {
-    pub(super) victims: Vec<Victim>,
-    pub(super) how: How,
-    /// From the request on; of a second blow from the return of the first one's victims on.
-    pub(super) after: Duration,
-    /// How long the victims are away.
-    pub(super) outage: Duration,
-}
+/// Hosts of the proxies.
+pub(super) const PROXIES: usize = 2;
 
 #[derive(Debug)]
 pub(super) struct Round {
@@ -94,6 +152,7 @@ pub(super) struct Round {
     pub(super) scenario: Scenario,
     /// Of the first host; and of the second.
     pub(super) faults: [Option<Fault>; 2],
+    pub(super) errands: Vec<Drawn>,
     pub(super) blows: Vec<Blow>,
     /// Whether a canceled task is rolled back in the end; otherwise it is retried.
     pub(super) gives_up: bool,
@@ -122,7 +181,76 @@ impl Round {
         if dice.one_in(4) {
             blows.push(Blow { after: dice.millis(0, 500), ..blow(&mut dice, scenario) });
         }
-        Self { number, scenario, faults, blows, gives_up: dice.one_in(2), again: dice.one_in(2) }
+        let errands = errands(&mut dice, fault, &mut blows);
+        Self { number, scenario, faults, errands, blows, gives_up: dice.one_in(2), again: dice.one_in(2) }
+    }
+
+    pub(super) fn hosts(&self) -> usize {
+        PROXIES + self.errands.iter().filter(|drawn| drawn.host.is_some()).count()
+    }
+}
+
+/// Draws errands, and for most of them a stage with a blow of their own; the others begin with the proxies.
+fn errands(dice: &mut Dice, fault: Option<Fault>, blows: &mut Vec<Blow>) -> Vec<Drawn> {
+    // With such a parameter the cluster takes no proxy anywhere.
+    let possible = |odds: &&Odds| odds.work != Work::Disk || fault != Some(Fault::Parameter);
+    let mut left: Vec<&Odds> = ODDS.iter().filter(possible).collect();
+    let mut hosts = PROXIES..;
+    let mut drawn = Vec::new();
+    for _ in 0..ERRANDS {
+        let odds = left.remove(weighted(dice, &left));
+        let host = if odds.work == Work::Streams { None } else { hosts.next() };
+        let mut stage = 0;
+        if let (Some(host), false) = (host, dice.one_in(4)) {
+            stage = blows.len();
+            blows.push(blow_at(dice, odds, host));
+        }
+        drawn.push(Drawn { errand: (odds.draw)(dice), host, stage });
+    }
+    drawn
+}
+
+fn weighted(dice: &mut Dice, of: &[&Odds]) -> usize {
+    let mut point = dice.below(of.iter().map(|odds| odds.weight).sum());
+    let fits = |odds: &&Odds| {
+        let fits = point < odds.weight;
+        point = point.saturating_sub(odds.weight);
+        fits
+    };
+    of.iter().position(fits).unwrap()
+}
+
+impl Errand {
+    pub(super) fn work(self) -> Work {
+        match self {
+            Self::Enrolment { .. } => Work::Enrolment,
+            Self::Renewal => Work::Renewal,
+            Self::Removal { .. } => Work::Removal,
+            Self::Locks => Work::Locks,
+            Self::Disk { .. } => Work::Disk,
+            Self::Clients { .. } => Work::Clients,
+            Self::Streams => Work::Streams,
+        }
+    }
+}
+
+fn blow_at(dice: &mut Dice, odds: &Odds, host: usize) -> Blow {
+    use Victim::{Agent, Coordinator};
+    let victims = match dice.below(8) {
+        number if number < odds.agent => vec![Agent(host)],
+        7 => vec![Agent(host), Coordinator],
+        _ => vec![Coordinator],
+    };
+    let how = if dice.one_in(8) { How::Pause } else { How::Kill };
+    let after = dice.millis(0, odds.longest_millis);
+    Blow { aim: odds.work, victims, how, after, outage: outage(dice, how) }
+}
+
+fn outage(dice: &mut Dice, how: How) -> Duration {
+    match how {
+        How::Pause => dice.millis(100, 2000),
+        How::Kill | How::KillWithShims if dice.one_in(2) => Duration::ZERO,
+        How::Kill | How::KillWithShims => dice.millis(0, 1000),
     }
 }
 
@@ -146,14 +274,10 @@ fn blow(dice: &mut Dice, scenario: Scenario) -> Blow {
         Scenario::Retry => 700,
         Scenario::Install | Scenario::Cancel(_) => 1200,
     };
-    let outage = match how {
-        How::Pause => dice.millis(100, 2000),
-        How::Kill | How::KillWithShims if dice.one_in(2) => Duration::ZERO,
-        How::Kill | How::KillWithShims => dice.millis(0, 1000),
-    };
+    let outage = outage(dice, how);
     // The earlier of two: on a quiet machine the later moments meet tasks that are over.
     let after = dice.millis(0, longest).min(dice.millis(0, longest));
-    Blow { victims, how, after, outage }
+    Blow { aim: Work::Proxies, victims, how, after, outage }
 }
 
 impl fmt::Display for Scenario {
@@ -167,41 +291,17 @@ impl fmt::Display for Scenario {
     }
 }
 
-impl fmt::Display for Victim {
+impl fmt::Display for Work {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Agent(index) => write!(f, "agent {}", index + 1),
-            Self::Coordinator => f.write_str("coordinator"),
-        }
-    }
-}
-
-impl Blow {
-    /// The programs by their kinds: what the table at the end counts by.
-    pub(super) fn kind(&self) -> String {
-        use Victim::{Agent, Coordinator};
-        self.how.tell(match self.victims.as_slice() {
-            [Agent(_)] => "agent",
-            [Agent(_), Agent(_)] => "both agents",
-            [Coordinator] => "coordinator",
-            _ => "agent and coordinator",
+        f.pad(match self {
+            Self::Proxies => "proxies",
+            Self::Enrolment => "enrolment",
+            Self::Renewal => "renewal",
+            Self::Removal => "removal",
+            Self::Locks => "locks",
+            Self::Disk => "full disk",
+            Self::Clients => "clients",
+            Self::Streams => "streams",
         })
-    }
-}
-
-impl How {
-    fn tell(self, whom: &str) -> String {
-        match self {
-            Self::Kill => format!("kill {whom}"),
-            Self::KillWithShims => format!("kill {whom} and shims"),
-            Self::Pause => format!("pause {whom}"),
-        }
-    }
-}
-
-impl fmt::Display for Blow {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let names: Vec<String> = self.victims.iter().map(Victim::to_string).collect();
-        f.write_str(&self.how.tell(&names.join(" and ")))
     }
 }

@@ -1,47 +1,30 @@
 //! One round: a fresh lab, a task, blows, everything back up, the task driven to its end, and the checks.
 
 use super::{
+    blow::How,
     check::{self, Installations},
-    operator::{Operator, Violation, tell},
-    plan::{Blow, Fault, How, Round, Scenario, Victim},
+    errands,
+    operator::{Operator, Violation, require, tell, text},
+    plan::{Fault, PROXIES, Round, Scenario, Work},
+    site::Site,
+    strike::{Strike, strike},
 };
-use crate::lab::{Host, Lab, SQL_PORT, command_lines};
-use nix::{
-    sys::signal::{Signal, kill},
-    unistd::Pid,
-};
-use serde_json::{Value, json};
+use crate::lab::{Lab, Place, SQL_PORT};
+use futures_util::future::{join_all, try_join_all};
+use serde_json::Value;
 use std::{
     fs,
     path::{Path, PathBuf},
     time::Duration,
 };
-use tokio::time::{Instant, sleep, sleep_until, timeout};
-
-/// Phase of the tasks at the moment of a blow.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Phase {
-    Executing,
-    RollingBack,
-    AtRest,
-}
-
-/// A blow that fell.
-pub(super) struct Strike {
-    pub(super) blow: String,
-    pub(super) kind: String,
-    pub(super) at: Duration,
-    pub(super) phase: Phase,
-    /// What ran, in words.
-    pub(super) ran: String,
-}
+use tokio::time::{Instant, sleep_until};
 
 #[derive(Default)]
 pub(super) struct Report {
     pub(super) strikes: Vec<Strike>,
-    /// How each task ended.
+    /// How each task of the proxies ended, and each errand.
     pub(super) outcomes: Vec<String>,
-    /// From the return of the last victim until all tasks were at rest.
+    /// From the return of the last victim until everything was at its end.
     pub(super) recovery: Duration,
     pub(super) violations: Vec<Violation>,
     /// Logs and stores, kept if something was violated.
@@ -49,81 +32,125 @@ pub(super) struct Report {
 }
 
 pub(super) async fn play(round: &Round, package: &Path) -> Report {
-    let mut lab = Lab::start(2).await;
-    let parameters = match round.faults[0] {
-        Some(Fault::Parameter) => json!([{"name": "no_such_parameter", "value": "1"}]),
-        Some(Fault::Directory | Fault::Scriptlet) | None => json!([]),
-    };
-    let cluster = lab.set_up_with(package, json!({ "parameters": parameters })).await;
-    for (host, fault) in lab.hosts.iter().zip(round.faults) {
-        inject(host, fault);
-    }
-    let operator = Operator { rest: lab.rest().clone(), cluster, batches: lab.batch_add_bodies() };
+    let site = Site::prepare(round, package).await;
+    each_host(&site, round, inject);
     let mut report = Report::default();
-    if let Err(violation) = drive(round, &mut lab, &operator, &mut report).await {
+    if let Err(violation) = drive(round, &site, &mut report).await {
         report.violations.push(violation);
     }
-    report.violations.extend(ended(&mut lab));
+    report.violations.extend(ended(&mut site.lab()));
     if !report.violations.is_empty() {
-        report.kept = Some(lab.keep());
+        report.kept = Some(site.keep());
     }
     report
 }
 
-async fn drive(round: &Round, lab: &mut Lab, operator: &Operator, report: &mut Report) -> Result<(), Violation> {
-    let mut ids = Vec::new();
-    if matches!(round.scenario, Scenario::Rollback | Scenario::Retry) {
-        ids = operator.batch_add("first").await?;
-        for (id, fault) in ids.iter().zip(round.faults) {
-            let task = operator.rest_of(*id).await?;
-            let expected = if fault.is_some() { "FAILED" } else { "SUCCESSFUL" };
-            require(task["status"] == expected, || format!("expected {expected}: {}", tell(&task)))?;
+fn each_host(site: &Site, round: &Round, change: fn(&Place, Option<Fault>)) {
+    site.lab().hosts.iter().zip(round.faults).for_each(|(host, fault)| change(host, fault));
+}
+
+async fn drive(round: &Round, site: &Site, report: &mut Report) -> Result<(), Violation> {
+    let ids = fail_first(round, site).await?;
+    for drawn in &round.errands {
+        errands::get_ready(site, drawn).await?;
+    }
+    let begin = Instant::now();
+    let (acted, back, ends) = tokio::join!(
+        see_to_proxies(round, site, ids, begin),
+        strike(site, &round.blows, begin, &mut report.strikes),
+        join_all(round.errands.iter().map(|drawn| errands::run(site, drawn))),
+    );
+    report.recovery = back.elapsed();
+    for end in ends {
+        match end {
+            Ok(told) => report.outcomes.push(told),
+            Err(violation) => report.violations.push(violation),
         }
     }
-    if round.scenario == Scenario::Retry {
-        lab.hosts.iter().zip(round.faults).for_each(|(host, fault)| mend(host, fault));
-    }
-
-    let begin = Instant::now();
-    let (acted, back) =
-        tokio::join!(act(round, operator, ids, begin), strike(lab, operator, &round.blows, begin, &mut report.strikes));
     let ids = acted?;
+    let mut ends = Vec::new();
     for id in &ids {
-        operator.rest_of(*id).await?;
-    }
-    report.recovery = Instant::now().saturating_duration_since(back);
-
-    let mut rolled_back = Vec::new();
-    let mut attempts = Vec::new();
-    for id in &ids {
-        let task = settle(round, operator, *id).await?;
+        let task = settle(round, &site.operator, *id).await?;
         report.outcomes.push(format!("{} {}", text(&task["operation"]), text(&task["status"])));
-        rolled_back.push(task["operation"] == "ROLLBACK");
-        attempts.push(installation_attempts(&task));
+        ends.push(End { rolled_back: task["operation"] == "ROLLBACK", attempts: installation_attempts(&task) });
     }
-    for (index, host) in lab.hosts.iter().enumerate() {
-        let installed = !rolled_back[index];
+    judge(round, site, &ends, report).await?;
+    site.operator.add_again("first", &ids).await?;
+    if round.again && ends.iter().all(|end| end.rolled_back) && round.faults[0] != Some(Fault::Parameter) {
+        once_more(round, site, &ends, report).await?;
+    }
+    report.violations.extend(check::tasks(site).await?);
+    Ok(())
+}
+
+/// How the task of a proxy ended.
+struct End {
+    rolled_back: bool,
+    /// How often its package may have been installed.
+    attempts: usize,
+}
+
+/// Brings the tasks to the point from which they are rolled back or retried.
+async fn fail_first(round: &Round, site: &Site) -> Result<Vec<i64>, Violation> {
+    if !matches!(round.scenario, Scenario::Rollback | Scenario::Retry) {
+        return Ok(Vec::new());
+    }
+    let ids = site.operator.batch_add("first").await?;
+    for (id, fault) in ids.iter().zip(round.faults) {
+        let task = site.operator.rest_of(*id).await?;
+        let expected = if fault.is_some() { "FAILED" } else { "SUCCESSFUL" };
+        require(task["status"] == expected, || format!("expected {expected}: {}", tell(&task)))?;
+    }
+    if round.scenario == Scenario::Retry {
+        each_host(site, round, mend);
+    }
+    Ok(ids)
+}
+
+/// The proxies from the request to the rest of their tasks, which are answered.
+async fn see_to_proxies(round: &Round, site: &Site, ids: Vec<i64>, begin: Instant) -> Result<Vec<i64>, Violation> {
+    let is_over = |host: usize| !ids.is_empty() && round.faults[host].is_none();
+    (0..PROXIES).filter(|host| !is_over(*host)).for_each(|host| site.begin(Work::Proxies, Some(host)));
+    let ids = act(round, &site.operator, ids, begin).await?;
+    let rest = ids.iter().enumerate().map(async |(host, id)| {
+        site.operator.rest_of(*id).await?;
+        site.end(Work::Proxies, Some(host));
+        Ok::<(), Violation>(())
+    });
+    try_join_all(rest).await?;
+    Ok(ids)
+}
+
+/// What must be true of the proxies' hosts.
+async fn judge(round: &Round, site: &Site, ends: &[End], report: &mut Report) -> Result<(), Violation> {
+    for (index, end) in ends.iter().enumerate() {
+        let host = &site.place(index);
+        let installed = !end.rolled_back;
         let expected = round.faults[index].is_some() && round.scenario == Scenario::Rollback;
         let free = matches!(round.scenario, Scenario::Cancel(_));
         require(free || installed != expected, || format!("host {} has the wrong end", host.address))?;
         let installations =
-            if round.is_loose() { Installations::AtMost(attempts[index]) } else { Installations::Exactly(1) };
+            if round.is_loose() { Installations::AtMost(end.attempts) } else { Installations::Exactly(1) };
         report.violations.extend(check::host(host, installed, installations).await);
-        report.violations.extend(check::coordinator(operator, host, installed).await?);
+        report.violations.extend(check::coordinator(&site.operator, host, installed).await?);
         let strange = expected && round.faults[index] == Some(Fault::Directory);
         if strange && !check::is_strange(&instance_directory(host)) {
             report.violations.push(format!("the rollback on {} removed what was not its own", host.address));
         }
     }
-    if round.again && rolled_back == [true, true] && round.faults[0] != Some(Fault::Parameter) {
-        lab.hosts.iter().zip(round.faults).for_each(|(host, fault)| mend(host, fault));
-        for id in operator.batch_add("second").await? {
-            let task = operator.rest_of(id).await?;
-            require(task["status"] == "SUCCESSFUL", || format!("once more: {}", tell(&task)))?;
-        }
-        for (host, before) in lab.hosts.iter().zip(attempts) {
-            report.violations.extend(check::host(host, true, Installations::AtMost(before + 1)).await);
-        }
+    Ok(())
+}
+
+/// After a rollback the same can be asked for again.
+async fn once_more(round: &Round, site: &Site, ends: &[End], report: &mut Report) -> Result<(), Violation> {
+    each_host(site, round, mend);
+    for id in site.operator.batch_add("second").await? {
+        let task = site.operator.rest_of(id).await?;
+        require(task["status"] == "SUCCESSFUL", || format!("once more: {}", tell(&task)))?;
+    }
+    for (index, end) in ends.iter().enumerate() {
+        let installations = Installations::AtMost(end.attempts + 1);
+        report.violations.extend(check::host(&site.place(index), true, installations).await);
     }
     Ok(())
 }
@@ -163,93 +190,6 @@ async fn act(round: &Round, operator: &Operator, ids: Vec<i64>, begin: Instant) 
     }
 }
 
-/// Lets the blows fall; answers when the last victim came back.
-async fn strike(
-    lab: &mut Lab,
-    operator: &Operator,
-    blows: &[Blow],
-    begin: Instant,
-    strikes: &mut Vec<Strike>,
-) -> Instant {
-    let mut back = begin;
-    for blow in blows {
-        sleep_until(back + blow.after).await;
-        let (phase, ran) = under_way(operator).await;
-        let at = begin.elapsed();
-        strikes.push(Strike { blow: blow.to_string(), kind: blow.kind(), at, phase, ran });
-        for victim in &blow.victims {
-            fell(lab, *victim, blow.how);
-        }
-        sleep(blow.outage).await;
-        for victim in &blow.victims {
-            raise(lab, *victim, blow.how);
-        }
-        back = Instant::now();
-    }
-    back
-}
-
-fn fell(lab: &mut Lab, victim: Victim, how: How) {
-    let process = match victim {
-        Victim::Agent(index) => lab.hosts[index].agent.as_mut().unwrap(),
-        Victim::Coordinator => lab.coordinator.as_mut().unwrap(),
-    };
-    match how {
-        How::Pause => process.pause(),
-        How::Kill | How::KillWithShims => process.kill(),
-    }
-    if let (How::KillWithShims, Victim::Agent(index)) = (how, victim) {
-        let runs = lab.hosts[index].directory.join("state/runs").display().to_string();
-        for (pid, line) in command_lines() {
-            let run = line.trim_end().rsplit(' ').next().unwrap_or_default();
-            let is_shim = line.starts_with("oblet-agent shim") && run.starts_with(&runs);
-            // That of a service that serves stands in for a service manager, and obproxy goes with it (C12).
-            if is_shim && !Path::new(run).join("kept").exists() {
-                // It may have ended by itself.
-                let _ = kill(Pid::from_raw(pid.cast_signed()), Signal::SIGKILL);
-            }
-        }
-    }
-}
-
-fn raise(lab: &mut Lab, victim: Victim, how: How) {
-    match (how, victim) {
-        (How::Pause, Victim::Agent(index)) => lab.hosts[index].agent.as_ref().unwrap().resume(),
-        (How::Pause, Victim::Coordinator) => lab.coordinator.as_ref().unwrap().resume(),
-        (How::Kill | How::KillWithShims, Victim::Agent(index)) => lab.hosts[index].start_agent(),
-        (How::Kill | How::KillWithShims, Victim::Coordinator) => lab.start_coordinator(),
-    }
-}
-
-/// What the newest two tasks do at this moment, if the coordinator tells at once.
-async fn under_way(operator: &Operator) -> (Phase, String) {
-    let look = async {
-        let list = operator.rest.get("/api/v2/tasks/instances?size=2").await.ok()?;
-        let mut phases = Vec::new();
-        let mut ran = Vec::new();
-        for row in list["data"]["contents"].as_array()? {
-            let path = format!("/api/v2/tasks/instances/{}", row["id"]);
-            let task = operator.rest.get(&path).await.ok()?["data"].clone();
-            phases.push(match (text(&task["status"]), text(&task["operation"])) {
-                ("RUNNING", "ROLLBACK") => Phase::RollingBack,
-                ("RUNNING", _) => Phase::Executing,
-                (_, _) => Phase::AtRest,
-            });
-            let subtasks = task["subtasks"].as_array()?;
-            let active = subtasks.iter().find(|subtask| ["RUNNING", "CANCELING"].contains(&text(&subtask["status"])));
-            let words = active.map_or("nothing", |subtask| text(&subtask["name"])).split(' ').take(2);
-            ran.push(words.collect::<Vec<_>>().join(" "));
-        }
-        let phase = [Phase::RollingBack, Phase::Executing].into_iter().find(|phase| phases.contains(phase));
-        Some((phase.unwrap_or(Phase::AtRest), ran.join(", ")))
-    };
-    match timeout(Duration::from_millis(500), look).await {
-        Ok(Some(seen)) => seen,
-        // A coordinator that is just coming back has the task before it.
-        Ok(None) | Err(_) => (Phase::Executing, "coordinator away".into()),
-    }
-}
-
 /// Decides what is left to decide until the task is SUCCESSFUL, as an operator would.
 async fn settle(round: &Round, operator: &Operator, id: i64) -> Result<Value, Violation> {
     for _ in 0..4 {
@@ -279,11 +219,11 @@ fn installation_attempts(task: &Value) -> usize {
     install.and_then(|subtask| subtask["runTime"].as_u64()).and_then(|count| usize::try_from(count).ok()).unwrap_or(0)
 }
 
-fn instance_directory(host: &Host) -> PathBuf {
+fn instance_directory(host: &Place) -> PathBuf {
     host.root().join(format!("home/admin/obproxy/{SQL_PORT}"))
 }
 
-fn inject(host: &Host, fault: Option<Fault>) {
+fn inject(host: &Place, fault: Option<Fault>) {
     match fault {
         Some(Fault::Scriptlet) => fs::write(host.directory.join("refuse"), "").unwrap(),
         Some(Fault::Directory) => {
@@ -294,7 +234,7 @@ fn inject(host: &Host, fault: Option<Fault>) {
     }
 }
 
-fn mend(host: &Host, fault: Option<Fault>) {
+fn mend(host: &Place, fault: Option<Fault>) {
     match fault {
         Some(Fault::Scriptlet) => fs::remove_file(host.directory.join("refuse")).unwrap(),
         Some(Fault::Directory) => fs::remove_dir_all(instance_directory(host)).unwrap(),
@@ -309,12 +249,4 @@ fn ended(lab: &mut Lab) -> Vec<Violation> {
     let programs = agents.chain(coordinator);
     let dead = programs.filter_map(|(name, process)| process.is_none_or(|process| !process.is_alive()).then_some(name));
     dead.map(|name| format!("{name} ended by itself")).collect()
-}
-
-fn text(value: &Value) -> &str {
-    value.as_str().unwrap_or_default()
-}
-
-fn require(fits: bool, what: impl FnOnce() -> String) -> Result<(), Violation> {
-    if fits { Ok(()) } else { Err(what()) }
 }

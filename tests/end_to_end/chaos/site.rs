@@ -51,7 +51,7 @@ impl Site {
         for drawn in &round.errands {
             let Some(host) = drawn.host else { continue };
             match drawn.errand {
-                Errand::Enrolment { .. } | Errand::Renewal => bare.push(host),
+                Errand::Enrolment { .. } | Errand::Renewal | Errand::Removal { .. } => bare.push(host),
                 Errand::Disk { .. } => {
                     let disk = SmallDisk::under(&lab.hosts[host].directory.join("state"), 160);
                     disks.extend(disk.map(|disk| (host, disk)));

@@ -1,9 +1,9 @@
 //! A host is enrolled once or not at all, however often programs die over it.
 
-use super::{HOSTS, PATIENCE, Place, Site, Violation, Work, admit, require};
+use super::{HOSTS, PATIENCE, Place, Site, Violation, Work, admit, require, shown_by};
 use crate::{
     chaos::operator::{POLL, text},
-    tokens::{ask_for, call, shown},
+    tokens::ask_for,
 };
 use oblet::telemetry::chain;
 use reqwest::Method;
@@ -119,7 +119,7 @@ async fn check_records(site: &Site, place: &Place) -> Result<usize, Violation> {
         .map(|certificate| text(&certificate["serial"]))
         .collect();
     require(serials.is_subset(&issued), || format!("{address} was given {serials:?}, and {issued:?} are known"))?;
-    let stream = call(&site.caller, place.address).await.map_err(|error| error.to_string())?;
-    require(issued.contains(&*shown(&stream)), || format!("{address} shows {}, not of {issued:?}", shown(&stream)))?;
+    let shown = shown_by(site, place).await?;
+    require(issued.contains(&*shown), || format!("{address} shows {shown}, not of {issued:?}"))?;
     Ok(used.len())
 }

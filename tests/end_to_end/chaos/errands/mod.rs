@@ -13,7 +13,10 @@ use super::{
     plan::{Drawn, Errand, Work},
     site::Site,
 };
-use crate::lab::{PATIENCE, Place};
+use crate::{
+    lab::{PATIENCE, Place},
+    tokens::{call, shown},
+};
 use reqwest::Method;
 use serde_json::{Value, json};
 use std::time::Instant;
@@ -29,8 +32,10 @@ pub(super) async fn get_ready(site: &Site, drawn: &Drawn) -> Result<(), Violatio
             enrolment::bring_in(site, host, false).await?;
             admit(site, host, "early").await
         }
+        // What was made by hand is not known of a host that was removed, and cannot be revoked then.
+        Errand::Removal { .. } => enrolment::bring_in(site, host, false).await.map(drop),
         Errand::Locks | Errand::Disk { .. } => admit(site, host, "early").await,
-        Errand::Enrolment { .. } | Errand::Removal { .. } | Errand::Clients { .. } | Errand::Streams => Ok(()),
+        Errand::Enrolment { .. } | Errand::Clients { .. } | Errand::Streams => Ok(()),
     }
 }
 
@@ -90,6 +95,18 @@ async fn id_of(site: &Site, place: &Place) -> Result<i64, Violation> {
     match ids_of(site, place).await?[..] {
         [id] => Ok(id),
         ref ids => Err(format!("{} is known {} times, as {ids:?}", place.address, ids.len())),
+    }
+}
+
+/// The serial number of the certificate that the agent shows, as soon as it answers.
+async fn shown_by(site: &Site, place: &Place) -> Result<String, Violation> {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        match call(&site.caller, place.address).await {
+            Ok(stream) => return Ok(shown(&stream)),
+            Err(_) if Instant::now() < deadline => tokio::time::sleep(POLL).await,
+            Err(error) => return Err(format!("{} does not answer: {error}", place.address)),
+        }
     }
 }
 

@@ -1,10 +1,7 @@
 //! After a renewal the agent answers with the certificate that the coordinator takes for its own.
 
-use super::{HOSTS, PATIENCE, Place, Site, Violation, Work, require};
-use crate::{
-    chaos::operator::{POLL, text},
-    tokens::{call, shown},
-};
+use super::{HOSTS, PATIENCE, Place, Site, Violation, Work, require, shown_by};
+use crate::chaos::operator::{POLL, text};
 use std::time::Instant;
 
 /// Long ago for all that the coordinator knows, and good for a while yet for whoever looks at the certificate.
@@ -22,16 +19,9 @@ pub(super) async fn run(site: &Site, host: usize) -> Result<String, Violation> {
         after = current(site, &place).await?;
     }
     site.end(Work::Renewal, Some(host));
-    loop {
-        // The agent may be down at the moment.
-        let answered = call(&site.caller, place.address).await.map(|stream| shown(&stream));
-        match answered {
-            Ok(serial) if serial == after => return Ok("renewed".into()),
-            Ok(serial) => return Err(format!("{} shows {serial}, and {after} is its certificate", place.address)),
-            Err(_) if Instant::now() < deadline => tokio::time::sleep(POLL).await,
-            Err(error) => return Err(format!("{} does not answer: {error}", place.address)),
-        }
-    }
+    let shown = shown_by(site, &place).await?;
+    require(shown == after, || format!("{} shows {shown}, and {after} is its certificate", place.address))?;
+    Ok("renewed".into())
 }
 
 /// Serial of the one certificate with which the host's agent was seen last.

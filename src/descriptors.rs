@@ -1,6 +1,13 @@
-//! How many files and connections a daemon may have open.
+//! The files and connections that a daemon may have open, and those that it was given open.
 
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use rustix::{
+    io::{FdFlags, fcntl_setfd},
+    process::{Resource, Rlimit, getrlimit, setrlimit},
+};
+use std::{
+    fs, io,
+    os::fd::{BorrowedFd, RawFd},
+};
 
 /// More than all listeners, calls and logs of a daemon need. Programs that a daemon starts inherit the limit, and some
 /// (old rpm) walk through all descriptors that they could have, so a hard limit of a thousand million is not taken over.
@@ -22,4 +29,23 @@ pub fn raise_limit() {
 /// How many files and connections this process may have open.
 pub(crate) fn limit() -> usize {
     getrlimit(Resource::Nofile).current.map_or(usize::MAX, |limit| usize::try_from(limit).unwrap_or(usize::MAX))
+}
+
+/// Keeps what whoever started this program has left open from the programs that it starts: a proxy lives for years, and would
+/// keep their file open, their lock held or their pipe without an end. What this program opens itself is not inherited anyway.
+pub fn keep_from_children() -> io::Result<()> {
+    let open: Vec<RawFd> = fs::read_dir("/proc/self/fd")?
+        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+        .filter(|number| *number > rustix::stdio::raw_stderr())
+        .collect();
+    for number in open {
+        #[expect(unsafe_code, reason = "what was open before the start has no owner in the program")]
+        // SAFETY: borrowed for one call, which answers that a number is closed by now, as that of the directory is.
+        let descriptor = unsafe { BorrowedFd::borrow_raw(number) };
+        match fcntl_setfd(descriptor, FdFlags::CLOEXEC) {
+            Ok(()) | Err(rustix::io::Errno::BADF) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(())
 }

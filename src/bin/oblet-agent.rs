@@ -18,6 +18,10 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 fn main() -> ExitCode {
+    // Before anything is started. The shim comes this way too.
+    if let Err(error) = descriptors::keep_from_children() {
+        return complain(&error, 1);
+    }
     let service = ServiceManager::take_from_environment();
     match std::env::args_os().nth(1) {
         Some(first) if first == "shim" => return agent::host::shim::main(),

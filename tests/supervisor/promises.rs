@@ -28,6 +28,19 @@ async fn a_run_starts_once_and_its_exit_code_stays() {
 }
 
 #[tokio::test]
+async fn what_the_starter_of_the_agent_left_open_is_kept_from_the_program() {
+    let place = Place::new();
+    let left_open = fs::File::create(place.path("left-open")).unwrap();
+    rustix::io::fcntl_setfd(&left_open, rustix::io::FdFlags::empty()).unwrap();
+    for (run, launch) in place.both("ls -l /proc/self/fd") {
+        place.start(&run, &launch).await;
+        assert_eq!(place.outcome(&run).await, RunOutcome::ExitCode(0));
+        assert!(place.read("log").contains(" 2 -> "), "{}", place.read("log"));
+        assert!(!place.read("log").contains("left-open"), "{}", place.read("log"));
+    }
+}
+
+#[tokio::test]
 async fn every_argument_arrives_as_it_was_given() {
     let place = Place::new();
     let odd = ["%i %%", "$HOME ${HOME} $$", r#"a "b" 'c' \d\x41"#, "", " blanks ", "two\nlines", "tab\there", ";", "é"];

@@ -109,11 +109,11 @@ pub(in crate::agent::host) async fn wait(
         }
         let next_look = Instant::now() + poll;
         poll = LAST_POLL.min(poll.mul_f32(1.5));
-        // To look whether a file is there costs next to nothing, so the end is noticed within a hundredth of the run.
+        // To look whether a file is there costs next to nothing, so the end is noticed within a few thousandths of the run.
         while Instant::now() < next_look && !context.cancel.is_cancelled() && !written.exists() {
             tokio::select! {
                 () = context.cancel.cancelled() => {}
-                () = sleep((begun.elapsed() / 100).clamp(FIRST_POLL, LAST_POLL)) => {}
+                () = sleep((begun.elapsed() / 400).clamp(FIRST_POLL, LAST_POLL)) => {}
             }
         }
     }

@@ -12,6 +12,7 @@ use std::{
 /// More than all listeners, calls and logs of a daemon need. Programs that a daemon starts inherit the limit, and some
 /// (old rpm) walk through all descriptors that they could have, so a hard limit of a thousand million is not taken over.
 const ENOUGH: u64 = 65_536;
+const OWN: &str = "/proc/self/fd";
 
 /// Raises the soft limit to the hard one: shells and old service managers start programs with 1024, which strangers
 /// with sockets use up. Without success the daemon works on; whoever connects then waits for a free descriptor.
@@ -34,7 +35,8 @@ pub(crate) fn limit() -> usize {
 /// Keeps what whoever started this program has left open from the programs that it starts: a proxy lives for years, and would
 /// keep their file open, their lock held or their pipe without an end. What this program opens itself is not inherited anyway.
 pub fn keep_from_children() -> io::Result<()> {
-    let open: Vec<RawFd> = fs::read_dir("/proc/self/fd")?
+    let open: Vec<RawFd> = fs::read_dir(OWN)
+        .map_err(|error| io::Error::other(format!("{OWN} cannot be read: {error}")))?
         .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
         .filter(|number| *number > rustix::stdio::raw_stderr())
         .collect();

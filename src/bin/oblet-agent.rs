@@ -19,8 +19,8 @@ use tokio_util::sync::CancellationToken;
 
 fn main() -> ExitCode {
     // Before anything is started. The shim comes this way too.
-    if let Err(error) = descriptors::keep_from_children() {
-        return complain(&error, 1);
+    if let Err(error) = descriptors::keep_from_children().context("descriptors cannot be kept from children") {
+        return complain(error.as_ref(), 1);
     }
     let service = ServiceManager::take_from_environment();
     match std::env::args_os().nth(1) {

@@ -57,6 +57,21 @@ async fn a_package_that_came_before_rpm_was_begun_is_somebody_elses() {
 }
 
 #[tokio::test]
+async fn a_damaged_database_is_not_taken_for_an_empty_one() {
+    if rpm_is_missing() {
+        return;
+    }
+    let place = Place::new();
+    let step = place.put(PACKAGE, "#!/bin/sh\n");
+    let database = place.dir.path().join("root/var/lib/rpm");
+    fs::create_dir_all(&database).unwrap();
+    fs::write(database.join("rpmdb.sqlite"), "no database".repeat(1000)).unwrap();
+    let error = place.execute(&step, "r1", None).await.result.unwrap_err();
+    assert_eq!((error.reason, error.effect), ("RPM_DATABASE", Effect::None), "{}", error.message);
+    assert!(!place.program().exists());
+}
+
+#[tokio::test]
 async fn a_stopped_rpm_is_asked_for_what_it_left() {
     if rpm_is_missing() {
         return;

@@ -2,13 +2,13 @@
 # Plants defects, one at a time, and prints which share of them the tests notice.
 #   SHARD=k/n   one n-th of them, number k from 0
 #   DIFF=rev    only in lines that differ from that revision
-#   FILE=glob   only in these files
+#   ONLY=regex  only those whose line in `cargo mutants --list` fits, such as src/tls/reloadable
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 
-arguments=(--no-shuffle --output target/mutants --baseline "${BASELINE:-run}")
+arguments=(--no-shuffle --output target/mutants)
 [[ -z "${SHARD:-}" ]] || arguments+=(--shard "$SHARD" --sharding round-robin)
-[[ -z "${FILE:-}" ]] || arguments+=(--file "$FILE")
+[[ -z "${ONLY:-}" ]] || arguments+=(--re "$ONLY")
 if [[ -n "${DIFF:-}" ]]; then
   mkdir -p target/mutants
   git diff "$DIFF" >target/mutants/changes.diff

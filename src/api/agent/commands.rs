@@ -132,7 +132,7 @@ pub(super) async fn answered(
     Ok(Some(Reply(view::again(made)?)))
 }
 
-/// Commits the task and wakes it, or takes everything back.
+/// The end of a request with a key, which is remembered with the task.
 pub(super) async fn conclude(
     state: &ApiState,
     mut transaction: Transaction<'static, Any>,
@@ -144,6 +144,7 @@ pub(super) async fn conclude(
     end(state, transaction, dry_run, record).await
 }
 
+/// Commits the task and wakes it, or takes everything back.
 async fn end(
     state: &ApiState,
     transaction: Transaction<'static, Any>,

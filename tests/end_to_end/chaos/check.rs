@@ -62,8 +62,8 @@ pub(crate) async fn host(host: &Place, installed: bool, installations: Installat
     found
 }
 
-/// A round has at most two blows, and each can make one run of each kind vain: that of rpm, that of the proxy and that of
-/// its first start.
+/// At most two blows of a round hit the agent of one host, and each can make one run of each kind vain: that of rpm, that of
+/// the proxy and that of its first start.
 const MAX_RUNS: usize = 9;
 
 /// Lies where an instance's directory belongs, and is none.

@@ -99,7 +99,7 @@ impl ProcessId {
             return Vec::new();
         }
         let Ok(pids) = all_pids() else { return Vec::new() };
-        { pids.into_iter() }
+        pids.into_iter()
             .filter_map(stat)
             .filter(|stat| stat.session == self.pid && !has_ended(stat))
             .map(|stat| Self { boot_id: self.boot_id.clone(), pid: stat.pid, start_ticks: stat.starttime })

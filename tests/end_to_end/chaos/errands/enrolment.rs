@@ -35,12 +35,13 @@ pub(super) async fn bring_in(site: &Site, host: usize, rival: bool) -> Result<Ve
             // Whoever of the two comes first has the certificate, and the other one nothing.
             let _ = ask(&place, "rival", &token).await;
         }
-        while !site.is_down(host) && !place.directory.join("tls/agent.pem").exists() {
+        while !site.is_down(host) && !place.directory.join("tls/agent.pem").exists() && Instant::now() < deadline {
             tokio::time::sleep(POLL).await;
         }
     }
     // The program may have died between the certificate and its last words.
     while !site.is_down(host) && !place.answers() {
+        require(Instant::now() < deadline, || format!("the enrolment of {} does not end", place.address))?;
         tokio::time::sleep(POLL).await;
     }
     site.serve(host).await?;

@@ -78,9 +78,9 @@ chaos: setup ## kill real programs at random moments; ROUNDS=n, SEED=s
 	  cargo test --quiet --test end_to_end chaos:: -- --nocapture
 
 # One is a build of a minute and a run of the unit tests: an hour for some fifty of them, so choose.
-mutants: setup ## plant defects and count those that tests notice: SHARD=k/n, DIFF=revision, ONLY=regex
+mutants: setup ## plant defects and count those that tests notice: SHARD=k/n, DIFF=revision, FILE=glob
 	@command -v cargo-mutants >/dev/null || cargo install --quiet --locked cargo-mutants@$(CARGO_MUTANTS_VERSION)
-	@SHARD="$(SHARD)" DIFF="$(DIFF)" ONLY="$(ONLY)" tests/mutants/mutants.sh
+	@SHARD="$(SHARD)" DIFF="$(DIFF)" FILE="$(FILE)" tests/mutants/mutants.sh
 
 lint: lint-rust lint-tls lint-proto lint-deny lint-shell ## check formatting, clippy, contract, licences, scripts
 

@@ -2,13 +2,18 @@
 # Plants defects, one at a time, and prints which share of them the tests notice.
 #   SHARD=k/n   one n-th of them, number k from 0
 #   DIFF=rev    only in lines that differ from that revision
-#   ONLY=regex  only those whose line in `cargo mutants --list` fits, such as src/tls/reloadable
+#   FILE=glob   in these files instead of those that .cargo/mutants.toml names
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 
 arguments=(--no-shuffle --output target/mutants)
 [[ -z "${SHARD:-}" ]] || arguments+=(--shard "$SHARD" --sharding round-robin)
-[[ -z "${ONLY:-}" ]] || arguments+=(--re "$ONLY")
+if [[ -n "${FILE:-}" ]]; then
+  # The tool adds its option to what its settings name.
+  mkdir -p target/mutants
+  awk '/^examine_globs/, /^]/ { next } 1' .cargo/mutants.toml >target/mutants/settings.toml
+  arguments+=(--config target/mutants/settings.toml --file "$FILE")
+fi
 if [[ -n "${DIFF:-}" ]]; then
   mkdir -p target/mutants
   git diff "$DIFF" >target/mutants/changes.diff

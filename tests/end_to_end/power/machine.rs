@@ -1,5 +1,7 @@
 //! A machine that loses power: its programs are traced, and before a chosen sync all of them are killed and the disk
 //! loses what was not synced. Then the machine starts again.
+//!
+//! They stop at their syncs alone, by a filter in the kernel: at all system calls, they would spend most of their time on that.
 
 use super::disk::Disk;
 use crate::lab::wait_for;
@@ -7,6 +9,7 @@ use nix::{
     errno::Errno,
     libc,
     sys::{
+        prctl,
         ptrace::{self, Options},
         signal::{Signal, kill},
         wait::{WaitPidFlag, WaitStatus, waitpid},
@@ -15,7 +18,9 @@ use nix::{
 };
 use std::{
     collections::BTreeSet,
-    fmt, fs,
+    fmt, fs, io,
+    mem::offset_of,
+    os::unix::process::CommandExt as _,
     path::{Path, PathBuf},
     process::{Command, Stdio},
     sync::{Arc, Mutex},
@@ -154,7 +159,7 @@ fn live(program: &[String], log: &Path, disk: &mut Disk, state: &Mutex<State>) -
             status => status.unwrap(),
         };
         let (task, signal) = match status {
-            WaitStatus::PtraceSyscall(task) => {
+            WaitStatus::PtraceEvent(task, _, libc::PTRACE_EVENT_SECCOMP) => {
                 if let Some((descriptor, path)) = enters_a_sync(task).filter(|(_, path)| !dead && disk.holds(path)) {
                     if state.lock().unwrap().is_last() {
                         dead = true;
@@ -182,7 +187,7 @@ fn live(program: &[String], log: &Path, disk: &mut Disk, state: &Mutex<State>) -
         if dead {
             kill_all(&tasks);
         }
-        match ptrace::syscall(task, signal) {
+        match ptrace::cont(task, signal) {
             // It is dead already.
             Err(Errno::ESRCH) => {}
             resumed => resumed.unwrap(),
@@ -195,7 +200,12 @@ fn live(program: &[String], log: &Path, disk: &mut Disk, state: &Mutex<State>) -
 #[expect(clippy::zombie_processes, reason = "whoever traces a process waits for it")]
 fn start(program: &[String], log: &Path, state: &Mutex<State>) -> Pid {
     let log = fs::OpenOptions::new().create(true).append(true).open(log).unwrap();
-    let mut waiting = Command::new("sh")
+    let mut waiting = Command::new("sh");
+    #[expect(unsafe_code, reason = "two system calls and no memory of the parent")]
+    unsafe {
+        waiting.pre_exec(stop_at_syncs);
+    }
+    let mut waiting = waiting
         .args(["-c", r#"read go; exec "$0" "$@" </dev/null"#])
         .args(program)
         .stdin(Stdio::piped())
@@ -204,7 +214,7 @@ fn start(program: &[String], log: &Path, state: &Mutex<State>) -> Pid {
         .spawn()
         .unwrap();
     let main = Pid::from_raw(waiting.id().cast_signed());
-    let options = Options::PTRACE_O_TRACESYSGOOD
+    let options = Options::PTRACE_O_TRACESECCOMP
         | Options::PTRACE_O_TRACECLONE
         | Options::PTRACE_O_TRACEFORK
         | Options::PTRACE_O_TRACEVFORK
@@ -222,18 +232,39 @@ fn start(program: &[String], log: &Path, state: &Mutex<State>) -> Pid {
     main
 }
 
-/// The file that a task, stopped at a system call, is about to sync: by its descriptor, and by its path.
+const SYNCS: [libc::c_long; 2] = [libc::SYS_fsync, libc::SYS_fdatasync];
+
+/// From here on this process and all that it starts stop for their tracer at each sync.
+fn stop_at_syncs() -> io::Result<()> {
+    let number = offset_of!(libc::seccomp_data, nr) as u32;
+    let step = |code: u32, operand, equal, other| libc::sock_filter { code: code as u16, jt: equal, jf: other, k: operand };
+    let [fsync, fdatasync] = SYNCS.map(|call| call as u32);
+    let answer = libc::BPF_RET | libc::BPF_K;
+    let is = libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K;
+    let mut program = [
+        step(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, number, 0, 0),
+        step(is, fsync, 1, 0),
+        step(is, fdatasync, 0, 1),
+        step(answer, libc::SECCOMP_RET_TRACE, 0, 0),
+        step(answer, libc::SECCOMP_RET_ALLOW, 0, 0),
+    ];
+    let filter = libc::sock_fprog { len: program.len() as u16, filter: program.as_mut_ptr() };
+    // Without it, only root may set a filter.
+    prctl::set_no_new_privs()?;
+    #[expect(unsafe_code, reason = "the kernel copies a program that lives until it has")]
+    let set = unsafe { libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &raw const filter) };
+    Errno::result(set)?;
+    Ok(())
+}
+
+/// The file that a task, stopped at a sync, is about to sync: by its descriptor, and by its path.
 fn enters_a_sync(task: Pid) -> Option<(PathBuf, PathBuf)> {
-    const ENTRY: u8 = 1;
-    let info = ptrace::syscall_info(task).ok()?;
-    if info.op != ENTRY {
-        return None;
-    }
+    const AT_THE_FILTER: u8 = 3;
+    let info = ptrace::syscall_info(task).ok().filter(|info| info.op == AT_THE_FILTER)?;
     #[expect(unsafe_code, reason = "the kernel has said which member of the union it has filled")]
-    let entry = unsafe { info.u.entry };
-    let syncs = [libc::SYS_fsync, libc::SYS_fdatasync].contains(&entry.nr.cast_signed());
+    let entry = unsafe { info.u.seccomp };
     let descriptor = PathBuf::from(format!("/proc/{task}/fd/{}", entry.args[0]));
-    if syncs { fs::read_link(&descriptor).ok().map(|path| (descriptor, path)) } else { None }
+    fs::read_link(&descriptor).ok().map(|path| (descriptor, path))
 }
 
 fn kill_all(tasks: &BTreeSet<Pid>) {

@@ -8,7 +8,7 @@
 
 use sha1::{Digest as _, Sha1};
 use std::io;
-use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, BufReader};
 
 pub(super) const PLUGIN: &str = "mysql_native_password";
 
@@ -49,7 +49,8 @@ pub(super) type Row = Vec<Option<String>>;
 
 /// A connection, after its greeting or later.
 pub(super) struct Connection<S> {
-    stream: S,
+    /// The configuration of a proxy comes in hundreds of packets, each a row.
+    stream: BufReader<S>,
     sequence: u8,
 }
 
@@ -61,7 +62,7 @@ pub(super) struct Greeting {
 impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     /// Reads the greeting and sends nothing.
     pub(super) async fn open(stream: S) -> Result<(Self, Greeting), ProtocolError> {
-        let mut connection = Self { stream, sequence: 0 };
+        let mut connection = Self { stream: BufReader::new(stream), sequence: 0 };
         let packet = connection.read().await?;
         Ok((connection, greeting(accepted(&packet)?)?))
     }

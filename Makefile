@@ -3,7 +3,7 @@ MAKEFLAGS += --no-print-directory
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-up demo-down lab lab-down lab-packages test real chaos lint lint-rust lint-tls lint-proto lint-deny lint-shell bench \
+.PHONY: help setup demo demo-up demo-down lab lab-down lab-packages test stress real chaos lint lint-rust lint-tls lint-proto lint-deny lint-shell bench \
   mutants openapi package
 
 BUF_VERSION := 1.75.0
@@ -12,7 +12,7 @@ CARGO_MUTANTS_VERSION := 27.1.0
 BUF := target/tools/node_modules/.bin/buf
 SHELL_SCRIPTS := .ci/run packaging/package.sh $(wildcard packaging/scriptlets/*.sh) \
   tests/demo/demo.sh tests/demo/processes.sh tests/demo/setup.sh tests/lab/lab.sh tests/lab/previous.sh \
-  tests/real/real.sh tests/mutants/mutants.sh
+  tests/real/real.sh tests/mutants/mutants.sh tests/stress/stress.sh
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "%-10s %s\n", $$1, $$2 }'
@@ -64,6 +64,9 @@ test: setup ## run all tests; the last line is the runner's count, or says what 
 	"$${run[@]}" && ended=0 || ended=$$?; \
 	[[ ! -s $(SKIPPED) ]] || sort -u $(SKIPPED) >&2; \
 	exit $$ended
+
+stress: setup ## run all tests RUNS=10 times while the processors are busy with something else
+	@RUNS="$(RUNS)" tests/stress/stress.sh
 
 # ROUNDS=1 SEED=s FIRST=r plays round r alone.
 # LIBS=directory, SQL_PORT=, EXPORTER_PORT=, RPC_PORT=; LAB=1 on a systemd host of the lab.

@@ -28,6 +28,8 @@ const REST_PORT: u16 = 8443;
 pub(crate) const SQL_PORT: u16 = 2883;
 pub(crate) const SYS_PASSWORD: &str = "aaBB22__proxysys";
 pub(crate) const PATIENCE: Duration = Duration::from_secs(90);
+/// Between two looks at a task. Each of them costs programs without optimisation some milliseconds, and many tests look at a time.
+pub(crate) const POLL: Duration = Duration::from_millis(50);
 
 /// True where the tests of this file can run.
 pub(crate) fn possible() -> bool {
@@ -458,7 +460,7 @@ impl Lab {
                     return last;
                 }
             }
-            tokio::time::sleep(Duration::from_millis(20)).await;
+            tokio::time::sleep(POLL).await;
         }
         panic!("task {id} does not come to rest: {last:#}");
     }
@@ -477,7 +479,7 @@ impl Lab {
                 }
                 logs = log;
             }
-            tokio::time::sleep(Duration::from_millis(20)).await;
+            tokio::time::sleep(POLL).await;
         }
         panic!("no log of task {id} says {text:?}: {logs}");
     }

@@ -1,22 +1,18 @@
 //! What an operator does, over REST alone: asks, looks, asks again when the answer got lost.
 
 use crate::{
-    lab::{PATIENCE, batch_add_path},
+    lab::{PATIENCE, POLL, batch_add_path},
     rest::Rest,
 };
 use reqwest::Method;
 use serde_json::Value;
-use std::{
-    collections::BTreeSet,
-    time::{Duration, Instant},
-};
+use std::{collections::BTreeSet, time::Instant};
 
 /// Something that must not happen, in words.
 pub(crate) type Violation = String;
 
 /// As what the API calls the task of a batchAdd.
 pub(crate) const INSTALLATION: &str = "Install obproxy";
-pub(crate) const POLL: Duration = Duration::from_millis(25);
 
 pub(crate) struct Operator {
     pub(crate) rest: Rest,

@@ -237,7 +237,8 @@ const SYNCS: [libc::c_long; 2] = [libc::SYS_fsync, libc::SYS_fdatasync];
 /// From here on this process and all that it starts stop for their tracer at each sync.
 fn stop_at_syncs() -> io::Result<()> {
     let number = offset_of!(libc::seccomp_data, nr) as u32;
-    let step = |code: u32, operand, equal, other| libc::sock_filter { code: code as u16, jt: equal, jf: other, k: operand };
+    let step =
+        |code: u32, operand, equal, other| libc::sock_filter { code: code as u16, jt: equal, jf: other, k: operand };
     let [fsync, fdatasync] = SYNCS.map(|call| call as u32);
     let answer = libc::BPF_RET | libc::BPF_K;
     let is = libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K;

@@ -21,7 +21,7 @@ use crate::{
         check::Installations,
         operator::{Operator, Violation, tell},
     },
-    lab::{Lab, PACKAGE, PATIENCE, possible},
+    lab::{Lab, PACKAGE, PATIENCE, POLL, possible},
 };
 use disk::{Deaf, Disk};
 use machine::Machine;
@@ -30,7 +30,7 @@ use std::{
     collections::BTreeSet,
     env, fs,
     path::{Path, PathBuf},
-    time::{Duration, Instant},
+    time::Instant,
 };
 use tokio::time::sleep;
 
@@ -106,7 +106,7 @@ impl Site {
                     return Ok(last);
                 }
             }
-            sleep(Duration::from_millis(20)).await;
+            sleep(POLL).await;
         }
         Err(format!("task {id} does not come to rest: {}", tell(&last)))
     }

@@ -1,10 +1,7 @@
 //! A host is enrolled once or not at all, however often programs die over it.
 
-use super::{HOSTS, PATIENCE, Place, Site, Violation, Work, admit, require, shown_by};
-use crate::{
-    chaos::operator::{POLL, text},
-    tokens::ask_for,
-};
+use super::{HOSTS, PATIENCE, POLL, Place, Site, Violation, Work, admit, require, shown_by};
+use crate::{chaos::operator::text, tokens::ask_for};
 use oblet::telemetry::chain;
 use reqwest::Method;
 use serde_json::{Value, json};

@@ -9,12 +9,12 @@ mod renewal;
 mod streams;
 
 use super::{
-    operator::{POLL, Violation, require, tell},
+    operator::{Violation, require, tell},
     plan::{Drawn, Errand, Work},
     site::Site,
 };
 use crate::{
-    lab::{PATIENCE, Place},
+    lab::{PATIENCE, POLL, Place},
     tokens::{call, shown},
 };
 use reqwest::Method;

@@ -1,7 +1,7 @@
 //! After a renewal the agent answers with the certificate that the coordinator takes for its own.
 
 use super::{HOSTS, PATIENCE, Place, Site, Violation, Work, require, shown_by};
-use crate::chaos::operator::{POLL, text};
+use crate::{chaos::operator::text, lab::POLL};
 use std::time::Instant;
 
 /// Long ago for all that the coordinator knows, and good for a while yet for whoever looks at the certificate.

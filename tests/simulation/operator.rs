@@ -1,15 +1,12 @@
 //! An operator before an engine, with the clients he uses: what the API does with their requests is done here.
 
-use super::{
-    perils::Defect,
-    world::{COORDINATOR, World},
-};
+use super::world::{COORDINATOR, World};
 use crate::{
     coordinator::{engine::Engine, store::task::TaskId},
     graph::{Command, NodeIndex, Operation, TaskStatus},
     rpc::v1,
 };
-use std::{collections::BTreeSet, time::Duration};
+use std::time::Duration;
 
 const LOOKS_EVERY: Duration = Duration::from_secs(1);
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -19,15 +16,13 @@ const LITTLE_PATIENCE: Duration = Duration::from_millis(40);
 pub(super) struct Operator<'a> {
     world: &'a World,
     engine: &'a Engine,
-    /// Tasks with a decision that may still be carried out: it has reserved what it needs.
-    undecided: BTreeSet<TaskId>,
     /// Streams that nobody reads.
     unread: Vec<tonic::Streaming<v1::WatchResponse>>,
 }
 
 impl<'a> Operator<'a> {
     pub(super) fn new(world: &'a World, engine: &'a Engine) -> Self {
-        Self { world, engine, undecided: BTreeSet::new(), unread: Vec::new() }
+        Self { world, engine, unread: Vec::new() }
     }
 
     pub(super) async fn work(mut self) -> ! {
@@ -52,9 +47,8 @@ impl<'a> Operator<'a> {
             }
             drop(engine.wake(id));
         }
-        // With a second coordinator, somebody else may have decided.
-        let is_at_rest = is_failed && !self.undecided.contains(&id) && world.tables().is_of_one();
-        if is_at_rest && world.happens(|odds| odds.releases) {
+        // Also while a decision is under way, here or at another coordinator.
+        if is_failed && world.happens(|odds| odds.releases) {
             let released = world.tables().release_locks(id);
             world.note(COORDINATOR, format!("task {id}: operator releases {} locks", released.len()));
         }
@@ -75,7 +69,7 @@ impl<'a> Operator<'a> {
     async fn command(&mut self, id: TaskId, command: Command) {
         let Self { world, engine, .. } = *self;
         let runs = !matches!(command, Command::Cancel | Command::CancelSubtask(_));
-        if runs && !world.has(Defect::NotReserved) && world.tables().retake_locks(id).is_err() {
+        if runs && world.tables().obstacle(id).is_some() {
             world.note(COORDINATOR, format!("task {id}: operator says {command:?}: another has what it needs"));
             return;
         }
@@ -85,10 +79,7 @@ impl<'a> Operator<'a> {
             let answer = match tokio::time::timeout(patience, engine.command(id, command, "operator")).await {
                 Ok(Ok(())) => "done",
                 Ok(Err(_)) => "refused",
-                Err(_) => {
-                    self.undecided.insert(id);
-                    "no answer"
-                }
+                Err(_) => "no answer",
             };
             world.note(COORDINATOR, format!("task {id}: operator says {command:?}: {answer}"));
         }

@@ -10,6 +10,7 @@ mod coordinator;
 mod differential;
 mod faults;
 mod hosts;
+mod journals;
 mod network;
 mod operator;
 mod packages;

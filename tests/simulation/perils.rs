@@ -23,6 +23,8 @@ pub(super) enum Peril {
     Standby,
     /// Agents crash before and after they have a package, and what they have of it is damaged.
     Packages,
+    /// Agents crash, and the write-ahead log of their journal stays as it was in that moment.
+    Wal,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,6 +65,8 @@ pub(super) enum Defect {
     AnyOwner,
     /// A crash damages packages that were whole.
     WholeIsDamaged,
+    /// An agent begins with what the file of its journal says, without the write-ahead log beside it.
+    WalIgnored,
 }
 
 /// How likely things go wrong by themselves.
@@ -92,6 +96,8 @@ pub(super) struct Odds {
     pub(super) package_crashes: f64,
     /// That a crash damages what an agent has of a package.
     pub(super) damages: f64,
+    /// That a crash leaves the write-ahead log of a journal as it was.
+    pub(super) wal_stays: f64,
     /// That an operator who looks at a task that failed leads it to its end.
     pub(super) decides: f64,
     /// That one who decides by whim cancels something.
@@ -121,6 +127,7 @@ impl Odds {
             releases: draw(Some(Peril::Releases), 0.1, 0.4),
             package_crashes: draw(Some(Peril::Packages), 0.2, 0.1),
             damages: draw(Some(Peril::Packages), 1.0, 0.5),
+            wal_stays: draw(Some(Peril::Wal), 1.0, 1.0),
             decides: if everything { 0.0 } else { 0.5 },
             cancels: if everything { 0.4 } else { 0.0 },
         }

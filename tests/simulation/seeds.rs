@@ -163,6 +163,13 @@ mod each_fault_shows_a_defect_that_stays_hidden_without_it {
     }
 
     #[test]
+    fn write_ahead_logs_that_stay() {
+        shows(Peril::Wal, Defect::WalIgnored);
+        // The same crashes, after which the journals are closed.
+        assert_eq!(caught(SEEDS / 2, Perils::Only(Peril::Packages), Defect::WalIgnored), 0);
+    }
+
+    #[test]
     fn a_second_coordinator() {
         shows(Peril::Standby, Defect::AnyOwner);
     }

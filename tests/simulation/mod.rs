@@ -28,7 +28,9 @@ mod windows;
 mod wishes;
 mod world;
 
-pub(crate) use traps::{Lost, Point, Side, acknowledges, answered, asks, journal, now_micros, submits};
+pub(crate) use traps::{
+    Lost, Point, Side, acknowledges, answered, asks, journal, now_micros, received, submits, takes_any_digest,
+};
 
 use std::time::Duration;
 

@@ -65,6 +65,8 @@ pub(super) enum Defect {
     AnyOwner,
     /// A crash damages packages that were whole.
     WholeIsDamaged,
+    /// An agent does not look at the digest of what it received.
+    AnyDigest,
     /// An agent begins with what the file of its journal says, without the write-ahead log beside it.
     WalIgnored,
 }
@@ -92,7 +94,7 @@ pub(super) struct Odds {
     pub(super) clients: f64,
     /// That an operator who looks at a task at rest releases its reservations.
     pub(super) releases: f64,
-    /// That an agent crashes just before it uses a package.
+    /// That an agent crashes after it has received a part of a package, and just before it uses one.
     pub(super) package_crashes: f64,
     /// That a crash damages what an agent has of a package.
     pub(super) damages: f64,
@@ -125,8 +127,8 @@ impl Odds {
             resets: draw(Some(Peril::Resets), 0.02, 0.02),
             clients: draw(Some(Peril::Clients), 0.3, 0.3),
             releases: draw(Some(Peril::Releases), 0.1, 0.4),
-            package_crashes: draw(Some(Peril::Packages), 0.2, 0.1),
-            damages: draw(Some(Peril::Packages), 1.0, 0.5),
+            package_crashes: draw(Some(Peril::Packages), 0.2, 0.2),
+            damages: draw(Some(Peril::Packages), 1.0, 0.9),
             wal_stays: draw(Some(Peril::Wal), 1.0, 1.0),
             decides: if everything { 0.0 } else { 0.5 },
             cancels: if everything { 0.4 } else { 0.0 },

@@ -163,6 +163,11 @@ mod each_fault_shows_a_defect_that_stays_hidden_without_it {
     }
 
     #[test]
+    fn packages_that_are_damaged_before_they_are_checked() {
+        shows(Peril::Packages, Defect::AnyDigest);
+    }
+
+    #[test]
     fn write_ahead_logs_that_stay() {
         shows(Peril::Wal, Defect::WalIgnored);
         // The same crashes, after which the journals are closed.

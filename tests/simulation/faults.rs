@@ -191,7 +191,9 @@ impl Faults {
         }
         sim.set_max_message_latency(LOWEST_LATENCY);
         journals::keep(world, host, &directory.join(host));
+        world.set_crashing(true);
         sim.crash(host);
+        world.set_crashing(false);
         sim.set_max_message_latency(HIGHEST_LATENCY);
         sim.set_fail_rate(self.loss);
         journals::wait_until_closed(&directory.join(host));

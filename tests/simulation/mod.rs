@@ -15,6 +15,7 @@ mod network;
 mod operator;
 mod packages;
 mod perils;
+mod requests;
 mod rows;
 mod run;
 mod seeds;
@@ -29,7 +30,8 @@ mod wishes;
 mod world;
 
 pub(crate) use traps::{
-    Lost, Point, Side, acknowledges, answered, asks, journal, now_micros, received, submits, takes_any_digest,
+    Lost, Point, Side, acknowledges, answered, asks, drops_with_its_client, journal, now_micros, received, submits,
+    takes_any_digest,
 };
 
 use std::time::Duration;

@@ -1,33 +1,35 @@
-//! An operator before an engine, with the clients he uses: what the API does with their requests is done here.
+//! An operator before an engine, with the clients he uses.
 
-use super::world::{COORDINATOR, World};
+use super::{
+    requests,
+    world::{COORDINATOR, World},
+};
 use crate::{
     coordinator::{engine::Engine, store::task::TaskId},
     graph::{Command, NodeIndex, Operation, TaskStatus},
     rpc::v1,
 };
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 const LOOKS_EVERY: Duration = Duration::from_secs(1);
 const PATIENCE: Duration = Duration::from_secs(10);
-/// Of a client that leaves.
-const LITTLE_PATIENCE: Duration = Duration::from_millis(40);
 
 pub(super) struct Operator<'a> {
-    world: &'a World,
+    world: &'a Arc<World>,
     engine: &'a Engine,
     /// Streams that nobody reads.
     unread: Vec<tonic::Streaming<v1::WatchResponse>>,
 }
 
 impl<'a> Operator<'a> {
-    pub(super) fn new(world: &'a World, engine: &'a Engine) -> Self {
+    pub(super) fn new(world: &'a Arc<World>, engine: &'a Engine) -> Self {
         Self { world, engine, unread: Vec::new() }
     }
 
     pub(super) async fn work(mut self) -> ! {
         let _unread = self.engine.commits();
         loop {
+            requests::send(self.world, self.engine).await;
             let tasks: Vec<TaskId> = self.world.tables().rows.keys().copied().collect();
             for id in tasks {
                 self.look(id).await;
@@ -62,26 +64,7 @@ impl<'a> Operator<'a> {
             (!is_calm).then(|| whim(world, record.plan.nodes.len())).flatten()
         };
         if let Some(command) = command {
-            self.command(id, command).await;
-        }
-    }
-
-    async fn command(&mut self, id: TaskId, command: Command) {
-        let Self { world, engine, .. } = *self;
-        let runs = !matches!(command, Command::Cancel | Command::CancelSubtask(_));
-        if runs && world.tables().obstacle(id).is_some() {
-            world.note(COORDINATOR, format!("task {id}: operator says {command:?}: another has what it needs"));
-            return;
-        }
-        let (leaves, asks_twice) = (world.happens(|odds| odds.clients), world.happens(|odds| odds.clients));
-        for _ in 0..=usize::from(asks_twice) {
-            let patience = if leaves { world.delay(LITTLE_PATIENCE) } else { PATIENCE };
-            let answer = match tokio::time::timeout(patience, engine.command(id, command, "operator")).await {
-                Ok(Ok(())) => "done",
-                Ok(Err(_)) => "refused",
-                Err(_) => "no answer",
-            };
-            world.note(COORDINATOR, format!("task {id}: operator says {command:?}: {answer}"));
+            requests::decide(world, engine, id, command).await;
         }
     }
 

@@ -65,6 +65,10 @@ pub(super) enum Defect {
     AnyOwner,
     /// A crash damages packages that were whole.
     WholeIsDamaged,
+    /// What a request committed is followed by nothing if its client leaves meanwhile.
+    DropsWithClient,
+    /// A request that is sent again is carried out again.
+    KeysIgnored,
     /// An agent does not look at the digest of what it received.
     AnyDigest,
     /// An agent begins with what the file of its journal says, without the write-ahead log beside it.

@@ -158,6 +158,16 @@ mod each_fault_shows_a_defect_that_stays_hidden_without_it {
     }
 
     #[test]
+    fn clients_that_leave_before_what_they_decided_is_carried_out() {
+        shows(Peril::Clients, Defect::DropsWithClient);
+    }
+
+    #[test]
+    fn clients_that_ask_again() {
+        shows(Peril::Clients, Defect::KeysIgnored);
+    }
+
+    #[test]
     fn packages_that_are_damaged() {
         shows(Peril::Packages, Defect::WholeIsDamaged);
     }

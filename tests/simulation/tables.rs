@@ -32,6 +32,8 @@ pub(super) struct Tables {
     agents: BTreeMap<i64, AgentAddress>,
     /// Epochs, by host.
     coordinators: BTreeMap<String, i64>,
+    /// Tasks that were made with the key of a request.
+    keys: BTreeMap<u16, TaskId>,
 }
 
 impl Tables {
@@ -87,6 +89,16 @@ impl Tables {
         let row = Row::new(id, plan, self.epoch, self.subtasks + 1);
         self.subtasks += row.record.subtasks.len() as i64;
         self.rows.insert(id, row);
+        Ok(id)
+    }
+
+    /// The same with the key of the request: it makes its task once.
+    pub(super) fn create_once(&mut self, key: u16, plan: TaskPlan) -> Result<TaskId, Holder> {
+        if let Some(id) = self.keys.get(&key) {
+            return Ok(*id);
+        }
+        let id = self.create(plan)?;
+        self.keys.insert(key, id);
         Ok(id)
     }
 

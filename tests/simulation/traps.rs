@@ -198,13 +198,18 @@ pub(crate) async fn received(answer: &Result<PutPackageResponse, Refused>) {
     if let Some(world) = current().filter(|_| is_part)
         && let Some(host) = world.host()
     {
-        world.may_crash(&host, |odds| 2.0 * odds.package_crashes).await;
+        world.may_crash(&host, |odds| 3.0 * odds.package_crashes).await;
     }
 }
 
 /// Whether a package counts as whole whatever it is.
 pub(crate) fn takes_any_digest() -> bool {
     current().is_some_and(|world| world.has(Defect::AnyDigest))
+}
+
+/// Whether what a request committed is followed by nothing if its client leaves.
+pub(crate) fn drops_with_its_client() -> bool {
+    current().is_some_and(|world| world.has(Defect::DropsWithClient))
 }
 
 /// Comes to one end of a write of an agent's journal; `work` is the type that says which.

@@ -4,6 +4,7 @@
 use super::{
     journals::Files,
     perils::{Defect, Odds},
+    requests::Request,
     tables::Tables,
     things::Things,
     traps::Trap,
@@ -69,6 +70,10 @@ struct State {
     left_alone: BTreeSet<TaskId>,
     /// Where the coordinator keeps packages, if it sends any.
     packages: Option<PathBuf>,
+    /// Those that have no answer yet.
+    requests: Vec<Request>,
+    /// A program is being crashed: whatever it did ends here.
+    is_crashing: bool,
     /// What crashes left of journals, by host, until the next life of the agent.
     journals: BTreeMap<String, Files>,
     /// Operations that an agent was asked for without an answer.
@@ -133,6 +138,22 @@ impl World {
 
     pub(super) fn packages(&self) -> Option<PathBuf> {
         self.state().packages.clone()
+    }
+
+    pub(super) fn requests(&self) -> Vec<Request> {
+        self.state().requests.clone()
+    }
+
+    pub(super) fn change_requests(&self, change: impl FnOnce(&mut Vec<Request>)) {
+        change(&mut self.state().requests);
+    }
+
+    pub(super) fn set_crashing(&self, is_crashing: bool) {
+        self.state().is_crashing = is_crashing;
+    }
+
+    pub(super) fn is_crashing(&self) -> bool {
+        self.state().is_crashing
     }
 
     pub(super) fn keep_journal(&self, host: &str, files: Files) {

@@ -10,6 +10,8 @@ use super::{
     host::{content, durable::make_directory},
     wire::bad_request,
 };
+#[cfg(test)]
+use crate::simulation;
 use crate::{
     blocking,
     rpc::{MAX_CHUNK_BYTES, Refused, v1},
@@ -76,12 +78,14 @@ impl PackageStore {
     pub(super) async fn put(&self, request: v1::PutPackageRequest) -> Result<v1::PutPackageResponse, Refused> {
         let chunk = Chunk::try_from(request)?;
         let store = self.clone();
-        blocking::run(move || {
+        let stored = blocking::run(move || {
             let mut begun = store.writing.lock().unwrap_or_else(PoisonError::into_inner);
             store.store(&chunk, &mut begun)
-        })
-        .await
-        .map_err(|error| Refused::Internal(error.to_string()))?
+        });
+        let answer = stored.await.map_err(|error| Refused::Internal(error.to_string()))?;
+        #[cfg(test)]
+        simulation::received(&answer).await;
+        answer
     }
 
     fn store(&self, chunk: &Chunk, begun: &mut HashSet<Sha256>) -> Result<v1::PutPackageResponse, Refused> {
@@ -156,7 +160,10 @@ fn publish(chunk: &Chunk, part: &Path, whole: &Path, at_once: bool) -> Result<bo
     let digests = content::read(part, || false).map_err(|error| failed(part, &error))?;
     // Nobody stops it.
     let Some(digests) = digests else { return Err(Refused::Internal("the package was not read".into())) };
-    if digests.whole != chunk.sha256.as_str() {
+    let is_whole = digests.whole == chunk.sha256.as_str();
+    #[cfg(test)]
+    let is_whole = is_whole || simulation::takes_any_digest();
+    if !is_whole {
         fs::remove_file(part).map_err(|error| failed(part, &error))?;
         if !at_once {
             return Ok(false);

@@ -10,6 +10,8 @@ mod system;
 mod task;
 mod user;
 
+#[cfg(test)]
+pub(crate) use frame::commit::whole;
 pub use frame::state::{ApiSettings, ApiState, Silence, TaskEngine};
 pub use obproxy::config_service::config_service_router;
 pub use package::upload::clean_uploads;

@@ -1,6 +1,6 @@
 //! Real agents as hosts of a simulation.
 
-use super::{hosts::SimulatedHost, network, perils::Defect, tasks::host_name, world::World};
+use super::{hosts::SimulatedHost, journals, network, perils::Defect, tasks::host_name, world::World};
 use crate::{
     agent::{Settings, start_on},
     coordinator::agents::AgentAddress,
@@ -37,6 +37,7 @@ async fn live(carrier: SimulatedHost) -> turmoil::Result {
 
 async fn run(carrier: SimulatedHost) -> anyhow::Result<()> {
     let state_dir = carrier.state_dir.clone();
+    journals::find(&carrier.world, &carrier.name, &state_dir);
     if carrier.world.has(Defect::AgentForgets) && state_dir.exists() {
         std::fs::remove_dir_all(&state_dir)?;
     }

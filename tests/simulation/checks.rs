@@ -1,6 +1,6 @@
 //! What has to be true at the end of every simulation.
 
-use super::{tasks::thing_of, things::Count, world::World};
+use super::{journals, tasks::thing_of, things::Count, world::World};
 use crate::graph::{Operation, TaskStatus};
 use sqlx::{ConnectOptions as _, sqlite::SqliteConnectOptions};
 use std::path::Path;
@@ -50,6 +50,7 @@ pub(super) fn at_the_end(world: &World) {
 
 /// An agent that is gone has left no operation open, and accepted none of a stale coordinator.
 pub(super) fn agent_at_the_end(world: &World, host: &str, state_dir: &Path) {
+    journals::put_back(world, host);
     let operations: Vec<(i64, i64)> = futures_executor::block_on(async {
         let journal = SqliteConnectOptions::new().filename(state_dir.join("journal.db"));
         let mut connection = journal.connect().await.unwrap();

@@ -1,16 +1,14 @@
 //! What breaks, when, and for how long.
 
 use super::{
+    journals,
     network::{HIGHEST_LATENCY, LOWEST_LATENCY},
     packages,
     perils::{Peril, Perils},
     tasks::host_name,
     world::{COORDINATOR, STANDBY, World},
 };
-use std::{
-    path::Path,
-    time::{Duration, Instant},
-};
+use std::{path::Path, time::Duration};
 use turmoil::Sim;
 
 #[derive(Debug, Clone)]
@@ -58,8 +56,6 @@ const LONGEST_PARTITION: Duration = Duration::from_secs(20);
 const FARTHEST_CLOCK: i64 = 7200;
 /// Of a program that ended by itself: systemd waits a moment.
 const RESTART_AFTER: Duration = Duration::from_secs(1);
-/// In real time.
-const CLOSING: Duration = Duration::from_secs(60);
 
 impl Faults {
     /// Only restarts of what crashes by itself.
@@ -122,6 +118,7 @@ impl Faults {
             kinds.extend(breaks.then_some([Kind::Partition, Kind::Hold]).into_iter().flatten());
         }
         kinds.extend((perils.include(Peril::Packages)).then_some(Kind::CrashAgent));
+        kinds.extend((perils == Perils::Only(Peril::Wal)).then_some(Kind::CrashAgent));
         kinds.extend((perils.include(Peril::OneWay) && breaks).then_some(Kind::OneWay));
         kinds.extend(perils.include(Peril::Clocks).then_some(Kind::Clock));
         kinds.extend((self.coordinators.len() > 1).then_some(Kind::CutOff));
@@ -193,21 +190,15 @@ impl Faults {
             self.repair_all(sim);
         }
         sim.set_max_message_latency(LOWEST_LATENCY);
+        journals::keep(world, host, &directory.join(host));
+        world.set_crashing(true);
         sim.crash(host);
+        world.set_crashing(false);
         sim.set_max_message_latency(HIGHEST_LATENCY);
         sim.set_fail_rate(self.loss);
-        wait_until_closed(&directory.join(host));
+        journals::wait_until_closed(&directory.join(host));
         packages::damage(world, &directory.join(host));
         let downtime = RESTART_AFTER.max(world.delay(LONGEST_DOWNTIME));
         self.planned.push((sim.elapsed() + downtime, Fault::Restart(host.into())));
-    }
-}
-
-/// SQLite closes a journal in a thread of its own, and the last to close takes the write-ahead log away.
-fn wait_until_closed(state_dir: &Path) {
-    let begun = Instant::now();
-    while state_dir.join("journal.db-wal").exists() {
-        assert!(begun.elapsed() < CLOSING, "the journal of a crashed agent is not closed");
-        std::thread::yield_now();
     }
 }

@@ -10,10 +10,12 @@ mod coordinator;
 mod differential;
 mod faults;
 mod hosts;
+mod journals;
 mod network;
 mod operator;
 mod packages;
 mod perils;
+mod requests;
 mod rows;
 mod run;
 mod seeds;
@@ -27,7 +29,10 @@ mod windows;
 mod wishes;
 mod world;
 
-pub(crate) use traps::{Lost, Point, Side, acknowledges, answered, asks, journal, now_micros, submits};
+pub(crate) use traps::{
+    Lost, Point, Side, acknowledges, answered, asks, drops_with_its_client, journal, now_micros, received, submits,
+    takes_any_digest,
+};
 
 use std::time::Duration;
 

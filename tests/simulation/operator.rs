@@ -1,7 +1,7 @@
-//! An operator before an engine, with the clients he uses: what the API does with their requests is done here.
+//! An operator before an engine, with the clients he uses.
 
 use super::{
-    perils::Defect,
+    requests,
     world::{COORDINATOR, World},
 };
 use crate::{
@@ -9,30 +9,27 @@ use crate::{
     graph::{Command, NodeIndex, Operation, TaskStatus},
     rpc::v1,
 };
-use std::{collections::BTreeSet, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 const LOOKS_EVERY: Duration = Duration::from_secs(1);
 const PATIENCE: Duration = Duration::from_secs(10);
-/// Of a client that leaves.
-const LITTLE_PATIENCE: Duration = Duration::from_millis(40);
 
 pub(super) struct Operator<'a> {
-    world: &'a World,
+    world: &'a Arc<World>,
     engine: &'a Engine,
-    /// Tasks with a decision that may still be carried out: it has reserved what it needs.
-    undecided: BTreeSet<TaskId>,
     /// Streams that nobody reads.
     unread: Vec<tonic::Streaming<v1::WatchResponse>>,
 }
 
 impl<'a> Operator<'a> {
-    pub(super) fn new(world: &'a World, engine: &'a Engine) -> Self {
-        Self { world, engine, undecided: BTreeSet::new(), unread: Vec::new() }
+    pub(super) fn new(world: &'a Arc<World>, engine: &'a Engine) -> Self {
+        Self { world, engine, unread: Vec::new() }
     }
 
     pub(super) async fn work(mut self) -> ! {
         let _unread = self.engine.commits();
         loop {
+            requests::send(self.world, self.engine).await;
             let tasks: Vec<TaskId> = self.world.tables().rows.keys().copied().collect();
             for id in tasks {
                 self.look(id).await;
@@ -52,9 +49,8 @@ impl<'a> Operator<'a> {
             }
             drop(engine.wake(id));
         }
-        // With a second coordinator, somebody else may have decided.
-        let is_at_rest = is_failed && !self.undecided.contains(&id) && world.tables().is_of_one();
-        if is_at_rest && world.happens(|odds| odds.releases) {
+        // Also while a decision is under way, here or at another coordinator.
+        if is_failed && world.happens(|odds| odds.releases) {
             let released = world.tables().release_locks(id);
             world.note(COORDINATOR, format!("task {id}: operator releases {} locks", released.len()));
         }
@@ -68,29 +64,7 @@ impl<'a> Operator<'a> {
             (!is_calm).then(|| whim(world, record.plan.nodes.len())).flatten()
         };
         if let Some(command) = command {
-            self.command(id, command).await;
-        }
-    }
-
-    async fn command(&mut self, id: TaskId, command: Command) {
-        let Self { world, engine, .. } = *self;
-        let runs = !matches!(command, Command::Cancel | Command::CancelSubtask(_));
-        if runs && !world.has(Defect::NotReserved) && world.tables().retake_locks(id).is_err() {
-            world.note(COORDINATOR, format!("task {id}: operator says {command:?}: another has what it needs"));
-            return;
-        }
-        let (leaves, asks_twice) = (world.happens(|odds| odds.clients), world.happens(|odds| odds.clients));
-        for _ in 0..=usize::from(asks_twice) {
-            let patience = if leaves { world.delay(LITTLE_PATIENCE) } else { PATIENCE };
-            let answer = match tokio::time::timeout(patience, engine.command(id, command, "operator")).await {
-                Ok(Ok(())) => "done",
-                Ok(Err(_)) => "refused",
-                Err(_) => {
-                    self.undecided.insert(id);
-                    "no answer"
-                }
-            };
-            world.note(COORDINATOR, format!("task {id}: operator says {command:?}: {answer}"));
+            requests::decide(world, engine, id, command).await;
         }
     }
 

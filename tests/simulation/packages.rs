@@ -12,9 +12,9 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// The package of a proxy; every third takes more than one call to send.
+/// The package of a proxy; every other takes more than one call to send.
 fn content(number: u16) -> Vec<u8> {
-    let length = if number % 3 == 2 { MAX_CHUNK_BYTES + 1000 } else { 1000 };
+    let length = if number.is_multiple_of(2) { MAX_CHUNK_BYTES + 1000 } else { 1000 };
     vec![u8::try_from(number).unwrap(); length]
 }
 

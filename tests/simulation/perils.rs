@@ -23,6 +23,8 @@ pub(super) enum Peril {
     Standby,
     /// Agents crash before and after they have a package, and what they have of it is damaged.
     Packages,
+    /// Agents crash, and the write-ahead log of their journal stays as it was in that moment.
+    Wal,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,6 +65,14 @@ pub(super) enum Defect {
     AnyOwner,
     /// A crash damages packages that were whole.
     WholeIsDamaged,
+    /// What a request committed is followed by nothing if its client leaves meanwhile.
+    DropsWithClient,
+    /// A request that is sent again is carried out again.
+    KeysIgnored,
+    /// An agent does not look at the digest of what it received.
+    AnyDigest,
+    /// An agent begins with what the file of its journal says, without the write-ahead log beside it.
+    WalIgnored,
 }
 
 /// How likely things go wrong by themselves.
@@ -88,10 +98,12 @@ pub(super) struct Odds {
     pub(super) clients: f64,
     /// That an operator who looks at a task at rest releases its reservations.
     pub(super) releases: f64,
-    /// That an agent crashes just before it uses a package.
+    /// That an agent crashes after it has received a part of a package, and just before it uses one.
     pub(super) package_crashes: f64,
     /// That a crash damages what an agent has of a package.
     pub(super) damages: f64,
+    /// That a crash leaves the write-ahead log of a journal as it was.
+    pub(super) wal_stays: f64,
     /// That an operator who looks at a task that failed leads it to its end.
     pub(super) decides: f64,
     /// That one who decides by whim cancels something.
@@ -119,8 +131,9 @@ impl Odds {
             resets: draw(Some(Peril::Resets), 0.02, 0.02),
             clients: draw(Some(Peril::Clients), 0.3, 0.3),
             releases: draw(Some(Peril::Releases), 0.1, 0.4),
-            package_crashes: draw(Some(Peril::Packages), 0.2, 0.1),
-            damages: draw(Some(Peril::Packages), 1.0, 0.5),
+            package_crashes: draw(Some(Peril::Packages), 0.2, 0.2),
+            damages: draw(Some(Peril::Packages), 1.0, 0.9),
+            wal_stays: draw(Some(Peril::Wal), 1.0, 1.0),
             decides: if everything { 0.0 } else { 0.5 },
             cancels: if everything { 0.4 } else { 0.0 },
         }

@@ -5,12 +5,12 @@ use super::{
     faults::Faults,
     network, packages,
     perils::{Defect, Odds, Peril, Perils},
+    requests::Request,
     rows::Row,
     tasks,
     traps::Within,
     world::{COORDINATOR, Line, STANDBY, World},
 };
-use crate::operations::TaskPlan;
 use std::time::Duration;
 
 const HOSTS: i64 = 3;
@@ -18,8 +18,6 @@ const HOSTS: i64 = 3;
 const TURMOIL: Duration = Duration::from_secs(30);
 /// The same where few faults come, so that they meet something.
 const LONG_TURMOIL: Duration = Duration::from_secs(60);
-/// How long a client waits whose request was refused, because another task has reserved what it is about.
-const ASKS_AGAIN: Duration = Duration::from_secs(2);
 /// Longest life of a simulation in which little goes wrong.
 const SHORT_LIMIT: Duration = Duration::from_secs(240);
 /// So long nothing may happen any more.
@@ -60,14 +58,14 @@ pub(super) fn run(seed: u64, perils: Perils, defect: Option<Defect>) -> Report {
     if has_standby {
         coordinator::add(&mut sim, &world, STANDBY);
     }
-    let mut requests: Vec<(Duration, TaskPlan)> = (0..random.u16(1..4))
-        .map(|number| {
-            let plan = tasks::plan(&mut random, number, HOSTS);
-            packages::upload(&packages, number, &plan);
-            (TURMOIL.mul_f64(0.5 * random.f64()), plan)
-        })
-        .collect();
-    requests.sort_by_key(|(at, _)| *at);
+    let requests = (0..random.u16(1..4)).map(|key| {
+        let plan = tasks::plan(&mut random, key, HOSTS);
+        packages::upload(&packages, key, &plan);
+        Request { key, plan, due: TURMOIL.mul_f64(0.5 * random.f64()) }
+    });
+    let requests: Vec<Request> = requests.collect();
+    let asked = requests.len();
+    world.change_requests(|all| all.extend(requests));
     let mut faults = Faults::plan(&mut random, HOSTS, turmoil, perils, has_standby);
     sim.set_fail_rate(faults.loss);
 
@@ -75,30 +73,11 @@ pub(super) fn run(seed: u64, perils: Perils, defect: Option<Defect>) -> Report {
         sim.step().unwrap();
         faults.step(&mut sim, &world, directory.path());
         let now = sim.elapsed();
-        while requests.first().is_some_and(|(at, _)| *at <= now) {
-            let (_, plan) = requests.remove(0);
-            match world.tables().create(plan.clone()) {
-                Ok(id) => {
-                    world.note_at(now, COORDINATOR, format!("task {id} is created"));
-                    if world.happens(|odds| odds.clients) {
-                        world.leave_alone(id);
-                    }
-                }
-                Err(holder) => {
-                    world.note_at(
-                        now,
-                        COORDINATOR,
-                        format!("a request is refused: {} is reserved by task {}", holder.lock, holder.task),
-                    );
-                    requests.push((now + ASKS_AGAIN, plan));
-                }
-            }
-        }
         if now >= turmoil && !world.is_calm() {
             world.calm();
             faults.mend(&mut sim, &world);
         }
-        if world.is_calm() && requests.is_empty() && world.tables().rows.values().all(Row::is_over) {
+        if world.is_calm() && world.requests().is_empty() && world.tables().rows.values().all(Row::is_over) {
             break;
         }
     }
@@ -108,6 +87,10 @@ pub(super) fn run(seed: u64, perils: Perils, defect: Option<Defect>) -> Report {
         faults.step(&mut sim, &world, directory.path());
     }
     checks::at_the_end(&world);
+    let made = world.tables().rows.len();
+    if made != asked {
+        world.violation(format!("{asked} requests made {made} tasks"));
+    }
     for host in (1..=HOSTS).map(tasks::host_name) {
         faults.crash(&mut sim, &host, &world, directory.path());
         checks::agent_at_the_end(&world, &host, &directory.path().join(&host));

@@ -158,8 +158,30 @@ mod each_fault_shows_a_defect_that_stays_hidden_without_it {
     }
 
     #[test]
+    fn clients_that_leave_before_what_they_decided_is_carried_out() {
+        shows(Peril::Clients, Defect::DropsWithClient);
+    }
+
+    #[test]
+    fn clients_that_ask_again() {
+        shows(Peril::Clients, Defect::KeysIgnored);
+    }
+
+    #[test]
     fn packages_that_are_damaged() {
         shows(Peril::Packages, Defect::WholeIsDamaged);
+    }
+
+    #[test]
+    fn packages_that_are_damaged_before_they_are_checked() {
+        shows(Peril::Packages, Defect::AnyDigest);
+    }
+
+    #[test]
+    fn write_ahead_logs_that_stay() {
+        shows(Peril::Wal, Defect::WalIgnored);
+        // The same crashes, after which the journals are closed.
+        assert_eq!(caught(SEEDS / 2, Perils::Only(Peril::Packages), Defect::WalIgnored), 0);
     }
 
     #[test]

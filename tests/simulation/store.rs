@@ -13,7 +13,7 @@ use crate::{
         engine::{NamedSecret, PreparationError, TaskStore, Unwritten, Write, Written},
         store::{
             StoreError,
-            task::{LoadError, LoadedTask, LogPosition, TaskId},
+            task::{Append, LoadError, LoadedTask, LogPosition, TaskId},
         },
     },
     graph::NodeIndex,
@@ -53,6 +53,17 @@ impl MemoryStore {
         if self.world.has(Defect::AnyOwner) {
             tables.let_in(group);
         }
+        let without = |write: &Write| match write {
+            Write::Append(append) => Write::Append(Box::new(Append { resumes: false, ..(**append).clone() })),
+            other => other.clone(),
+        };
+        let forgetful: Vec<Write>;
+        let group = if self.world.has(Defect::NotReserved) {
+            forgetful = group.iter().map(without).collect();
+            &forgetful
+        } else {
+            group
+        };
         let results = tables.commit(group).map_err(|error| {
             if error.is_conflict() {
                 self.world.violation(format!("what is there is written again: {group:?}"));

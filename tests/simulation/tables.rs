@@ -5,7 +5,7 @@ use crate::{
     clock::now_micros,
     coordinator::{
         agents::AgentAddress,
-        engine::{LogText, Write, Written},
+        engine::{LogText, Write, Written, claims_decide},
         store::{
             StoreError,
             locks::Holder,
@@ -32,6 +32,8 @@ pub(super) struct Tables {
     agents: BTreeMap<i64, AgentAddress>,
     /// Epochs, by host.
     coordinators: BTreeMap<String, i64>,
+    /// Tasks that were made with the key of a request.
+    keys: BTreeMap<u16, TaskId>,
 }
 
 impl Tables {
@@ -69,11 +71,6 @@ impl Tables {
         })
     }
 
-    /// There never was a second coordinator.
-    pub(super) fn is_of_one(&self) -> bool {
-        self.coordinators.len() == 1
-    }
-
     /// Lets whoever asks for a task have it.
     pub(super) fn let_in(&mut self, group: &[Write]) {
         for write in group {
@@ -95,7 +92,22 @@ impl Tables {
         Ok(id)
     }
 
-    fn take_locks(&mut self, task: TaskId, locks: &[ObjectLock]) -> Result<(), Holder> {
+    /// The same with the key of the request: it makes its task once.
+    pub(super) fn create_once(&mut self, key: u16, plan: TaskPlan) -> Result<TaskId, Holder> {
+        if let Some(id) = self.keys.get(&key) {
+            return Ok(*id);
+        }
+        let id = self.create(plan)?;
+        self.keys.insert(key, id);
+        Ok(id)
+    }
+
+    /// Who stands in the way of a task that is to run again.
+    pub(super) fn obstacle(&self, task: TaskId) -> Option<Holder> {
+        self.rows.get(&task).and_then(|row| self.conflict(task, &row.record.plan.locks))
+    }
+
+    fn conflict(&self, task: TaskId, locks: &[ObjectLock]) -> Option<Holder> {
         for lock in locks {
             let stands_in_the_way = |(holder, held): &&(TaskId, ObjectLock)| {
                 *holder != task && (held.kind, held.id) == (lock.kind, lock.id) && (lock.exclusive || held.exclusive)
@@ -104,8 +116,15 @@ impl Tables {
             {
                 let TaskRecord { plan, status, created_at, finished_at, .. } = &self.rows[holder].record;
                 let (name, since) = (plan.name.clone(), finished_at.unwrap_or(*created_at));
-                return Err(Holder { lock: *held, task: *holder, name, status: *status, since });
+                return Some(Holder { lock: *held, task: *holder, name, status: *status, since });
             }
+        }
+        None
+    }
+
+    fn take_locks(&mut self, task: TaskId, locks: &[ObjectLock]) -> Result<(), Holder> {
+        if let Some(holder) = self.conflict(task, locks) {
+            return Err(holder);
         }
         self.release_locks(task);
         self.locks.extend(locks.iter().map(|lock| (task, *lock)));
@@ -121,7 +140,7 @@ impl Tables {
     }
 
     /// Takes the locks of a task that is to run again, in case they were released meanwhile.
-    pub(super) fn retake_locks(&mut self, task: TaskId) -> Result<(), Holder> {
+    fn retake_locks(&mut self, task: TaskId) -> Result<(), Holder> {
         match self.rows.get(&task).map(|row| &row.record) {
             Some(TaskRecord { status: TaskStatus::Running | TaskStatus::Failed, plan, .. }) => {
                 let locks = plan.locks.clone();
@@ -179,10 +198,14 @@ impl Tables {
 
     /// Writes all of it or, after an error, nothing.
     pub(super) fn commit(&mut self, group: &[Write]) -> Result<Vec<Written>, StoreError> {
-        // A single write looks before it changes anything.
-        let before = (group.len() > 1).then(|| self.clone());
-        let mut results = Vec::with_capacity(group.len());
-        for write in group {
+        let takes = |write: &Write| matches!(write, Write::Append(append) if append.resumes);
+        // A single write that takes no reservations looks before it changes anything.
+        let before = (group.len() > 1 || group.iter().any(takes)).then(|| self.clone());
+        let mut results: Vec<(usize, Written)> = Vec::with_capacity(group.len());
+        // In the real one, too, what takes reservations comes after what releases some, unless claims decide.
+        let is_late = |(_, write): &(usize, &Write)| !claims_decide(group) && takes(write);
+        let (late, early): (Vec<_>, Vec<_>) = group.iter().enumerate().partition(is_late);
+        for (index, write) in early.into_iter().chain(late) {
             match self.apply(write) {
                 Err(AppendError::Store(error)) => {
                     if let Some(before) = before {
@@ -190,10 +213,11 @@ impl Tables {
                     }
                     return Err(error);
                 }
-                written => results.push(written),
+                written => results.push((index, written)),
             }
         }
-        Ok(results)
+        results.sort_by_key(|(index, _)| *index);
+        Ok(results.into_iter().map(|(_, written)| written).collect())
     }
 
     fn apply(&mut self, write: &Write) -> Written {
@@ -230,6 +254,10 @@ impl Tables {
         if (row.epoch, row.next_sequence()) != (append.epoch, append.sequence) {
             return if row.has(append) { Ok(()) } else { Err(AppendError::Fenced(append.task)) };
         }
+        if append.resumes {
+            self.retake_locks(append.task).map_err(AppendError::Reserved)?;
+        }
+        let row = self.row(append.task, |_owner| true)?;
         let same = |event: &Event| {
             let (run, kind) = (event.run(), event.kind());
             run.is_some() && row.events.iter().any(|entry| (entry.event.run(), entry.event.kind()) == (run, kind))

@@ -10,7 +10,10 @@ use crate::{
     agent::journal::JournalError,
     coordinator::{engine::Write, store::task::TaskId},
     graph::{Direction, Event, NodeIndex},
-    rpc::v1::{OperationKey, SubmitRequest},
+    rpc::{
+        Refused,
+        v1::{OperationKey, PutPackageResponse, SubmitRequest},
+    },
 };
 use std::{cell::RefCell, sync::Arc, time::Duration};
 use tonic::Code;
@@ -187,6 +190,26 @@ async fn reach(point: Point, side: Side) -> Result<(), Lost> {
             Ok(())
         }
     }
+}
+
+/// So much of a package was received.
+pub(crate) async fn received(answer: &Result<PutPackageResponse, Refused>) {
+    let is_part = answer.as_ref().is_ok_and(|answer| answer.next_offset > 0 && !answer.complete);
+    if let Some(world) = current().filter(|_| is_part)
+        && let Some(host) = world.host()
+    {
+        world.may_crash(&host, |odds| 3.0 * odds.package_crashes).await;
+    }
+}
+
+/// Whether a package counts as whole whatever it is.
+pub(crate) fn takes_any_digest() -> bool {
+    current().is_some_and(|world| world.has(Defect::AnyDigest))
+}
+
+/// Whether what a request committed is followed by nothing if its client leaves.
+pub(crate) fn drops_with_its_client() -> bool {
+    current().is_some_and(|world| world.has(Defect::DropsWithClient))
 }
 
 /// Comes to one end of a write of an agent's journal; `work` is the type that says which.

@@ -2,7 +2,9 @@
 //! what happened.
 
 use super::{
+    journals::Files,
     perils::{Defect, Odds},
+    requests::Request,
     tables::Tables,
     things::Things,
     traps::Trap,
@@ -68,6 +70,12 @@ struct State {
     left_alone: BTreeSet<TaskId>,
     /// Where the coordinator keeps packages, if it sends any.
     packages: Option<PathBuf>,
+    /// Those that have no answer yet.
+    requests: Vec<Request>,
+    /// A program is being crashed: whatever it did ends here.
+    is_crashing: bool,
+    /// What crashes left of journals, by host, until the next life of the agent.
+    journals: BTreeMap<String, Files>,
     /// Operations that an agent was asked for without an answer.
     unanswered: BTreeSet<(String, u32)>,
 }
@@ -101,10 +109,10 @@ impl World {
         self.tables.lock().unwrap()
     }
 
-    /// From here on nothing goes wrong by itself.
+    /// From here on nothing goes wrong by itself; what crashes all the same leaves what it left before.
     pub(super) fn calm(&self) {
         let mut state = self.state();
-        (state.odds, state.calm) = (Odds::default(), true);
+        (state.odds, state.calm) = (Odds { wal_stays: state.odds.wal_stays, ..Odds::default() }, true);
     }
 
     pub(super) fn odds(&self) -> Odds {
@@ -130,6 +138,30 @@ impl World {
 
     pub(super) fn packages(&self) -> Option<PathBuf> {
         self.state().packages.clone()
+    }
+
+    pub(super) fn requests(&self) -> Vec<Request> {
+        self.state().requests.clone()
+    }
+
+    pub(super) fn change_requests(&self, change: impl FnOnce(&mut Vec<Request>)) {
+        change(&mut self.state().requests);
+    }
+
+    pub(super) fn set_crashing(&self, is_crashing: bool) {
+        self.state().is_crashing = is_crashing;
+    }
+
+    pub(super) fn is_crashing(&self) -> bool {
+        self.state().is_crashing
+    }
+
+    pub(super) fn keep_journal(&self, host: &str, files: Files) {
+        self.state().journals.insert(host.into(), files);
+    }
+
+    pub(super) fn take_journal(&self, host: &str) -> Option<Files> {
+        self.state().journals.remove(host)
     }
 
     pub(super) fn leave_alone(&self, task: TaskId) {

@@ -7,6 +7,7 @@
 use super::{error::ApiError, query::DryRun};
 use crate::coordinator::store::StoreError;
 use sqlx::{Any, Transaction};
+use tokio::task::JoinError;
 use tracing::Instrument as _;
 
 /// Keeps what a request has changed, from which nothing else follows, unless the request only tries it.
@@ -22,9 +23,26 @@ pub(in crate::api) async fn commit_and<T: Send + 'static>(
     transaction: Transaction<'static, Any>,
     follow: impl Future<Output = T> + Send + 'static,
 ) -> Result<T, ApiError> {
-    let both = async move {
-        transaction.commit().await.map_err(StoreError::from)?;
-        Ok(follow.await)
-    };
-    tokio::spawn(both.in_current_span()).await.map_err(|error| ApiError::internal(&error))?
+    let commit = async move { transaction.commit().await.map_err(StoreError::from) };
+    let both = whole(commit, |()| follow).await.map_err(|error| ApiError::internal(&error))?;
+    Ok(both?)
+}
+
+/// Carries out both in a task of their own, whatever becomes of whoever waits for it.
+pub(crate) async fn whole<C, T, E, F>(
+    commit: impl Future<Output = Result<C, E>> + Send + 'static,
+    follow: impl FnOnce(C) -> F + Send + 'static,
+) -> Result<Result<T, E>, JoinError>
+where
+    C: Send + 'static,
+    T: Send + 'static,
+    E: Send + 'static,
+    F: Future<Output = T> + Send + 'static,
+{
+    let both = async move { Ok(follow(commit.await?).await) };
+    #[cfg(test)]
+    if crate::simulation::drops_with_its_client() {
+        return Ok(both.await);
+    }
+    tokio::spawn(both.in_current_span()).await
 }

@@ -2,7 +2,7 @@
 
 pub(in crate::api) mod around;
 pub(in crate::api) mod auth;
-pub(in crate::api) mod commit;
+pub(crate) mod commit;
 pub(in crate::api) mod cross_site;
 pub(in crate::api) mod envelope;
 pub(in crate::api) mod error;

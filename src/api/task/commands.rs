@@ -179,10 +179,12 @@ impl Decision {
         after.apply(&event).map_err(|error| ApiError::internal(&error))?;
 
         let mut transaction = state.store().begin().await?;
-        // A task whose locks were released needs them before it runs again. Between this commit and that of the
-        // decision somebody may release them once more: whoever does so has been told that the task was at rest.
-        if makes_run(command) {
-            locks::retake(&mut transaction, id, &record.plan).await??;
+        // Whatever is found here, the task takes its locks only with the event by which it runs again: a decision that is
+        // refused, because another coordinator has the task, leaves what was released as it is.
+        if makes_run(command)
+            && let Some(holder) = locks::obstacle(&mut transaction, id, &record.plan).await?
+        {
+            return Err(holder.into());
         }
         if dry_run {
             transaction.rollback().await.map_err(StoreError::from)?;
@@ -195,6 +197,7 @@ impl Decision {
             commit_and(transaction, async move { deciding.engine().command(id, command, &by).await }).await?;
         carried_out.map_err(|error| match error {
             CommandError::Refused(refusal) => refused(id.0, command, &refusal),
+            CommandError::Reserved(holder) => holder.into(),
             CommandError::Load(error) => unloadable(id.0, error),
             CommandError::Undriven => ApiError::try_later(error).advise("nothing was changed; send the request again"),
             CommandError::ShuttingDown => ApiError::try_later(error).advise("send the request again once it is back"),

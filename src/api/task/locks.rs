@@ -48,6 +48,8 @@ async fn release(
     DryRun(dry_run): DryRun,
 ) -> Result<Reply<Contents<ReleasedObject>>, ApiError> {
     let mut transaction = state.store().begin().await?;
+    // Before the look at the task, which may be about to run again and to take them.
+    locks::wait_for_turn(&mut transaction).await?;
     let task = task::get(&mut transaction, TaskId(id)).await?.ok_or_else(|| absent(id))?;
     if task.status == TaskStatus::Running && task.problem.is_none() {
         let text =

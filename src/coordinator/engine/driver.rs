@@ -1,5 +1,5 @@
 use super::{
-    MAX_RUNNING_PER_TASK, Order, Shared,
+    CommandError, MAX_RUNNING_PER_TASK, Order, Shared,
     acknowledge::{Acknowledgements, Unfinished},
     attempt::Outcome,
     flight::Flight,
@@ -10,7 +10,9 @@ use super::{
 };
 use crate::{
     coordinator::store::{
-        StoreError, now_micros,
+        StoreError,
+        locks::Holder,
+        now_micros,
         task::{AppendError, Draft, LoadError, LoadedTask, TaskId},
     },
     graph::{Direction, Dispatch, Event, Failure, NodeIndex, SubtaskStatus, TaskState, TaskStatus, plan},
@@ -53,6 +55,8 @@ enum Stopped {
     Fenced,
     Closed,
     Shutdown,
+    /// Another task has what this one needs to run; nothing was written.
+    Reserved(Holder),
     /// The task itself is at fault; an operator has to look.
     Problem(String),
 }
@@ -70,6 +74,10 @@ impl Driver {
             Ok(loaded) => Some(Self::new(shared, id, loaded, turn)),
             Err(Stopped::Problem(problem)) => {
                 give_up(&shared, id, problem).await;
+                None
+            }
+            Err(Stopped::Reserved(holder)) => {
+                give_up(&shared, id, holder.to_string()).await;
                 None
             }
             Err(Stopped::Fenced) => {
@@ -138,6 +146,7 @@ impl Driver {
             }
             Err(Stopped::Fenced) => tracing::warn!(task = %self.id, "another coordinator has taken the task over"),
             Err(Stopped::Problem(problem)) => give_up(&self.shared, self.id, problem).await,
+            Err(Stopped::Reserved(holder)) => give_up(&self.shared, self.id, holder.to_string()).await,
             Err(Stopped::Closed | Stopped::Shutdown) => {}
         }
         None
@@ -187,15 +196,21 @@ impl Driver {
     }
 
     async fn obey(&mut self, order: Order) -> Result<(), Stopped> {
-        match self.state.decide(order.command, &order.by) {
+        let answer = match self.state.decide(order.command, &order.by) {
             Ok(event) => {
-                self.advance(vec![event]).await?;
-                let _ = order.reply.send(Ok(()));
+                let before = (self.state.clone(), self.next_sequence);
+                match self.advance(vec![event]).await {
+                    // It stays at rest.
+                    Err(Stopped::Reserved(holder)) => {
+                        (self.state, self.next_sequence) = before;
+                        Err(CommandError::Reserved(holder))
+                    }
+                    advanced => Ok(advanced?),
+                }
             }
-            Err(refusal) => {
-                let _ = order.reply.send(Err(refusal));
-            }
-        }
+            Err(refusal) => Err(refusal.into()),
+        };
+        let _ = order.reply.send(answer);
         Ok(())
     }
 
@@ -320,7 +335,7 @@ async fn write(shared: &Shared, id: TaskId, what: impl Fn() -> Write) -> Result<
         match shared.journal.write(what()).await? {
             Ok(()) => return Ok(()),
             Err(AppendError::Fenced(_)) => return Err(Stopped::Fenced),
-            Err(AppendError::Reserved(holder)) => return Err(Stopped::Problem(holder.to_string())),
+            Err(AppendError::Reserved(holder)) => return Err(Stopped::Reserved(holder)),
             // The journal has this already and differs: to try again would fail for ever.
             Err(AppendError::Store(error)) if error.is_conflict() => return Err(Stopped::Problem(chain(&error))),
             Err(AppendError::Store(error)) => wait_for_store(shared, id, &error).await?,

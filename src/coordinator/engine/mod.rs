@@ -31,6 +31,8 @@ pub use local_steps::{LocalRun, LocalSteps};
 pub use log::AttemptLog;
 pub use metrics::EngineMetrics;
 pub use sql::SqlTaskStore;
+#[cfg(test)]
+pub(crate) use sql::claims_decide;
 pub use store::{LogText, NamedSecret, PreparationError, RowChange, TaskStore, Unwritten, Write, Written};
 pub use waits::{Wait, WaitPlace};
 
@@ -38,6 +40,7 @@ use super::{
     agents::AgentPool,
     store::{
         StoreError,
+        locks::Holder,
         task::{LoadError, TaskId},
     },
 };
@@ -83,6 +86,9 @@ const DRIVERS_PER_COMMAND: usize = 3;
 pub enum CommandError {
     #[error(transparent)]
     Refused(#[from] Refusal),
+    /// The task had released what it needs to run again.
+    #[error("{0}")]
+    Reserved(Holder),
     #[error("the task cannot be resumed")]
     Load(#[from] LoadError),
     #[error("the task has no driver at the moment")]
@@ -95,7 +101,7 @@ pub enum CommandError {
 struct Order {
     command: Command,
     by: String,
-    reply: oneshot::Sender<Result<(), Refusal>>,
+    reply: oneshot::Sender<Result<(), CommandError>>,
 }
 
 /// What all drivers share.
@@ -235,7 +241,7 @@ impl Engine {
             if driver.send(order).await.is_ok()
                 && let Ok(result) = answer.await
             {
-                return Ok(result?);
+                return result;
             }
             if self.shared.shutdown.is_cancelled() {
                 return Err(CommandError::ShuttingDown);

@@ -143,7 +143,7 @@ async fn write_all(connection: &mut AnyConnection, group: &[Write]) -> Result<Ve
 }
 
 /// Whether a claim of this very group decides about another write of it. The engine waits for a claim before it writes.
-fn claims_decide(group: &[Write]) -> bool {
+pub(crate) fn claims_decide(group: &[Write]) -> bool {
     let claim = |write: &Write| if let Write::Claim { task, .. } = write { Some(*task) } else { None };
     let claims: HashSet<TaskId> = group.iter().filter_map(claim).collect();
     !claims.is_empty() && group.iter().filter(|write| claims.contains(&write.task())).count() > claims.len()

@@ -4,7 +4,8 @@
 //!  2. It holds them until it is SUCCESSFUL, also while it is FAILED and waits for a decision; they are released in the
 //!     transaction of its last event.
 //!  3. Tasks take locks one after the other, also where a store has several writers: see [`take`].
-//!  4. An operator may release the locks of a task that does not run. Whatever makes it run again takes them first.
+//!  4. An operator may release the locks of a task that does not run. It takes them again in the transaction of the event
+//!     by which it runs again, under the epoch that holds it, or does not run.
 
 use super::{
     StoreError, allocate,
@@ -55,7 +56,7 @@ pub async fn take(
     if locks.is_empty() {
         return Ok(Ok(()));
     }
-    allocate(connection, "object_lock", 1).await?;
+    wait_for_turn(connection).await?;
     let wanted: Vec<_> = locks.iter().map(|lock| (task, *lock)).collect();
     if let Some(holder) = conflict(connection, Some(task), &wanted).await? {
         return Ok(Err(holder));
@@ -75,7 +76,7 @@ pub async fn take_first(
     if wanted.is_empty() {
         return Ok(Ok(()));
     }
-    allocate(connection, "object_lock", 1).await?;
+    wait_for_turn(connection).await?;
     for part in without_conflict(wanted) {
         if let Some(holder) = conflict(connection, None, part).await? {
             return Ok(Err(holder));
@@ -140,6 +141,21 @@ pub(super) fn release_query(tasks: &[TaskId]) -> QueryBuilder<Any> {
 /// Who would refuse this lock to a task that holds nothing.
 pub async fn holder(connection: &mut AnyConnection, lock: &ObjectLock) -> Result<Option<Holder>, StoreError> {
     conflict(connection, None, &[(TaskId(0), *lock)]).await
+}
+
+/// Waits for the turn in which locks are looked at and changed, and keeps it until the transaction ends.
+pub async fn wait_for_turn(connection: &mut AnyConnection) -> Result<(), StoreError> {
+    allocate(connection, "object_lock", 1).await.map(drop)
+}
+
+/// Who stands in the way of a task that is to run again.
+pub async fn obstacle(
+    connection: &mut AnyConnection,
+    task: TaskId,
+    plan: &TaskPlan,
+) -> Result<Option<Holder>, StoreError> {
+    let wanted: Vec<_> = plan.locks.iter().map(|lock| (task, *lock)).collect();
+    conflict(connection, Some(task), &wanted).await
 }
 
 /// Takes the locks of a task that is to run again, in case they were released meanwhile. The caller commits.

@@ -4,6 +4,7 @@ mod busy_store;
 mod deadlines;
 mod doubt;
 mod lost_drivers;
+mod reservations;
 mod retention;
 mod takeover;
 mod turns;

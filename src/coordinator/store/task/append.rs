@@ -1,4 +1,4 @@
-use super::{AppendError, TaskId, encode};
+use super::{AppendError, TaskId, append_all::Place, encode, get, places};
 use crate::{
     coordinator::store::{StoreError, locks},
     graph::{
@@ -20,6 +20,8 @@ pub struct Append {
     pub status: TaskStatus,
     pub operation: Operation,
     pub subtasks: Vec<SubtaskChange>,
+    /// The task was at rest, and runs again by these events.
+    pub resumes: bool,
 }
 
 /// A subtask that the events moved.
@@ -42,6 +44,7 @@ pub struct Clock {
 
 /// Events on their way into an [`Append`]: each is applied at once, so that the next can be chosen by the new state.
 pub struct Draft {
+    rested: bool,
     before: Vec<Shown>,
     events: Vec<Event>,
 }
@@ -55,7 +58,8 @@ fn shown(subtask: &SubtaskState) -> Shown {
 
 impl Draft {
     pub fn new(state: &TaskState) -> Self {
-        Self { before: state.subtasks().map(|(_, subtask)| shown(subtask)).collect(), events: Vec::new() }
+        let rested = state.status() != TaskStatus::Running;
+        Self { rested, before: state.subtasks().map(|(_, subtask)| shown(subtask)).collect(), events: Vec::new() }
     }
 
     pub fn apply(&mut self, state: &mut TaskState, event: Event) -> Result<(), IllegalTransition> {
@@ -92,7 +96,8 @@ impl Draft {
         });
         let subtasks = moved.collect();
         let (status, operation) = (state.status(), state.operation());
-        Append { task, epoch, sequence, at, status, operation, subtasks, events: self.events }
+        let resumes = self.rested && status == TaskStatus::Running;
+        Append { task, epoch, sequence, at, status, operation, subtasks, events: self.events, resumes }
     }
 }
 
@@ -108,9 +113,14 @@ impl Append {
     }
 }
 
-/// Writes events and the rows that follow from them, on condition that the epoch is still the task's own.
+/// Writes events and the rows that follow from them, on condition that the epoch is still the task's own, and that nobody
+/// has what a task that runs again had reserved.
 pub async fn append(connection: &mut AnyConnection, append: &Append) -> Result<(), AppendError> {
     let task = append.task;
+    let takes = append.resumes && is_next(connection, append).await?;
+    if takes {
+        take_again(connection, task).await?;
+    }
     let claimed = sqlx::query(
         "UPDATE tasks SET status = ?, operation = ?, finished_at = ?, next_sequence = ?, acknowledged = 0 \
          WHERE id = ? AND epoch = ? AND next_sequence = ?",
@@ -126,6 +136,10 @@ pub async fn append(connection: &mut AnyConnection, append: &Append) -> Result<(
     .await
     .map_err(StoreError::from)?;
     if claimed.rows_affected() != 1 {
+        if takes {
+            // Another coordinator came in between, and what was taken for this one has to be undone.
+            return Err(StoreError::from(sqlx::Error::RowNotFound).into());
+        }
         // A commit whose answer got lost has moved the sequence on as well; what it wrote tells it from a foreign claim.
         return if is_written(connection, append).await? { Ok(()) } else { Err(AppendError::Fenced(task)) };
     }
@@ -137,6 +151,19 @@ pub async fn append(connection: &mut AnyConnection, append: &Append) -> Result<(
         locks::release(connection, task).await?;
     }
     Ok(())
+}
+
+/// Whether the journal of the task ends where these events begin, under their epoch. Whoever has lost the task takes
+/// nothing for it.
+async fn is_next(connection: &mut AnyConnection, append: &Append) -> Result<bool, StoreError> {
+    let place = Place { epoch: append.epoch, next_sequence: append.sequence };
+    Ok(places(connection, [append.task]).await?.get(&append.task) == Some(&place))
+}
+
+/// Whatever the decision was made on, an operator may have released the locks since.
+async fn take_again(connection: &mut AnyConnection, task: TaskId) -> Result<(), AppendError> {
+    let Some(record) = get(connection, task).await? else { return Ok(()) };
+    locks::retake(connection, task, &record.plan).await?.map_err(AppendError::Reserved)
 }
 
 /// In one statement: most appends have two events, an outcome and what follows from it.

@@ -3,7 +3,8 @@
 //!
 //!  1. A statement is about at most 64 rows, and about a power of two of them: there are few texts, and the
 //!     store keeps them prepared.
-//!  2. Appends whose tasks are not where they expect them, and whatever carries a failure, take the way of single ones.
+//!  2. Appends whose tasks are not where they expect them, those that take locks, and whatever carries a failure, take the
+//!     way of single ones, after the others: these release locks.
 
 use super::{
     AppendError, TaskId,
@@ -83,7 +84,7 @@ fn at_their_places(appends: &[&Append], places: &Places) -> HashSet<usize> {
     let fits = |index: &usize| {
         appends.get(*index).is_some_and(|append| {
             let here = Place { epoch: append.epoch, next_sequence: append.sequence };
-            places.get(&append.task) == Some(&here)
+            !append.resumes && places.get(&append.task) == Some(&here)
         })
     };
     by_task.into_values().flatten().filter(fits).collect()
@@ -235,6 +236,7 @@ pub(in crate::coordinator::store) fn some_queries() -> Vec<QueryBuilder<Any>> {
         status: TaskStatus::Running,
         operation: Operation::Execute,
         subtasks: Vec::new(),
+        resumes: false,
     };
     let appends = [append(1), append(2)];
     let moved = [Moved { task: 1, node: 0, at: 1 }, Moved { task: 2, node: 0, at: 1 }];

@@ -1,6 +1,6 @@
 use super::*;
 use crate::{
-    graph::{Direction, Dispatch, Effect, Event, TaskState},
+    graph::{Command, Direction, Dispatch, Effect, Event, TaskState},
     operations::{Context, ObjectKind, ObjectLock, PlannedNode},
     steps::{Finish, Step},
 };
@@ -280,6 +280,61 @@ fn next(kind: i64, task: TaskId, state: &mut TaskState, sequence: i64) -> Append
     }
     let epoch = if kind % 5 == 4 { 2 } else { 1 };
     draft.finish((task, epoch, sequence), state, 1000 + kind)
+}
+
+/// Alone and in a group: an append by which a task runs again takes what it has to reserve, under the epoch that holds it.
+#[tokio::test]
+async fn a_task_runs_again_only_with_its_locks() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = Store::open(&directory.path().join("store.db")).await.unwrap();
+    let lock = ObjectLock::exclusive(ObjectKind::Host, 1);
+    let plan = TaskPlan { locks: vec![lock], ..plan() };
+    let mut state = TaskState::new(plan.graph().unwrap());
+    let origin = Origin { creator: "admin", executor: "here", trace_id: "t", epoch: 1 };
+    let mut transaction = store.begin().await.unwrap();
+    let task = create(&mut transaction, &[(&plan, &state)], &origin).await.unwrap()[0].id;
+    for sequence in [1, 2] {
+        append(&mut transaction, &next(0, task, &mut state, sequence)).await.unwrap();
+    }
+    locks::release(&mut transaction, task).await.unwrap();
+    let fresh = TaskState::new(plan.graph().unwrap());
+    let other = create(&mut transaction, &[(&plan, &fresh)], &origin).await.unwrap()[0].id;
+    transaction.commit().await.unwrap();
+
+    let event = state.decide(Command::Retry, "admin").unwrap();
+    let mut draft = Draft::new(&state);
+    draft.apply(&mut state, event).unwrap();
+    let retry = draft.finish((task, 1, 3), &state, 1);
+    assert!(retry.resumes);
+    let before = everything(&store).await;
+    let write = async |epoch, together| {
+        let mut transaction = store.begin().await.unwrap();
+        let retry = Append { epoch, ..retry.clone() };
+        let here = places(&mut transaction, [task]).await.unwrap();
+        let written = match together {
+            true => append_all(&mut transaction, &[&retry], &here).await.unwrap().remove(0),
+            false => append(&mut transaction, &retry).await,
+        };
+        transaction.commit().await.unwrap();
+        written
+    };
+    for together in [false, true] {
+        let refused = write(1, together).await;
+        assert!(matches!(&refused, Err(AppendError::Reserved(holder)) if holder.task == other), "{refused:?}");
+        assert_eq!(everything(&store).await, before);
+    }
+    let mut transaction = store.begin().await.unwrap();
+    locks::release(&mut transaction, other).await.unwrap();
+    claim(&mut transaction, task, 2).await.unwrap();
+    transaction.commit().await.unwrap();
+    let before = everything(&store).await;
+    for together in [false, true] {
+        assert!(matches!(write(1, together).await, Err(AppendError::Fenced(_))));
+        assert_eq!(everything(&store).await, before, "whoever has lost the task takes nothing for it");
+    }
+    write(2, true).await.unwrap();
+    let mut connection = store.readers().acquire().await.unwrap();
+    assert_eq!(locks::holder(&mut connection, &lock).await.unwrap().map(|holder| holder.task), Some(task));
 }
 
 /// A group of appends leaves what they leave one by one: good ones, refused ones, and ones that were written before.

@@ -21,6 +21,8 @@ pub(super) enum Peril {
     Clients,
     /// There is a second coordinator.
     Standby,
+    /// There is a second coordinator, and at either an operator releases what a task at rest has reserved.
+    Rivals,
     /// Agents crash before and after they have a package, and what they have of it is damaged.
     Packages,
     /// Agents crash, and the write-ahead log of their journal stays as it was in that moment.
@@ -55,6 +57,8 @@ pub(super) enum Defect {
     LogFromBegin,
     /// What was reserved is not reserved again before a task runs again.
     NotReserved,
+    /// It is reserved again when an operator decides, instead of when the task runs.
+    ReservedEarly,
     /// The coordinator asks under another key after a call that had no answer.
     FreshKeys,
     /// Epochs follow the clock alone.
@@ -98,6 +102,8 @@ pub(super) struct Odds {
     pub(super) clients: f64,
     /// That an operator who looks at a task at rest releases its reservations.
     pub(super) releases: f64,
+    /// That a decision is slow on its way from its request to the engine.
+    pub(super) slow_decisions: f64,
     /// That an agent crashes after it has received a part of a package, and just before it uses one.
     pub(super) package_crashes: f64,
     /// That a crash damages what an agent has of a package.
@@ -113,6 +119,7 @@ pub(super) struct Odds {
 impl Odds {
     pub(super) fn draw(random: &mut fastrand::Rng, perils: Perils) -> Self {
         let everything = perils == Perils::All;
+        let releases = if perils == Perils::Only(Peril::Rivals) { Peril::Rivals } else { Peril::Releases };
         let mut draw = |peril: Option<Peril>, together: f64, alone: f64| {
             let random = random.f64();
             let counts = peril.is_none_or(|peril| perils.include(peril));
@@ -130,7 +137,8 @@ impl Odds {
             journal_fails: draw(None, 0.03, 0.0),
             resets: draw(Some(Peril::Resets), 0.02, 0.02),
             clients: draw(Some(Peril::Clients), 0.3, 0.3),
-            releases: draw(Some(Peril::Releases), 0.1, 0.4),
+            releases: draw(Some(releases), 0.1, 0.4),
+            slow_decisions: draw(Some(Peril::Rivals), 0.1, 1.0),
             package_crashes: draw(Some(Peril::Packages), 0.2, 0.2),
             damages: draw(Some(Peril::Packages), 1.0, 0.9),
             wal_stays: draw(Some(Peril::Wal), 1.0, 1.0),

@@ -25,6 +25,8 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const LITTLE_PATIENCE: Duration = Duration::from_millis(40);
 /// A request waits until others have written, and then for the disk.
 const SLOWEST_COMMIT: Duration = Duration::from_secs(1);
+/// Until a decision that was written down comes to the engine.
+const SLOWEST_DECISION: Duration = Duration::from_secs(8);
 /// How long a client waits that was refused, or had no answer.
 const ASKS_AGAIN: Duration = Duration::from_secs(2);
 
@@ -115,6 +117,9 @@ async fn carry_out(world: &Arc<World>, engine: &Engine, id: TaskId, command: Com
     let (world, engine) = (Arc::clone(world), engine.clone());
     let commit = async move {
         tokio::time::sleep(world.delay(SLOWEST_COMMIT)).await;
+        if runs && world.has(Defect::ReservedEarly) {
+            world.tables().retake_locks(id)?;
+        }
         if runs && let Some(holder) = world.tables().obstacle(id) {
             return Err(holder);
         }
@@ -123,6 +128,10 @@ async fn carry_out(world: &Arc<World>, engine: &Engine, id: TaskId, command: Com
         Ok(written_down)
     };
     let follow = move |written_down: WrittenDown| async move {
+        // Operators elsewhere act meanwhile.
+        if written_down.world.happens(|odds| odds.slow_decisions) {
+            tokio::time::sleep(written_down.world.delay(SLOWEST_DECISION)).await;
+        }
         let answer = engine.command(id, command, "operator").await;
         written_down.answer();
         if answer.is_ok() { "done" } else { "refused" }

@@ -54,7 +54,8 @@ pub(super) fn run(seed: u64, perils: Perils, defect: Option<Defect>) -> Report {
     let mut sim = simulation(seed);
     agents::add(&mut sim, &world, HOSTS, directory.path());
     coordinator::add(&mut sim, &world, COORDINATOR);
-    let has_standby = perils.include(Peril::Standby) && (perils != Perils::All || random.u8(0..4) == 0);
+    let of_two = perils.include(Peril::Standby) || perils.include(Peril::Rivals);
+    let has_standby = of_two && (perils != Perils::All || random.u8(0..4) == 0);
     if has_standby {
         coordinator::add(&mut sim, &world, STANDBY);
     }

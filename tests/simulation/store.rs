@@ -58,7 +58,7 @@ impl MemoryStore {
             other => other.clone(),
         };
         let forgetful: Vec<Write>;
-        let group = if self.world.has(Defect::NotReserved) {
+        let group = if self.world.has(Defect::NotReserved) || self.world.has(Defect::ReservedEarly) {
             forgetful = group.iter().map(without).collect();
             &forgetful
         } else {

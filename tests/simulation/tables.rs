@@ -140,7 +140,7 @@ impl Tables {
     }
 
     /// Takes the locks of a task that is to run again, in case they were released meanwhile.
-    fn retake_locks(&mut self, task: TaskId) -> Result<(), Holder> {
+    pub(super) fn retake_locks(&mut self, task: TaskId) -> Result<(), Holder> {
         match self.rows.get(&task).map(|row| &row.record) {
             Some(TaskRecord { status: TaskStatus::Running | TaskStatus::Failed, plan, .. }) => {
                 let locks = plan.locks.clone();

@@ -1,4 +1,4 @@
-use super::{AppendError, TaskId, append_all::Place, encode, get, places};
+use super::{AppendError, TaskId, encode, get, places};
 use crate::{
     coordinator::store::{StoreError, locks},
     graph::{
@@ -156,8 +156,9 @@ pub async fn append(connection: &mut AnyConnection, append: &Append) -> Result<(
 /// Whether the journal of the task ends where these events begin, under their epoch. Whoever has lost the task takes
 /// nothing for it.
 async fn is_next(connection: &mut AnyConnection, append: &Append) -> Result<bool, StoreError> {
-    let place = Place { epoch: append.epoch, next_sequence: append.sequence };
-    Ok(places(connection, [append.task]).await?.get(&append.task) == Some(&place))
+    let places = places(connection, [append.task]).await?;
+    let place = places.get(&append.task);
+    Ok(place.is_some_and(|place| (place.epoch, place.next_sequence) == (append.epoch, append.sequence)))
 }
 
 /// Whatever the decision was made on, an operator may have released the locks since.

@@ -163,6 +163,10 @@ fn a_certificate_for_an_agent_needs_the_address_of_its_host() {
     };
     let (code, _, complaint) = certificate("agent");
     assert!(code == Some(64) && complaint.contains("add --address IP"), "{code:?} {complaint}");
+    let two = ["--address", "192.0.2.1", "--address", "192.0.2.2", "--state-dir", state.to_str().unwrap()];
+    let two = [&["certificate", "--role", "agent", "--name", "db1", "--out", out.to_str().unwrap()][..], &two].concat();
+    let (code, _, complaint) = run(&two);
+    assert!(code == Some(64) && complaint.contains("for one host"), "{code:?} {complaint}");
     assert!(!state.exists() && !out.exists());
     // Who calls agents is recognised by name alone.
     assert_eq!(certificate("coordinator").0, Some(0));

@@ -11,7 +11,8 @@ use oblet::{
     descriptors,
     service_manager::ServiceManager,
     telemetry::{self, LogFilter},
-    terminal, tls,
+    terminal,
+    tls::{self, CertificateFacts},
 };
 use secrecy::SecretString;
 use std::{
@@ -60,12 +61,17 @@ fn main() -> ExitCode {
     }
 }
 
-/// Coordinators connect to agents by their addresses, so they refuse a certificate that holds none.
+/// Coordinators connect to agents by their addresses, so they refuse a certificate that holds none. One for two hosts would
+/// outlive the removal of either.
 fn with_address(flags: Flags) -> Result<Flags, clap::Error> {
     match &flags.command {
         Some(Subcommand::Certificate { role: tls::Role::Agent, addresses, .. }) if addresses.is_empty() => {
             let text = "certificate --role agent needs the address of the agent's host: add --address IP";
             Err(Flags::command().error(ErrorKind::MissingRequiredArgument, text))
+        }
+        Some(Subcommand::Certificate { role: tls::Role::Agent, addresses, .. }) if addresses.len() > 1 => {
+            let text = "certificate --role agent is for one host, and a host has one --address";
+            Err(Flags::command().error(ErrorKind::TooManyValues, text))
         }
         _ => Ok(flags),
     }
@@ -87,15 +93,23 @@ fn fail(error: &dyn std::error::Error, code: u8) -> ExitCode {
     code.into()
 }
 
-fn issue(config: &Config, role: tls::Role, name: &str, addresses: &[IpAddr], out: &Path) -> anyhow::Result<()> {
+#[tokio::main(flavor = "current_thread")]
+async fn issue(config: &Config, role: tls::Role, name: &str, addresses: &[IpAddr], out: &Path) -> anyhow::Result<()> {
     let authority = serve::authority(&config.state_dir)?;
     let stem = match role {
         tls::Role::Agent => "agent",
         tls::Role::Coordinator => "coordinator",
         tls::Role::Rest => "rest",
     };
+    let issued = authority.issue(role, name, addresses)?;
+    if role == tls::Role::Agent {
+        let facts = CertificateFacts::of_pem(issued.certificate_pem.as_bytes())?;
+        if let [address] = addresses {
+            offline::record_certificate(&config.state_dir, address.to_canonical(), &facts).await?;
+        }
+    }
     fs::create_dir_all(out)?;
-    authority.issue(role, name, addresses)?.write(out, stem)?;
+    issued.write(out, stem)?;
     fs::write(out.join("ca.pem"), authority.certificate_pem())?;
     Ok(())
 }

@@ -94,7 +94,8 @@ pub enum Subcommand {
         #[command(subcommand)]
         command: UserCommand,
     },
-    /// Issue a certificate of this coordinator's authority: for an agent, or for another caller of agents.
+    /// Issue a certificate of this coordinator's authority: for an agent, or for another caller of agents. A host that was
+    /// revoked or removed is trusted again with it. The coordinator may run.
     Certificate {
         #[arg(long, value_enum)]
         role: Role,

@@ -6,7 +6,10 @@ use axum::{
     extract::ConnectInfo,
     http::{Request, StatusCode, header},
 };
-use oblet::tls::Requested;
+use oblet::{
+    coordinator::store::agent::certificates::Standing,
+    tls::{self, Requested},
+};
 use serde_json::{Value, json};
 use std::net::SocketAddr;
 
@@ -121,6 +124,31 @@ async fn a_host_that_nobody_knows_is_not_revoked() {
     let made = token(&lab, "192.0.2.9").await;
     enroll(&lab, "192.0.2.9", &made["token"]).await.data();
     lab.post(REVOKE, json!({"innerIpAddress": "192.0.2.9"})).await.data();
+}
+
+#[tokio::test]
+async fn a_host_that_was_removed_is_trusted_again_only_when_it_is_enrolled() {
+    let lab = Lab::furnished().await;
+    let address = "192.0.2.2".parse().unwrap();
+    let trust = async || lab.store.trust(address).await.unwrap();
+    let by_hand = tls::Fingerprint::of(b"made by hand");
+    assert_eq!(trust().await.standing(by_hand), Standing::Trusted);
+    let early = token(&lab, "192.0.2.2").await;
+
+    let tried = lab.delete("/api/v2/compute/hosts/2?dryRun=true").await;
+    assert_eq!((tried.status, trust().await.revocation.is_none()), (StatusCode::OK, true), "it was only tried");
+    assert_eq!(lab.delete("/api/v2/compute/hosts/2").await.status, StatusCode::OK);
+    assert!(trust().await.revocation.is_some(), "what the host has is worth nothing");
+    assert_eq!(*lab.engine.cut_off.lock().unwrap(), [address], "its connection is not left to who has it next");
+    assert_eq!(enroll(&lab, "192.0.2.2", &early["token"]).await.status, StatusCode::CONFLICT);
+    lab.post(REVOKE, json!({"innerIpAddress": "192.0.2.2"})).await.data();
+
+    let fresh = token(&lab, "192.0.2.2").await;
+    let enrolled = enroll(&lab, "192.0.2.2", &fresh["token"]).await.data();
+    let own = enrolled["certificatePem"].as_str().unwrap();
+    let own = tls::CertificateFacts::of_pem(own.as_bytes()).unwrap().fingerprint;
+    assert!(trust().await.revocation.is_none());
+    assert_eq!((trust().await.standing(own), trust().await.standing(by_hand)), (Standing::FirstSeen, Standing::Other));
 }
 
 #[tokio::test]

@@ -4,7 +4,7 @@ pub(super) mod creation;
 pub(super) mod places;
 
 use super::frame::{
-    commit::commit_unless,
+    commit::commit_and,
     envelope::{Envelope, ErrorEnvelope, NoData, Page, Reply, ocp_time},
     error::ApiError,
     extract::{JsonBody, Params, PathOf},
@@ -15,10 +15,13 @@ use super::frame::{
     words::HostAgentStatus,
 };
 use crate::{
-    coordinator::store::{
-        StoreError,
-        host::{self, Host, HostFilter, HostStatus, places::Place},
-        locks, obproxy,
+    coordinator::{
+        enrolment::Enrolment,
+        store::{
+            StoreError,
+            host::{self, Host, HostFilter, HostStatus, places::Place},
+            locks, obproxy,
+        },
     },
     operations::{ObjectKind, ObjectLock},
 };
@@ -230,7 +233,8 @@ async fn get(State(state): State<ApiState>, PathOf(id): PathOf<i64>) -> Result<R
     views(&mut connection, vec![host]).await?.into_iter().next().map(Reply).ok_or_else(|| absent(id))
 }
 
-/// Removes a host that runs no services. Its agent keeps running.
+/// Removes a host that runs no services. Its agent keeps running, is disconnected, and is trusted again only after another
+/// enrolment.
 #[utoipa::path(
     delete, path = "/api/v2/compute/hosts/{id}", tag = "hosts", operation_id = "deleteHost",
     params(("id" = i64, Path), DryRun),
@@ -246,7 +250,7 @@ async fn delete(
     PathOf(id): PathOf<i64>,
     dry_run: DryRun,
 ) -> Result<NoData, ApiError> {
-    delete_all(&state, &requester, dry_run, &[id]).await
+    delete_all(state, &requester, dry_run, &[id]).await
 }
 
 #[derive(Deserialize, ToSchema)]
@@ -278,11 +282,19 @@ async fn batch_delete(
         return Err(ApiError::invalid("hostIdList", "is empty"));
     }
     check_count("hostIdList", body.host_id_list.len(), MOST_DELETED)?;
-    delete_all(&state, &requester, dry_run, &body.host_id_list).await
+    delete_all(state, &requester, dry_run, &body.host_id_list).await
 }
 
-async fn delete_all(state: &ApiState, requester: &Requester, dry_run: DryRun, ids: &[i64]) -> Result<NoData, ApiError> {
+/// Nothing that was valid for a host outlives it: some of its certificates may be made by hand and be on no record, and
+/// whoever has the address next may have them too.
+async fn delete_all(
+    state: ApiState,
+    requester: &Requester,
+    DryRun(dry_run): DryRun,
+    ids: &[i64],
+) -> Result<NoData, ApiError> {
     let mut transaction = state.store().begin().await?;
+    let mut removed = Vec::new();
     for id in ids {
         if let Some(proxy) = obproxy::proxies_on(&mut transaction, &[*id]).await?.first() {
             let text = format_args!(
@@ -298,8 +310,15 @@ async fn delete_all(state: &ApiState, requester: &Requester, dry_run: DryRun, id
         }
         let host = host::get(&mut transaction, *id).await?.ok_or_else(|| absent(*id))?;
         host::delete(&mut transaction, *id).await?;
+        Enrolment::revoke(&mut transaction, host.inner_ip, &requester.name).await?;
         requester.audit(&mut transaction, "host.delete", &lock.to_string(), &host.inner_ip.to_string()).await?;
+        removed.push(host.inner_ip);
     }
-    commit_unless(dry_run, transaction).await?;
+    if dry_run {
+        transaction.rollback().await.map_err(StoreError::from)?;
+    } else {
+        commit_and(transaction, async move { removed.into_iter().for_each(|host| state.engine().cut_off(host)) })
+            .await?;
+    }
     Ok(NoData)
 }

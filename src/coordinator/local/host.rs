@@ -67,7 +67,8 @@ async fn prepare(step: &PrepareHost, work: &mut Work<'_>) -> Done {
     work.line(&line).await
 }
 
-/// Takes back what the request wrote.
+/// Takes back what the request wrote. The host keeps its certificate, so that it can be added again when what was in the
+/// way is mended.
 async fn forget(id: i64, work: &mut Work<'_>) -> Done {
     match work.change(move |rows| Box::pin(delete(rows, id))).await? {
         None => Ok(()),

@@ -157,6 +157,15 @@ const STATEMENTS: &[(&str, &str)] = &[
     ("enrolment tokens by expiry", "CREATE INDEX enrolment_tokens_by_expiry ON enrolment_tokens (expires_at)"),
     ("turns of object locks", "INSERT INTO sequences (name, next_value) VALUES ('object_lock', 1)"),
     ("hosts by status", "CREATE INDEX hosts_by_status ON hosts (status, id)"),
+    // Certificates that were made by hand were good for them for ever. One that has others on record was enrolled.
+    (
+        "removed hosts are revoked",
+        "INSERT INTO revoked_hosts (address, revoked_at, revoked_by) \
+         SELECT detail, MAX(created_at), MAX(user_name) FROM audit_events WHERE action = 'host.delete' \
+         AND detail NOT IN (SELECT inner_ip FROM hosts) AND detail NOT IN (SELECT address FROM revoked_hosts) \
+         AND detail NOT IN (SELECT address FROM agent_certificates WHERE status IN ('ISSUED', 'CURRENT')) \
+         GROUP BY detail",
+    ),
 ];
 
 /// Whose SQL a statement is written in.
@@ -193,6 +202,16 @@ pub(super) fn migrator(dialect: Dialect) -> Migrator {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{
+        coordinator::store::{
+            Store,
+            agent::certificates,
+            audit::{self, Change},
+            host::{self, HostDetails},
+        },
+        tls::{CertificateFacts, Fingerprint},
+    };
+    use std::net::IpAddr;
 
     #[test]
     fn nothing_is_cut_and_no_names_are_mixed_up_on_mysql() {
@@ -205,6 +224,43 @@ mod tests {
         insta::assert_snapshot!(
             STATEMENTS.iter().map(|(_, sql)| Dialect::MySql.statement(sql) + ";\n").collect::<String>()
         );
+    }
+
+    /// As if the statement were not carried out yet.
+    #[tokio::test]
+    async fn hosts_that_were_removed_by_earlier_versions_are_revoked() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("store.db");
+        let store = Store::open(&path).await.unwrap();
+        let [gone, enrolled, back]: [IpAddr; 3] =
+            ["192.0.2.1", "192.0.2.2", "192.0.2.3"].map(|address| address.parse().unwrap());
+        let mut transaction = store.begin().await.unwrap();
+        for address in [gone, gone, enrolled, back] {
+            let detail = address.to_string();
+            let change =
+                Change { user: "admin", action: "host.delete", object: "host 1", detail: &detail, trace_id: "" };
+            audit::write(&mut transaction, &[change]).await.unwrap();
+        }
+        let facts = CertificateFacts {
+            serial: "01".into(),
+            fingerprint: Fingerprint::of(b"01"),
+            not_before: 0,
+            not_after: 1,
+            addresses: vec![],
+        };
+        certificates::insert(&mut transaction, enrolled, &facts).await.unwrap();
+        host::insert(&mut transaction, back, 62898, 62899, &HostDetails::default()).await.unwrap();
+        let undone = sqlx::query("DELETE FROM _sqlx_migrations WHERE description = 'removed hosts are revoked'");
+        assert_eq!(undone.execute(&mut *transaction).await.unwrap().rows_affected(), 1);
+        transaction.commit().await.unwrap();
+        store.close().await;
+
+        let store = Store::open(&path).await.unwrap();
+        let mut reader = store.readers().acquire().await.unwrap();
+        for (address, revoked) in [(gone, true), (enrolled, false), (back, false)] {
+            let by = certificates::revocation(&mut reader, address).await.unwrap().map(|found| found.by);
+            assert_eq!(by.as_deref(), revoked.then_some("admin"), "{address}");
+        }
     }
 
     #[test]

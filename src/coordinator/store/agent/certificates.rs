@@ -3,9 +3,10 @@
 //!  1. A certificate is ISSUED until its agent is seen with it, then CURRENT; what the host had before is REPLACED in
 //!     the same transaction. So a certificate that got lost on its way cuts nobody off.
 //!  2. A host with an ISSUED or CURRENT certificate is accepted with one of those and no other.
-//!  3. A host without any is accepted with whatever the authority signed: certificates that were made by hand, with
-//!     `oblet-coordinator certificate`, are not in this table.
-//!  4. A revoked host is accepted with nothing, until it is enrolled again.
+//!  3. A host without any is accepted with whatever the authority signed: a certificate that was made by hand, with
+//!     `oblet-coordinator certificate`, is not in this table if the host did not need it to be trusted.
+//!  4. A revoked host is accepted with nothing, until it is enrolled again, or gets a certificate by hand. A host that was
+//!     removed is a revoked one, so that 3 does not take back who was let go.
 
 use crate::{
     coordinator::store::{
@@ -184,10 +185,10 @@ pub async fn revoke(connection: &mut AnyConnection, address: IpAddr, by: &str) -
     Ok(true)
 }
 
-/// Whether the host was ever given a certificate.
+/// Whether the host was given a certificate that is on record, or is revoked.
 pub async fn is_known(connection: &mut AnyConnection, address: IpAddr) -> Result<bool, StoreError> {
     let row = sqlx::query("SELECT 1 FROM agent_certificates WHERE address = ? LIMIT 1").bind(address.to_string());
-    Ok(row.fetch_optional(connection).await?.is_some())
+    Ok(row.fetch_optional(&mut *connection).await?.is_some() || revocation(connection, address).await?.is_some())
 }
 
 /// The host was enrolled again.

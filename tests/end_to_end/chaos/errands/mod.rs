@@ -32,7 +32,6 @@ pub(super) async fn get_ready(site: &Site, drawn: &Drawn) -> Result<(), Violatio
             enrolment::bring_in(site, host, false).await?;
             admit(site, host, "early").await
         }
-        // What was made by hand is not known of a host that was removed, and cannot be revoked then.
         Errand::Removal { .. } => enrolment::bring_in(site, host, false).await.map(drop),
         Errand::Locks | Errand::Disk { .. } => admit(site, host, "early").await,
         Errand::Enrolment { .. } | Errand::Clients { .. } | Errand::Streams => Ok(()),

@@ -54,6 +54,8 @@ pub(super) type Deaf = fn(&Path) -> bool;
 /// The directories of a machine that lie on its disk.
 pub(super) struct Disk {
     roots: Vec<PathBuf>,
+    /// As what its processes see one of them.
+    mounted_as: Option<PathBuf>,
     deaf: Deaf,
     synced: Nodes,
     /// Decides what survives although it was not synced; without it nothing does.
@@ -62,7 +64,11 @@ pub(super) struct Disk {
 
 impl Disk {
     pub(super) fn new(roots: Vec<PathBuf>, deaf: Deaf, seed: Option<u64>) -> Self {
-        Self { roots, deaf, synced: Nodes::new(), dice: seed.map(fastrand::Rng::with_seed) }
+        Self { roots, mounted_as: None, deaf, synced: Nodes::new(), dice: seed.map(fastrand::Rng::with_seed) }
+    }
+
+    pub(super) fn mounted_as(self, path: PathBuf) -> Self {
+        Self { mounted_as: Some(path), ..self }
     }
 
     /// What a machine finds when it starts is safe.
@@ -71,7 +77,7 @@ impl Disk {
     }
 
     pub(super) fn holds(&self, path: &Path) -> bool {
-        self.roots.iter().any(|root| path.starts_with(root))
+        self.roots.iter().chain(&self.mounted_as).any(|root| path.starts_with(root))
     }
 
     /// A process syncs what it has open as `descriptor`, and what was at `path` when it was opened.

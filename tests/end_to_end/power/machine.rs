@@ -89,8 +89,13 @@ pub(super) struct Machine {
 
 impl Machine {
     /// Starts the program, and again after each cut.
-    pub(super) fn start(program: Vec<String>, log: PathBuf, mut disk: Disk) -> Self {
-        let state = Arc::new(Mutex::new(State::default()));
+    pub(super) fn start(program: Vec<String>, log: PathBuf, disk: Disk) -> Self {
+        Self::start_armed(program, log, disk, 0, 0)
+    }
+
+    /// The same; the power goes as [`Self::arm`] says, from the first start on.
+    pub(super) fn start_armed(program: Vec<String>, log: PathBuf, mut disk: Disk, every: usize, times: usize) -> Self {
+        let state = Arc::new(Mutex::new(State { every, times, ..State::default() }));
         let shared = Arc::clone(&state);
         let thread = thread::spawn(move || {
             loop {
@@ -113,17 +118,27 @@ impl Machine {
     /// No more cuts; returns when the machine runs.
     pub(super) async fn disarm(&self) {
         self.state.lock().unwrap().times = 0;
+        self.wait_until_up().await;
+    }
+
+    async fn wait_until_up(&self) {
         wait_for("a machine", || self.state.lock().unwrap().main.is_some() || self.has_ended()).await;
     }
 
     /// Cuts the power at a moment when nothing is synced; returns when the machine runs again.
     pub(super) async fn cut_at_rest(&self) {
+        self.cut_at_rest_and_arm(0, 0).await;
+    }
+
+    /// The same; from then on the power goes as [`Self::arm`] says.
+    pub(super) async fn cut_at_rest_and_arm(&self, every: usize, times: usize) {
         {
             let mut state = self.state.lock().unwrap();
+            (state.every, state.times, state.syncs) = (every, times, 0);
             state.at_rest = true;
             state.main.take().map(|main| kill(main, Signal::SIGKILL));
         }
-        self.disarm().await;
+        self.wait_until_up().await;
     }
 
     pub(super) fn cuts(&self) -> Vec<Cut> {

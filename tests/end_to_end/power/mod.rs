@@ -14,6 +14,8 @@
 
 mod disk;
 mod machine;
+mod systemd;
+mod units;
 
 use crate::{
     chaos::{

@@ -5,7 +5,10 @@
 //!     It carries the plan out again with the saved program and writes the verdict.
 //!  3. An agent that serves meanwhile waits for that verdict: two package managers would be in each other's way.
 
-use crate::agent::host::{durable, process::systemd::unit_file};
+use crate::agent::host::{
+    durable,
+    process::systemd::unit_file::{self, TARGET},
+};
 use serde::{Deserialize, Serialize};
 use std::{
     fs::{self, File},
@@ -15,7 +18,6 @@ use std::{
 };
 
 pub(super) const UNIT: &str = "oblet-agent-guard.service";
-const TARGET: &str = "multi-user.target";
 
 /// The unit in a directory of systemd.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -106,6 +106,7 @@ pub(super) async fn start(
     write_text(&unit_file::path(&unit), file.text(), 0o644)?;
     // Enabled before it starts: systemd keeps what it knows of a unit only as long as another one refers to it.
     bus.enable(&unit).await?;
+    unit_file::sync_links()?;
     bus.reload().await?;
     bus.reset_failed(&unit).await?;
     let result = bus.start(&unit, START_DEADLINE).await?;
@@ -204,6 +205,8 @@ async fn take_away(bus: &Bus, unit: &str) -> io::Result<()> {
     let file = unit_file::path(unit);
     if file.exists() {
         bus.disable(unit).await?;
+        // Before the file goes, by which whoever comes after a power cut learns that the link has to go too.
+        unit_file::sync_links()?;
         remove(&file)?;
         unit_helper::forget(unit)?;
     }

@@ -13,6 +13,7 @@ use crate::agent::host::{
 };
 use std::{
     fmt::Write as _,
+    fs::File,
     io,
     path::{Path, PathBuf},
 };
@@ -31,6 +32,8 @@ const LIMIT_OF_THE_UNIT: Version = Version(230);
 const PRIVILEGED_COMMANDS: Version = Version(231);
 
 pub(in crate::agent::host) const UNIT_DIRECTORY: &str = "/etc/systemd/system";
+/// Wants the units that start with the host.
+pub(in crate::agent::host) const TARGET: &str = "multi-user.target";
 
 /// Limits that OceanBase asks of its hosts.
 const LIMITS: &str = "\
@@ -147,12 +150,21 @@ impl UnitFile {
         unit.push_str(LIMITS);
         unit.push_str("UMask=0022\nOOMScoreAdjust=-500");
         unit.push_str(ONCE);
-        unit.push_str(
-            "RestartSec=1\nKillMode=control-group\nTimeoutStartSec=150\nTimeoutStopSec=30\n\n\
-             [Install]\nWantedBy=multi-user.target\n",
-        );
+        unit.push_str("RestartSec=1\nKillMode=control-group\nTimeoutStartSec=150\nTimeoutStopSec=30\n\n[Install]\n");
+        let _ = writeln!(unit, "WantedBy={TARGET}");
         Ok(Self { text: unit })
     }
+}
+
+/// Makes what was enabled or disabled last: systemd makes and removes the links, and the directory that holds them, and
+/// syncs neither.
+pub(super) fn sync_links() -> io::Result<()> {
+    let directory = Path::new(UNIT_DIRECTORY);
+    match File::open(directory.join(format!("{TARGET}.wants"))) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        links => links?.sync_all()?,
+    }
+    File::open(directory)?.sync_all()
 }
 
 /// The unit that was written for a run whose own files are gone.

@@ -101,6 +101,8 @@ async fn issue(config: &Config, role: tls::Role, name: &str, addresses: &[IpAddr
         tls::Role::Coordinator => "coordinator",
         tls::Role::Rest => "rest",
     };
+    // Before the store has a record of what could not be written.
+    fs::create_dir_all(out)?;
     let issued = authority.issue(role, name, addresses)?;
     if role == tls::Role::Agent {
         let facts = CertificateFacts::of_pem(issued.certificate_pem.as_bytes())?;
@@ -108,7 +110,6 @@ async fn issue(config: &Config, role: tls::Role, name: &str, addresses: &[IpAddr
             offline::record_certificate(&config.state_dir, address.to_canonical(), &facts).await?;
         }
     }
-    fs::create_dir_all(out)?;
     issued.write(out, stem)?;
     fs::write(out.join("ca.pem"), authority.certificate_pem())?;
     Ok(())

@@ -29,7 +29,7 @@ fn a_rollback_walks_back_to_pending_and_may_be_resumed() {
     let Dispatch { node, attempt, direction } = plan(&state, 1)[0];
     assert_eq!((node, direction), (NodeIndex(2), Direction::Undo));
     state.apply(&Event::Dispatched { node, attempt, direction }).unwrap();
-    state.apply(&Event::UndoFailed { node, attempt, failure: failure(Effect::Unknown) }).unwrap();
+    state.apply(&Event::UndoFailed { node, attempt, failure: Failure::example(Effect::Unknown) }).unwrap();
     assert_eq!(state.status(), TaskStatus::Failed);
     assert!(matches!(state.decide(Command::Retry, "admin"), Err(Refusal::RetryState { .. })));
     let again = state.decide(Command::Rollback, "admin").unwrap();

@@ -7,16 +7,19 @@ mod model;
 
 use super::*;
 
-fn failure(effect: Effect) -> Failure {
-    Failure {
-        reason: "TEST".into(),
-        message: "it failed".into(),
-        causes: Vec::new(),
-        next_move: "retry".into(),
-        exit_code: None,
-        signal: None,
-        log_tail: Vec::new(),
-        effect,
+impl Failure {
+    /// One like any other, for tests.
+    pub(crate) fn example(effect: Effect) -> Self {
+        Self {
+            reason: "TEST".into(),
+            message: "it failed".into(),
+            causes: Vec::new(),
+            next_move: "retry".into(),
+            exit_code: None,
+            signal: None,
+            log_tail: Vec::new(),
+            effect,
+        }
     }
 }
 
@@ -25,9 +28,9 @@ fn ending(dispatch: Dispatch, succeeds: bool) -> Event {
     let Dispatch { node, attempt, direction } = dispatch;
     match (direction, succeeds) {
         (Direction::Execute, true) => Event::Succeeded { node, attempt, effect: Effect::Done, output: Vec::new() },
-        (Direction::Execute, false) => Event::Failed { node, attempt, failure: failure(Effect::Unknown) },
+        (Direction::Execute, false) => Event::Failed { node, attempt, failure: Failure::example(Effect::Unknown) },
         (Direction::Undo, true) => Event::Undone { node, attempt },
-        (Direction::Undo, false) => Event::UndoFailed { node, attempt, failure: failure(Effect::Unknown) },
+        (Direction::Undo, false) => Event::UndoFailed { node, attempt, failure: Failure::example(Effect::Unknown) },
     }
 }
 

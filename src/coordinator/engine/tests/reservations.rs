@@ -26,16 +26,7 @@ const LOCK: ObjectLock = ObjectLock { kind: ObjectKind::Host, id: 7, exclusive: 
 
 /// Makes a task that has reserved the host; its only step has failed.
 async fn failed(store: &Store) -> TaskId {
-    let failure = Failure {
-        reason: "PORT_IN_USE".into(),
-        message: "port 2883 is in use".into(),
-        causes: Vec::new(),
-        next_move: String::new(),
-        exit_code: None,
-        signal: None,
-        log_tail: Vec::new(),
-        effect: Effect::None,
-    };
+    let failure = Failure::example(Effect::None);
     let (node, attempt) = (NodeIndex(0), 1);
     let task = made(store).await;
     let mut transaction = store.begin().await.unwrap();

@@ -60,16 +60,7 @@ async fn old_tasks_go_with_all_that_is_theirs_and_those_that_somebody_needs_stay
     let store = open(directory.path()).await;
     let plan = chain(vec![Step::from(Finish {})]);
     let locked = TaskPlan { locks: vec![ObjectLock::exclusive(ObjectKind::Host, 1)], ..plan.clone() };
-    let failure = Failure {
-        reason: "PANIC".into(),
-        message: String::new(),
-        causes: Vec::new(),
-        next_move: String::new(),
-        exit_code: None,
-        signal: None,
-        log_tail: Vec::new(),
-        effect: Effect::None,
-    };
+    let failure = Failure::example(Effect::None);
     let waits_for_a_decision = create(&store, &locked, false).await;
     end(&store, waits_for_a_decision, &locked, Some(failure.clone()), 1).await;
     let runs = create(&store, &plan, true).await;

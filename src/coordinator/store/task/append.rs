@@ -137,8 +137,8 @@ pub async fn append(connection: &mut AnyConnection, append: &Append) -> Result<(
     .map_err(StoreError::from)?;
     if claimed.rows_affected() != 1 {
         if takes {
-            // Another coordinator came in between, and what was taken for this one has to be undone.
-            return Err(StoreError::from(sqlx::Error::RowNotFound).into());
+            // Another coordinator came in between: what was taken for this one is undone, and the next attempt sees that.
+            return Err(StoreError::Busy.into());
         }
         // A commit whose answer got lost has moved the sequence on as well; what it wrote tells it from a foreign claim.
         return if is_written(connection, append).await? { Ok(()) } else { Err(AppendError::Fenced(task)) };

@@ -264,16 +264,7 @@ fn next(kind: i64, task: TaskId, state: &mut TaskState, sequence: i64) -> Append
     if sequence == 1 {
         draft.apply(state, Event::Dispatched { node, attempt, direction: Direction::Execute }).unwrap();
     } else if kind % 3 == 0 {
-        let failure = Failure {
-            reason: "PORT_IN_USE".into(),
-            message: format!("of {task}"),
-            causes: Vec::new(),
-            next_move: String::new(),
-            exit_code: None,
-            signal: None,
-            log_tail: Vec::new(),
-            effect: Effect::None,
-        };
+        let failure = Failure { message: format!("of {task}"), ..Failure::example(Effect::None) };
         draft.apply(state, Event::Failed { node, attempt, failure }).unwrap();
     } else {
         draft.apply(state, Event::Succeeded { node, attempt, effect: Effect::Done, output: Vec::new() }).unwrap();

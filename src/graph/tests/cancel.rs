@@ -171,3 +171,23 @@ fn nothing_is_decided_while_what_a_cancel_ends_still_runs() {
     run_all(&mut state, None);
     assert_eq!(state.status(), TaskStatus::Successful);
 }
+
+/// Only a failure that somebody else has to decide upon tells it from a subtask that was never begun.
+#[test]
+fn what_was_undone_before_a_cancel_is_retried_alone_beside_another_failure() {
+    let mut state = two_chains();
+    let begun = begin_all(&mut state);
+    begun.into_iter().for_each(|dispatch| end(&mut state, dispatch, false));
+    let retried = NodeIndex(0);
+    order(&mut state, Command::RetrySubtask(retried)).unwrap();
+    let undo = begin_next(&mut state);
+    order(&mut state, Command::Cancel).unwrap();
+    end(&mut state, undo, true);
+    assert_eq!(statuses(&state), [Failed, Failed, Pending, Pending]);
+    assert!(!state.subtask(retried).unwrap().touched, "I9: it was undone");
+    order(&mut state, Command::RetrySubtask(retried)).unwrap();
+    let attempt = state.subtask(retried).unwrap().attempt;
+    assert_eq!(plan(&state, usize::MAX), [Dispatch { node: retried, attempt, direction: Direction::Execute }]);
+    run_all(&mut state, None);
+    assert_eq!(statuses(&state), [Successful, Failed, Ready, Pending]);
+}

@@ -19,7 +19,7 @@ pub(super) async fn run(site: &Site) -> Result<String, Violation> {
                 Some(subtask) => format!("{}/subtasks/{}/log/events", path(task), subtask["id"]),
                 None => format!("{}/events", path(task)),
             };
-            deaf.extend(open(site, &path).await);
+            deaf.push(open(site, &path).await?);
         }
     }
     for task in &tasks {
@@ -52,20 +52,26 @@ fn path(task: &Value) -> String {
     format!("/api/v2/tasks/instances/{}", task["id"])
 }
 
-/// A stream of which nobody reads more than the head of the answer.
-async fn open(site: &Site, path: &str) -> Option<Response> {
-    site.operator.rest.request(Method::GET, path).send().await.ok()
+/// A stream of which nobody reads more than the head of the answer. The coordinator may be down at the moment.
+async fn open(site: &Site, path: &str) -> Result<Response, Violation> {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let answer = site.operator.rest.request(Method::GET, path).send().await;
+        if let Some(answer) = answer.ok().filter(|answer| answer.status() == 200) {
+            return Ok(answer);
+        }
+        require(Instant::now() < deadline, || format!("{path} cannot be opened"))?;
+        tokio::time::sleep(POLL).await;
+    }
 }
 
 /// Read from its begin, the stream of a task that rests tells each event once, and then that it rests.
 async fn check_events(site: &Site, task: &Value) -> Result<(), Violation> {
     let deadline = Instant::now() + PATIENCE;
     let told = loop {
-        let answer = open(site, &format!("{}/events", path(task))).await;
-        // The coordinator may be down at the moment, or die over its answer.
-        if let Some(answer) = answer.filter(|answer| answer.status() == 200)
-            && let Ok(told) = answer.text().await
-        {
+        let answer = open(site, &format!("{}/events", path(task))).await?;
+        // The coordinator may die over its answer.
+        if let Ok(told) = answer.text().await {
             break told;
         }
         require(Instant::now() < deadline, || format!("the events of task {} cannot be read", task["id"]))?;

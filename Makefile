@@ -65,8 +65,8 @@ test: setup ## run all tests; the last line is the runner's count, or says what 
 	[[ ! -s $(SKIPPED) ]] || sort -u $(SKIPPED) >&2; \
 	exit $$ended
 
-stress: setup ## run all tests RUNS=10 times while the processors are busy with something else
-	@RUNS="$(RUNS)" tests/stress/stress.sh
+stress: setup ## run all tests RUNS=10 times while the processors are busy with something else: BUSY=n
+	@RUNS="$(RUNS)" BUSY="$(BUSY)" tests/stress/stress.sh
 
 # ROUNDS=1 SEED=s FIRST=r plays round r alone.
 # LIBS=directory, SQL_PORT=, EXPORTER_PORT=, RPC_PORT=; LAB=1 on a systemd host of the lab.

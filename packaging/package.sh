@@ -34,9 +34,10 @@ if ! cmp -s packaging/requirements.txt "$stamp"; then
   cp packaging/requirements.txt "$stamp"
 fi
 
-# The same source gives the same packages, wherever it lies.
-SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-$(git log -1 --format=%ct)}
-export SOURCE_DATE_EPOCH
+# The same source gives the same packages, wherever it lies. No compiler is told the date: none of the sources holds it, and
+# the C libraries are built anew, with all that needs them, whenever it changes, appears or is gone.
+date=${SOURCE_DATE_EPOCH:-$(git log -1 --format=%ct)}
+unset SOURCE_DATE_EPOCH
 cargo=${CARGO_HOME:-$HOME/.cargo}
 remap="--remap-path-prefix=$cargo=/cargo --remap-path-prefix=$PWD=/oblet"
 zigbuild() {
@@ -55,5 +56,5 @@ fi
 # The whole workspace, so that what is built here is what tests need too: a package by itself has fewer features.
 # shellcheck disable=SC2086 # several flags
 cargo build --quiet --workspace ${BUILD_FLAGS:---bins}
-exec "${CARGO_TARGET_DIR:-target}/debug/oblet-packaging" --binaries "target/$target/$profile" --out target/packages \
+SOURCE_DATE_EPOCH=$date exec "${CARGO_TARGET_DIR:-target}/debug/oblet-packaging" --binaries "target/$target/$profile" --out target/packages \
   --release "${PACKAGE_RELEASE:-1}" --glibc "$glibc"

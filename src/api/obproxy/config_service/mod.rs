@@ -148,6 +148,15 @@ impl Service<'_> {
 
     async fn report(&self, params: &Params, request: Request) -> Result<Value, Refusal> {
         self.admit_peer().await?;
+        let answer = self.admitted_report(params, request).await;
+        if let Err(Refusal { message, .. }) = &answer {
+            // Observers tell their own logs only that the report failed.
+            tracing::warn!(peer = %self.peer, message, trace_id = %self.trace, "a report was refused");
+        }
+        answer
+    }
+
+    async fn admitted_report(&self, params: &Params, request: Request) -> Result<Value, Refusal> {
         let target = Target::of(params)?;
         let body = body(request).await?;
         let report = Report::read(&target, &body, now_micros())?;

@@ -194,7 +194,6 @@ impl Report {
                 "no proxy cluster links to the {cluster}: create one whose obLinks have clusterName {name} and \
                  obClusterId {id}"
             );
-            tracing::warn!(%cluster, peer = %reporter, message = text, "a report was refused");
             return Err(Refusal::new(StatusCode::FORBIDDEN, text));
         }
         Ok(RootServers { cluster, role, servers, readonly_servers, reported_at, reporter })

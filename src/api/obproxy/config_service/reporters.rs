@@ -55,8 +55,6 @@ pub(super) async fn admit_servers(
         "the report names {address}, which may not report itself: add it as a host (oblet host add), or add its address \
          or network to the coordinator's setting config_service_reporters"
     );
-    // Unlike strangers, who reports has been admitted; that the list is not taken is the operator's to know.
-    tracing::warn!(cluster = %report.cluster, peer = %report.reporter, message = text, "a report was refused");
     Err(Refusal::new(StatusCode::FORBIDDEN, text))
 }
 

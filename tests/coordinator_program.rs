@@ -261,6 +261,31 @@ fn config_service(pid: u32) -> SocketAddr {
     procfs::net::tcp().unwrap().into_iter().find(listens).unwrap().local_address
 }
 
+/// The answer to a report, which comes from 127.0.0.1.
+fn report(started: &Started) -> String {
+    let mut observer = TcpStream::connect(config_service(started.child.id())).unwrap();
+    observer.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+    let body = r#"{"ObCluster": "ob", "ObClusterId": 1, "Type": "PRIMARY", "timestamp": 1, "RsList": [{"address": "127.0.0.1:2882", "role": "LEADER", "sql_port": 2881}]}"#;
+    let head = "POST /services?Action=ObRootServiceInfo&version=2 HTTP/1.1\r\nHost: x\r\nConnection: close";
+    write!(observer, "{head}\r\nContent-Length: {}\r\n\r\n{body}", body.len()).unwrap();
+    let mut answer = String::new();
+    observer.read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 403"), "{answer}");
+    answer
+}
+
+#[test]
+fn a_report_counts_by_the_address_that_it_comes_from() {
+    let stranger = Started::new("");
+    stranger.news("READY=1");
+    let answer = report(&stranger);
+    assert!(answer.contains("127.0.0.1 may not report"), "{answer}");
+    let named = Started::new("config_service_reporters = ['127.0.0.0/8']");
+    named.news("READY=1");
+    let answer = report(&named);
+    assert!(answer.contains("no proxy cluster links to"), "{answer}");
+}
+
 /// The watchdog is fed only while the HTTPS server lets in its own program.
 #[test]
 fn twenty_thousand_sockets_cost_a_coordinator_neither_its_calls_nor_its_watchdog_nor_its_memory() {

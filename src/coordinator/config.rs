@@ -1,5 +1,6 @@
 //! Configuration of the coordinator.
 
+use super::network::Network;
 use crate::{
     config::{ConfigError, Given, Layers},
     telemetry::LogFormat,
@@ -52,9 +53,13 @@ pub struct SettingFlags {
     /// alone is one of 127.0.0.1 [default: there is none].
     #[arg(long, env = "OBLET_COORDINATOR_HTTP_LISTEN")]
     pub http_listen: Option<String>,
-    /// Address of the config service for proxies, which support plain HTTP only [default: 0.0.0.0:8080].
+    /// Address of the config service for proxies and observers, which support plain HTTP only [default: 0.0.0.0:8080].
     #[arg(long, env = "OBLET_COORDINATOR_CONFIG_SERVICE_LISTEN")]
     pub config_service_listen: Option<String>,
+    /// Addresses and networks, such as 10.0.0.0/8, of observers whose reports the config service accepts, besides those on the
+    /// coordinator's hosts [default: there are none].
+    #[arg(long, env = "OBLET_COORDINATOR_CONFIG_SERVICE_REPORTERS", value_delimiter = ',')]
+    pub config_service_reporters: Option<Vec<Network>>,
     /// Base of the config service's URL that proxies get [default: http://<first advertised address>:<its port>].
     #[arg(long, env = "OBLET_COORDINATOR_CONFIG_URL_BASE")]
     pub config_url_base: Option<String>,
@@ -129,6 +134,8 @@ pub struct Config {
     pub advertise_addresses: Vec<Endpoint>,
     pub initial_password_file: Option<PathBuf>,
     pub config_service_listen: SocketAddr,
+    /// Whose reports the config service accepts, besides those of the coordinator's hosts.
+    pub config_service_reporters: Vec<Network>,
     /// Where the REST API is served without TLS.
     pub http_listen: Option<SocketAddr>,
     pub config_url_base: String,
@@ -203,6 +210,7 @@ impl Config {
         if http_listen.as_ref().is_some_and(is_taken) {
             layers.mistake("http_listen", "is the address of another service of the coordinator");
         }
+        let config_service_reporters = layers.or("config_service_reporters", Vec::new());
         let default_base = format!("http://{}", first.with_port(config_service_listen.port()));
         let config_url_base: String = layers.or("config_url_base", default_base);
         if !config_url_base.starts_with("http://") || config_url_base.ends_with('/') {
@@ -242,6 +250,7 @@ impl Config {
             advertise_addresses,
             initial_password_file,
             config_service_listen,
+            config_service_reporters,
             http_listen,
             config_url_base,
             log_filter,
@@ -268,14 +277,32 @@ mod tests {
         let config = Config::load(&SettingFlags::default()).unwrap();
         assert_eq!(config.listen.to_string(), "0.0.0.0:8443");
         assert_eq!(config.config_url_base, "http://127.0.0.1:8080");
+        assert_eq!(config.config_service_reporters, []);
+    }
+
+    #[test]
+    fn reporters_are_addresses_and_networks_wherever_they_are_given() {
+        use clap::Parser as _;
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("coordinator.toml");
+        std::fs::write(&file, "config_service_reporters = ['10.0.0.0/8', '2001:db8::1']").unwrap();
+        let flags = SettingFlags { config: Some(file), ..SettingFlags::default() };
+        let networks = ["10.0.0.0/8", "2001:db8::1"].map(|text| text.parse().unwrap());
+        assert_eq!(Config::load(&flags).unwrap().config_service_reporters, networks);
+        let flags = Flags::parse_from(["oblet-coordinator", "--config-service-reporters", "10.0.0.0/8,2001:db8::1"]);
+        assert_eq!(Config::load(&flags.settings).unwrap().config_service_reporters, networks);
     }
 
     #[test]
     fn every_mistake_is_named() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("coordinator.toml");
+        std::fs::write(&file, "config_service_reporters = ['10.0.0.0/8', '10.0.0.1/8']").unwrap();
         let flags = SettingFlags {
             listen: Some("nowhere".into()),
             state_dir: Some("here".into()),
             config_url_base: Some("ftp://x/".into()),
+            config: Some(file),
             log_format: Some("xml".into()),
             log_retention_days: Some(0),
             task_retention_days: Some(6),
@@ -288,6 +315,7 @@ mod tests {
             "listen",
             "state_dir",
             "config_url_base",
+            "config_service_reporters",
             "log_format",
             "log_retention_days",
             "task_retention_days",

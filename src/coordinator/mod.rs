@@ -11,6 +11,7 @@ pub mod enrolment;
 mod fake_agent;
 pub mod host_watch;
 pub mod local;
+pub mod network;
 pub mod offline;
 mod quiet;
 pub mod renewal;

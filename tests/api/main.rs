@@ -3,6 +3,8 @@
 #[cfg(test)]
 mod changes;
 #[cfg(test)]
+mod config_service;
+#[cfg(test)]
 mod contract;
 #[cfg(test)]
 mod decisions;

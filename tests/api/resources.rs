@@ -198,22 +198,3 @@ async fn health_and_metrics_need_no_password() {
     let helps: Vec<&str> = metrics.lines().filter(|line| line.starts_with("# HELP")).collect();
     assert!(!helps.is_empty() && helps.iter().all(|help| help.ends_with('.')), "{helps:?}");
 }
-
-#[tokio::test]
-async fn the_config_service_speaks_as_obproxy_expects() {
-    let lab = Lab::new().await;
-    let link = json!({"clusterName": "ob", "obClusterId": 1, "username": "proxyro"});
-    lab.post("/api/v2/obproxy/clusters", json!({"name": "test", "obLinks": [link]})).await.data();
-    let cluster = lab.get("/api/v2/obproxy/clusters/1").await.data();
-    let (_, query) = cluster["configUrl"].as_str().unwrap().split_once('?').unwrap();
-    let whole = lab.config(query).await.json();
-    assert_eq!(
-        (&whole["Message"], &whole["Success"], &whole["Code"]),
-        (&json!("successful"), &json!(true), &json!(200))
-    );
-    assert_eq!(whole["Data"]["ObRootServiceInfoUrlList"][0]["ObRegion"], "ob");
-    let version = lab.config(&format!("{query}&VersionOnly=true")).await.json();
-    assert_eq!(version["Data"], json!({"Version": whole["Data"]["Version"]}));
-    let unknown = lab.config("Action=GetObProxyConfig&ObproxyClusterName=none").await;
-    assert_eq!((unknown.status.as_u16(), &unknown.json()["Success"]), (404, &json!(false)));
-}

@@ -32,7 +32,7 @@ use std::{
     collections::HashMap,
     io::Write as _,
     net::IpAddr,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{
         Arc, Mutex,
         atomic::{AtomicU64, Ordering},
@@ -47,6 +47,8 @@ use tower::ServiceExt as _;
 pub(crate) const OBPROXY: &str = "obproxy-1.9.1.1-1919579.el7.x86_64.rpm";
 pub(crate) const MAX_PACKAGE_BYTES: u64 = 2 << 20;
 pub(crate) const SCRAPE_TOKEN: &str = "of-prometheus";
+/// Whose reports the config service takes, besides those of the hosts.
+pub(crate) const REPORTERS: &str = "198.51.100.128/25";
 pub(crate) const PASSWORD: &str = "aaAA11._";
 
 /// An agent that listens and does not answer.
@@ -199,8 +201,7 @@ impl Lab {
         let mut transaction = store.begin().await.unwrap();
         user::create(&mut transaction, "admin", &PASSWORD.into()).await.unwrap();
         transaction.commit().await.unwrap();
-        let packages_dir = directory.path().join("packages");
-        std::fs::create_dir(&packages_dir).unwrap();
+        std::fs::create_dir(directory.path().join("packages")).unwrap();
         let shutdown = CancellationToken::new();
         let engine = Arc::new(NotingEngine {
             store: store.clone(),
@@ -210,25 +211,20 @@ impl Lab {
             cut_off: Mutex::default(),
             agent_epoch: AtomicU64::default(),
         });
-        let authority = Arc::new(CertificateAuthority::load_or_create(directory.path()).unwrap());
-        let life = Duration::from_secs(3600);
-        let state = ApiState::new(ApiSettings {
-            scrape_token: ScrapeToken::new(SCRAPE_TOKEN).unwrap(),
-            store: store.clone(),
-            rest_url: "https://192.0.2.250:8443".into(),
-            enrolment: Arc::new(Enrolment::new(store.clone(), authority, life).unwrap()),
-            vault: Arc::new(Vault::load_or_create(&directory.path().join("key")).unwrap()),
-            packages_dir,
-            max_package_bytes: MAX_PACKAGE_BYTES,
-            address: "192.0.2.250".into(),
-            config_url_base: "http://192.0.2.250:8080".into(),
-            engine: engine.clone(),
-            registry: prometheus::Registry::new(),
-            shutdown: shutdown.clone(),
-        })
-        .unwrap();
+        let state = api_state(directory.path(), &store, engine.clone(), &shutdown);
         let config_service = oblet::api::config_service_router(state.clone());
         Self { store, engine, shutdown, directory, router: oblet::api::router(state), config_service }
+    }
+
+    /// The config service of another coordinator, which has opened the store by itself.
+    pub(crate) async fn other_config_service(&self) -> Router {
+        let store = Store::open(&self.directory.path().join("store.db")).await.unwrap();
+        let state = api_state(self.directory.path(), &store, self.engine.clone(), &self.shutdown);
+        oblet::api::config_service_router(state)
+    }
+
+    pub(crate) fn config_service(&self) -> &Router {
+        &self.config_service
     }
 
     /// A lab with the cluster "test" (1), two hosts (1 and 2) and the samples' package.
@@ -384,7 +380,28 @@ impl Lab {
     }
 }
 
-async fn answer_of(router: &Router, request: Request<Body>) -> Answer {
+fn api_state(directory: &Path, store: &Store, engine: Arc<NotingEngine>, shutdown: &CancellationToken) -> ApiState {
+    let authority = Arc::new(CertificateAuthority::load_or_create(directory).unwrap());
+    let life = Duration::from_secs(3600);
+    ApiState::new(ApiSettings {
+        scrape_token: ScrapeToken::new(SCRAPE_TOKEN).unwrap(),
+        store: store.clone(),
+        rest_url: "https://192.0.2.250:8443".into(),
+        enrolment: Arc::new(Enrolment::new(store.clone(), authority, life).unwrap()),
+        vault: Arc::new(Vault::load_or_create(&directory.join("key")).unwrap()),
+        packages_dir: directory.join("packages"),
+        max_package_bytes: MAX_PACKAGE_BYTES,
+        address: "192.0.2.250".into(),
+        config_service_reporters: vec![REPORTERS.parse().unwrap()],
+        config_url_base: "http://192.0.2.250:8080".into(),
+        engine,
+        registry: prometheus::Registry::new(),
+        shutdown: shutdown.clone(),
+    })
+    .unwrap()
+}
+
+pub(crate) async fn answer_of(router: &Router, request: Request<Body>) -> Answer {
     let response = router.clone().oneshot(request).await.unwrap();
     let (parts, body) = response.into_parts();
     let bytes = to_bytes(body, 64 << 20).await.unwrap();

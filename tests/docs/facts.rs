@@ -1,12 +1,13 @@
-//! Code that leans on measured behaviour of obproxy names the fact, and the fact is there.
+//! Code that leans on the behaviour of obproxy or observer names the fact, and the fact is there.
 
 use crate::source::{files_below, root};
 use std::{collections::BTreeSet, fs};
 
-const PAGE: &str = "docs/facts/obproxy.md";
-const CODE: [&str; 3] = ["tests/standins/src", "src/agent/host/obproxy", "src/agent/host/metrics"];
-/// Letters of the page's sections.
-const SECTIONS: &str = "CDLASMXHV";
+const PAGES: [&str; 2] = ["docs/facts/obproxy.md", "docs/facts/observer.md"];
+const CODE: [&str; 4] =
+    ["tests/standins/src", "src/agent/host/obproxy", "src/agent/host/metrics", "src/api/obproxy/config_service"];
+/// Letters of the pages' sections.
+const SECTIONS: &str = "CDLASMXHGVR";
 
 /// `A11` and the like that stand alone.
 fn ids(text: &str) -> BTreeSet<String> {
@@ -20,9 +21,10 @@ fn ids(text: &str) -> BTreeSet<String> {
 }
 
 #[test]
-fn every_fact_that_the_code_names_is_on_the_page() {
-    let page = fs::read_to_string(root().join(PAGE)).unwrap();
-    let heads = page.lines().filter_map(|line| line.strip_prefix("- **")?.split_once("**"));
+fn every_fact_that_the_code_names_is_on_a_page() {
+    let pages = PAGES.map(|page| fs::read_to_string(root().join(page)).unwrap());
+    let heads =
+        pages.iter().flat_map(|page| page.lines()).filter_map(|line| line.strip_prefix("- **")?.split_once("**"));
     let known: BTreeSet<String> = heads.map(|(id, _)| id.to_owned()).collect();
     assert!(known.len() > 80 && known == ids(&known.iter().cloned().collect::<Vec<_>>().join(" ")), "{known:?}");
     let mut cited = 0;
@@ -31,7 +33,7 @@ fn every_fact_that_the_code_names_is_on_the_page() {
             let text = fs::read_to_string(&file).unwrap();
             let comments = text.lines().filter_map(|line| line.split_once("//").map(|(_, comment)| comment));
             for id in comments.flat_map(ids) {
-                assert!(known.contains(&id), "{} names {id}, which {PAGE} does not have", file.display());
+                assert!(known.contains(&id), "{} names {id}, which none of {PAGES:?} has", file.display());
                 cited += 1;
             }
         }

@@ -26,7 +26,7 @@ pub(in crate::api) async fn refuse(request: Request, next: Next) -> Response {
 }
 
 /// Browsers before 2023 name the origin only, and not whether it is this one.
-fn is_own(headers: &HeaderMap, uri: &Uri) -> bool {
+pub(in crate::api) fn is_own(headers: &HeaderMap, uri: &Uri) -> bool {
     if let Some(site) = headers.get(SEC_FETCH_SITE) {
         return site == "same-origin" || site == "none";
     }

@@ -6,6 +6,7 @@ use crate::{
     coordinator::{
         engine::{CommandError, Wait},
         enrolment::Enrolment,
+        network::Network,
         secrets::Vault,
         store::{Store, task::TaskId},
     },
@@ -69,6 +70,8 @@ pub struct ApiSettings {
     pub max_package_bytes: u64,
     /// Address of this coordinator, as tasks name their executor.
     pub address: String,
+    /// Whose reports the config service accepts, besides those of the hosts.
+    pub config_service_reporters: Vec<Network>,
     /// What config URLs begin with, such as `http://192.0.2.1:8080`.
     pub config_url_base: String,
     /// Where hosts that are to be enrolled find this coordinator, such as `https://192.0.2.1:8443`.

@@ -147,6 +147,7 @@ pub async fn start(config: &Config) -> Result<Coordinator, StartError> {
         packages_dir,
         max_package_bytes: ApiSettings::DEFAULT_MAX_PACKAGE_BYTES,
         address: advertised.to_string(),
+        config_service_reporters: config.config_service_reporters.clone(),
         config_url_base: config.config_url_base.clone(),
         rest_url: format!("https://{}", advertised.with_port(rest_address.port())),
         scrape_token,
@@ -175,7 +176,7 @@ pub async fn start(config: &Config) -> Result<Coordinator, StartError> {
         let service = router(state.clone()).into_make_service_with_connect_info::<SocketAddr>();
         servers.spawn(async move { ("the HTTP server", plain.serve(service).await) });
     }
-    let config_service = config_service_router(state).into_make_service();
+    let config_service = config_service_router(state).into_make_service_with_connect_info::<SocketAddr>();
     servers.spawn(async move { ("the config service", http.serve(config_service).await) });
     let own_renewal = shutdown.clone().run_until_cancelled_owned(Arc::clone(&own).keep());
     servers.spawn(async move { ("the renewal of certificates", own_renewal.await.map_or(Ok(()), Ok)) });

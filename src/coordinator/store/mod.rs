@@ -23,6 +23,7 @@ pub mod package;
 #[cfg(test)]
 mod query_plans;
 pub mod requests;
+pub mod root_servers;
 mod schema;
 pub mod task;
 mod together;

@@ -119,6 +119,24 @@ pub async fn by_name(connection: &mut AnyConnection, name: &str) -> Result<Optio
     row.as_ref().map(read_cluster).transpose()
 }
 
+/// The ids of the OceanBase clusters of a name that proxy clusters link to.
+pub async fn linked_ids(connection: &mut AnyConnection, name: &ClusterName) -> Result<BTreeSet<i64>, StoreError> {
+    // JSON leaves every character of a name as it is.
+    let rows = sqlx::query("SELECT id, ob_links FROM obproxy_clusters WHERE INSTR(ob_links, ?) > 0")
+        .bind(format!("\"{name}\""))
+        .fetch_all(connection)
+        .await?;
+    let mut ids = BTreeSet::new();
+    for row in &rows {
+        let damaged = |id, source: Cause| StoreError::Damaged { table: "obproxy_clusters", id, source };
+        let id = row.try_get("id")?;
+        let links: Vec<ObLink> =
+            decode(&row.try_get::<String, _>("ob_links")?).map_err(|source| damaged(id, source))?;
+        ids.extend(links.iter().filter(|link| link.cluster_name == *name).map(|link| link.ob_cluster_id));
+    }
+    Ok(ids)
+}
+
 /// Answers one page, oldest first, and the number of all clusters.
 pub async fn list(connection: &mut AnyConnection, limit: i64, offset: i64) -> Result<(Vec<Cluster>, i64), StoreError> {
     let count = sqlx::query("SELECT COUNT(*) FROM obproxy_clusters").fetch_one(&mut *connection).await?;
@@ -373,6 +391,10 @@ mod tests {
         insert(&mut transaction, &cluster).await.unwrap();
         assert_eq!(by_name(&mut transaction, "test").await.unwrap().as_ref(), Some(&cluster));
         assert_eq!(list(&mut transaction, 10, 0).await.unwrap(), (vec![cluster.clone()], 1));
+        for (name, ids) in [("ob", vec![1]), ("OB", vec![]), ("proxyro", vec![]), ("o", vec![])] {
+            let found = linked_ids(&mut transaction, &name.parse().unwrap()).await.unwrap();
+            assert_eq!(found.into_iter().collect::<Vec<_>>(), ids, "{name}");
+        }
         cluster.id += 1;
         assert!(insert(&mut transaction, &cluster).await.unwrap_err().is_conflict());
 

@@ -166,6 +166,13 @@ const STATEMENTS: &[(&str, &str)] = &[
          AND detail NOT IN (SELECT address FROM agent_certificates WHERE status IN ('ISSUED', 'CURRENT')) \
          GROUP BY detail",
     ),
+    (
+        "root servers",
+        "CREATE TABLE root_server_lists (cluster_name VARCHAR(64) NOT NULL, ob_cluster_id BIGINT NOT NULL, \
+         cluster_role VARCHAR(16) NOT NULL, servers TEXT NOT NULL, readonly_servers TEXT NOT NULL, \
+         reported_at BIGINT NOT NULL, reporter VARCHAR(64) NOT NULL, created_at BIGINT NOT NULL, \
+         updated_at BIGINT NOT NULL, PRIMARY KEY (cluster_name, ob_cluster_id))",
+    ),
 ];
 
 /// Whose SQL a statement is written in.

@@ -7,13 +7,13 @@ use super::{
     columns::{Cause, decode, encode, parse},
     now_micros,
     obproxy::ObproxyStatus,
-    push_in,
+    pieces, push_in,
 };
 use crate::{graph::wire_enum, rpc::v1};
 use serde::{Deserialize, Serialize};
 use sqlx::{Any, AnyConnection, QueryBuilder, Row as _, any::AnyRow};
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::{BTreeSet, HashMap, HashSet},
     fmt,
     net::{AddrParseError, IpAddr},
 };
@@ -191,6 +191,25 @@ pub(super) fn addresses_query(ids: impl IntoIterator<Item = i64>) -> QueryBuilde
     query
 }
 
+/// Those of the addresses that are hosts'.
+pub async fn known(connection: &mut AnyConnection, addresses: &[IpAddr]) -> Result<HashSet<IpAddr>, StoreError> {
+    let texts: BTreeSet<String> = addresses.iter().map(IpAddr::to_string).collect();
+    let texts: Vec<String> = texts.into_iter().collect();
+    let mut known = BTreeSet::new();
+    for piece in pieces(&texts) {
+        for row in known_query(piece).build().fetch_all(&mut *connection).await? {
+            known.insert(row.try_get::<String, _>("inner_ip")?);
+        }
+    }
+    Ok(addresses.iter().filter(|address| known.contains(&address.to_string())).copied().collect())
+}
+
+pub(super) fn known_query(addresses: &[String]) -> QueryBuilder<Any> {
+    let mut query = QueryBuilder::<Any>::new("SELECT inner_ip FROM hosts WHERE inner_ip");
+    push_in(&mut query, addresses.iter().cloned());
+    query
+}
+
 fn push_filter(query: &mut QueryBuilder<Any>, filter: &HostFilter) {
     if let Some(keyword) = &filter.keyword {
         query.push(" AND (INSTR(inner_ip, ").push_bind(keyword.clone());
@@ -331,6 +350,8 @@ mod tests {
         assert_eq!(get(&mut transaction, host.id).await.unwrap().as_ref(), Some(&host));
         assert_eq!(by_ip(&mut transaction, ip).await.unwrap().as_ref(), Some(&host));
         assert!(insert(&mut transaction, ip, 1, 2, &details).await.unwrap_err().is_conflict());
+        let asked = ["192.0.2.9".parse().unwrap(), ip, ip];
+        assert_eq!(known(&mut transaction, &asked).await.unwrap(), HashSet::from([ip]));
         for (keyword, total) in [("db-", 1), ("192.0", 1), ("alias", 0)] {
             let filter = HostFilter { keyword: Some(keyword.into()), statuses: vec![HostStatus::New] };
             assert_eq!(list(&mut transaction, &filter, 10, 0).await.unwrap().1, total, "{keyword}");

@@ -27,6 +27,8 @@ mod once;
 #[cfg(test)]
 mod openapi;
 #[cfg(test)]
+mod packages;
+#[cfg(test)]
 mod passwords;
 #[cfg(test)]
 mod places;

@@ -12,6 +12,7 @@ mod logs;
 mod names;
 mod objects;
 mod overview;
+mod packages;
 mod site;
 mod subtasks;
 mod tasks;

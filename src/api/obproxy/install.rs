@@ -7,13 +7,12 @@ use crate::{
             state::ApiState,
         },
         host::absent,
-        package::OBPROXY_PACKAGE,
     },
     coordinator::store::{
         host::{self, Host, HostStatus},
         locks,
         obproxy::{self, Cluster, ClusterMode, NewObproxy, Obproxy},
-        package::{self, Package},
+        package::{self, Package, PackageKind},
     },
     operations::{NewProxy, ObjectKind, ObjectLock, ObproxyInstall},
     steps::{
@@ -198,8 +197,8 @@ async fn choose_package(connection: &mut AnyConnection, version: &str, hosts: &[
             .about("version")
             .advise("upload the package first"));
     }
-    if let Some(other) = found.iter().find(|package| package.kind != OBPROXY_PACKAGE) {
-        let text = format_args!("{} is a package of type {}, not {OBPROXY_PACKAGE}", other.package, other.kind);
+    if let Some(other) = found.iter().find(|package| package.kind != PackageKind::Obproxy) {
+        let text = format_args!("{} is a package of type {}, not {}", other.package, other.kind, PackageKind::Obproxy);
         return Err(ApiError::new(StatusCode::BAD_REQUEST, "PKG10013", text).about("version"));
     }
     let misfit = |package: &Package| {

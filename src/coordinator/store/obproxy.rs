@@ -285,13 +285,18 @@ pub(super) fn names_query(ids: impl IntoIterator<Item = i64>) -> QueryBuilder<An
     query
 }
 
-/// A proxy that was installed from a package.
-pub async fn proxy_of_version(
+/// The oldest proxies that were installed from a package, or are being installed.
+pub async fn proxies_of_version(
     connection: &mut AnyConnection,
     version: &PackageRef,
-) -> Result<Option<Obproxy>, StoreError> {
-    let row = sqlx::query("SELECT * FROM obproxies WHERE version = ? ORDER BY id LIMIT 1").bind(version.file_name());
-    row.fetch_optional(connection).await?.as_ref().map(read_proxy).transpose()
+    most: i64,
+) -> Result<Vec<Obproxy>, StoreError> {
+    let rows = sqlx::query("SELECT * FROM obproxies WHERE version = ? ORDER BY id LIMIT ?")
+        .bind(version.file_name())
+        .bind(most)
+        .fetch_all(connection)
+        .await?;
+    rows.iter().map(read_proxy).collect()
 }
 
 pub async fn all_proxies(connection: &mut AnyConnection) -> Result<Vec<Obproxy>, StoreError> {

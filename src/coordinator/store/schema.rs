@@ -166,6 +166,10 @@ const STATEMENTS: &[(&str, &str)] = &[
          AND detail NOT IN (SELECT address FROM agent_certificates WHERE status IN ('ISSUED', 'CURRENT')) \
          GROUP BY detail",
     ),
+    // Parts of the name of the file. NULL only until the store is opened next: see `package::complete`.
+    ("version of packages", "ALTER TABLE packages ADD COLUMN version VARCHAR(128)"),
+    ("system of packages", "ALTER TABLE packages ADD COLUMN operating_system VARCHAR(128)"),
+    ("architecture of packages", "ALTER TABLE packages ADD COLUMN architecture VARCHAR(128)"),
 ];
 
 /// Whose SQL a statement is written in.

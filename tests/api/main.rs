@@ -21,6 +21,8 @@ mod host_preparation;
 #[cfg(test)]
 mod limits;
 #[cfg(test)]
+mod links;
+#[cfg(test)]
 mod locks;
 #[cfg(test)]
 mod once;

@@ -363,6 +363,11 @@ impl Lab {
         self.send(signed("DELETE", path).body(Body::empty()).unwrap()).await
     }
 
+    pub(crate) async fn patch(&self, path: &str, body: Value) -> Answer {
+        let request = signed("PATCH", path).header(header::CONTENT_TYPE, "application/json");
+        self.send(request.body(Body::from(body.to_string())).unwrap()).await
+    }
+
     pub(crate) async fn post(&self, path: &str, body: Value) -> Answer {
         self.post_text(path, body.to_string()).await
     }

@@ -130,6 +130,40 @@ pub async fn list(connection: &mut AnyConnection, limit: i64, offset: i64) -> Re
     Ok((rows.iter().map(read_cluster).collect::<Result<_, _>>()?, count.try_get(0)?))
 }
 
+/// Writes down under which address clients reach a cluster.
+pub async fn set_address(
+    connection: &mut AnyConnection,
+    id: i64,
+    address: Option<&str>,
+    port: Option<u16>,
+    updated_at: i64,
+) -> Result<(), StoreError> {
+    sqlx::query("UPDATE obproxy_clusters SET address = ?, port = ?, updated_at = ? WHERE id = ?")
+        .bind(address)
+        .bind(port.map(i64::from))
+        .bind(updated_at)
+        .bind(id)
+        .execute(connection)
+        .await?;
+    Ok(())
+}
+
+/// Writes down all links of a cluster.
+pub async fn set_links(
+    connection: &mut AnyConnection,
+    id: i64,
+    links: &[ObLink],
+    updated_at: i64,
+) -> Result<(), StoreError> {
+    sqlx::query("UPDATE obproxy_clusters SET ob_links = ?, updated_at = ? WHERE id = ?")
+        .bind(encode(&links)?)
+        .bind(updated_at)
+        .bind(id)
+        .execute(connection)
+        .await?;
+    Ok(())
+}
+
 /// Answers whether there was such a cluster.
 pub async fn delete(connection: &mut AnyConnection, id: i64) -> Result<bool, StoreError> {
     let done = sqlx::query("DELETE FROM obproxy_clusters WHERE id = ?").bind(id).execute(connection).await?;
@@ -378,6 +412,15 @@ mod tests {
         insert(&mut transaction, &cluster).await.unwrap();
         assert_eq!(by_name(&mut transaction, "test").await.unwrap().as_ref(), Some(&cluster));
         assert_eq!(list(&mut transaction, 10, 0).await.unwrap(), (vec![cluster.clone()], 1));
+        set_address(&mut transaction, cluster.id, Some("db.example"), None, 7).await.unwrap();
+        cluster.ob_links.push(ObLink {
+            cluster_name: "other".parse().unwrap(),
+            ob_cluster_id: 2,
+            username: "ro".into(),
+        });
+        set_links(&mut transaction, cluster.id, &cluster.ob_links, 8).await.unwrap();
+        cluster = Cluster { address: Some("db.example".into()), port: None, updated_at: 8, ..cluster };
+        assert_eq!(get(&mut transaction, cluster.id).await.unwrap().as_ref(), Some(&cluster));
         cluster.id += 1;
         assert!(insert(&mut transaction, &cluster).await.unwrap_err().is_conflict());
 

@@ -11,6 +11,7 @@ mod formats;
 mod logs;
 mod names;
 mod objects;
+mod obproxy;
 mod overview;
 mod packages;
 mod site;

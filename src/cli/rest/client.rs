@@ -141,6 +141,16 @@ impl Client {
         Err(CliError::unreadable(doing, "it is not an event stream"))
     }
 
+    pub(crate) async fn patch(
+        &self,
+        doing: &str,
+        path: &str,
+        query: &[(&str, &str)],
+        body: &Value,
+    ) -> Result<Value, CliError> {
+        self.send(doing, self.request(Method::PATCH, path).query(query).json(body), self.timeout).await
+    }
+
     pub(crate) async fn delete(&self, doing: &str, path: &str, query: &[(&str, &str)]) -> Result<Value, CliError> {
         self.send(doing, self.request(Method::DELETE, path).query(query), self.timeout).await
     }

@@ -1,4 +1,4 @@
-use clap::Subcommand;
+use clap::{Args, Subcommand};
 use futures_util::TryStreamExt;
 use indicatif::{HumanBytes, ProgressBar, ProgressStyle};
 use serde_json::Value;
@@ -29,6 +29,7 @@ const COLUMNS: &[Column] = &[
     column("TYPE", "/type"),
     column("VERSION", "/version"),
     column("BUILD", "/buildNumber"),
+    column("SYSTEM", "/operatingSystem").wide(),
     column("ARCH", "/architecture"),
     column("BYTES", "/size"),
     column("UPLOADED", "/createTime").wide(),
@@ -57,8 +58,8 @@ pub(crate) enum Package {
         trial: Trial,
     },
     /// List the packages
-    List,
-    /// Remove a package that no proxy uses
+    List(Filter),
+    /// Remove a package that no proxy and no unfinished task uses
     Remove {
         /// Id or file name of the package
         package: String,
@@ -69,14 +70,49 @@ pub(crate) enum Package {
     },
 }
 
+/// Of several values of one option, a package has any.
+#[derive(Debug, Args)]
+pub(crate) struct Filter {
+    /// Only packages with this in their file name
+    #[arg(long, value_name = "TEXT")]
+    keyword: Option<String>,
+    /// Only packages of this type, such as OBPROXY_INSTALL_PACKAGE; repeat it for several
+    #[arg(long = "type", value_name = "TYPE", value_delimiter = ',')]
+    kinds: Vec<String>,
+    /// Only packages of this version, such as 4.3.1.0; repeat it for several
+    #[arg(long, value_name = "VERSION", value_delimiter = ',')]
+    version: Vec<String>,
+    /// Only packages for this system, such as el7; repeat it for several
+    #[arg(long, value_name = "SYSTEM", value_delimiter = ',')]
+    os: Vec<String>,
+    /// Only packages for this architecture, such as x86_64; repeat it for several
+    #[arg(long, value_name = "ARCH", value_delimiter = ',')]
+    arch: Vec<String>,
+}
+
+impl Filter {
+    fn query(&self) -> Vec<(&'static str, String)> {
+        let lists = [
+            ("type", &self.kinds),
+            ("version", &self.version),
+            ("operatingSystem", &self.os),
+            ("architecture", &self.arch),
+        ];
+        let keyword = self.keyword.iter().map(|keyword| ("keyword", keyword.clone()));
+        keyword
+            .chain(lists.iter().flat_map(|(name, values)| values.iter().map(|value| (*name, value.clone()))))
+            .collect()
+    }
+}
+
 pub(crate) async fn run(context: &Context<'_>, command: &Package) -> Result<(), CliError> {
     match command {
         Package::Upload { file, trial } => {
             let data = upload(context, file, trial.dry_run).await?;
             context.output.entry(&data, FIELDS, "/id")
         }
-        Package::List => {
-            let data = context.client.list("list the packages", PACKAGES).await?;
+        Package::List(filter) => {
+            let data = context.client.narrowed("list the packages", PACKAGES, &filter.query()).await?;
             context.output.list(&data, COLUMNS, "/id")
         }
         Package::Remove { package, consent, trial } => {

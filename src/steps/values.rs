@@ -253,6 +253,11 @@ impl PackageRef {
         self.release.split_once('.').map_or(self.release.as_str(), |(number, _)| number)
     }
 
+    /// Distribution tag of the release: `el7` of `1919579.el7`. Empty if it has none.
+    pub fn operating_system(&self) -> &str {
+        self.release.split_once('.').map_or("", |(_, tag)| tag)
+    }
+
     /// OCP's version of a proxy: `1.9.1.1-1919579`.
     pub fn version_build(&self) -> String {
         format!("{}-{}", self.version, self.build_number())

@@ -1,6 +1,6 @@
 //! `dryRun=true`: everything is checked and answered as in earnest, and nothing changes.
 
-use crate::support::{Lab, OBPROXY, PASSWORD, failure, package};
+use crate::support::{Answer, Lab, OBPROXY, PASSWORD, failure, package};
 use serde_json::{Value, json};
 use sqlx::Row as _;
 use std::{collections::BTreeMap, sync::atomic::Ordering};
@@ -42,6 +42,9 @@ async fn lab() -> (Lab, BTreeMap<&'static str, (&'static str, String, Value)>) {
     let batch_add = "/api/v2/obproxy/clusters/1/obproxies/batchAdd";
     let running = lab.post(batch_add, proxies(3)).await.data()["contents"][0].take();
     lab.begin(&running).await;
+    let links = "/api/v2/obproxy/clusters/1/obLinks";
+    let link = |name: &str, id: i64| json!({"clusterName": name, "obClusterId": id, "username": "proxyro"});
+    lab.post(&format!("{links}/batchAdd"), json!([link("first", 1)])).await.data();
     let task = |task: &Value, verb: &str| format!("/api/v2/tasks/instances/{}/{verb}", task["id"]);
     let subtask =
         |of: &Value, index: usize, verb: &str| task(of, &format!("subtasks/{}/{verb}", of["subtasks"][index]["id"]));
@@ -54,6 +57,9 @@ async fn lab() -> (Lab, BTreeMap<&'static str, (&'static str, String, Value)>) {
     lab.engine.agent_epoch.store(2, Ordering::Relaxed);
     let password = json!({"currentPassword": PASSWORD, "newPassword": "long enough"});
     let requests = BTreeMap::from([
+        ("addObLinks", ("POST", format!("{links}/batchAdd"), json!([link("second", 2)]))),
+        ("changeObproxyCluster", ("PATCH", "/api/v2/obproxy/clusters/1".into(), json!({"address": "db.example"}))),
+        ("deleteObLink", ("DELETE", format!("{links}/first"), nothing())),
         ("addObproxies", ("POST", batch_add.to_owned(), proxies(1))),
         ("cancelSubtask", ("POST", subtask(&running, 0, "cancel"), nothing())),
         ("changePassword", ("POST", "/api/v2/profiles/me/changePassword".into(), password)),
@@ -106,6 +112,14 @@ async fn lab() -> (Lab, BTreeMap<&'static str, (&'static str, String, Value)>) {
     (lab, requests)
 }
 
+async fn send(lab: &Lab, method: &str, path: &str, body: &Value) -> Answer {
+    match method {
+        "DELETE" => lab.delete(path).await,
+        "PATCH" => lab.patch(path, body.clone()).await,
+        _ => lab.post(path, body.clone()).await,
+    }
+}
+
 #[tokio::test]
 async fn every_operation_can_be_tried_and_changes_nothing() {
     let (lab, requests) = lab().await;
@@ -124,7 +138,7 @@ async fn every_operation_can_be_tried_and_changes_nothing() {
     assert_eq!(after, before, "an upload wrote something");
     for (id, (method, path, body)) in &requests {
         let path = format!("{path}?dryRun=true");
-        let answer = if *method == "DELETE" { lab.delete(&path).await } else { lab.post(&path, body.clone()).await };
+        let answer = send(&lab, method, &path, body).await;
         assert_eq!(answer.status, 200, "{id}: {}", answer.text);
         let after: i64 = sqlx::query("PRAGMA data_version").fetch_one(&mut *reader).await.unwrap().get(0);
         assert_eq!(after, before, "{id} wrote something");
@@ -133,9 +147,9 @@ async fn every_operation_can_be_tried_and_changes_nothing() {
     assert_eq!(lab.packages_dir().read_dir().unwrap().count(), files, "no file of a package came or went");
     drop(reader);
 
-    for id in ["createHosts", "deletePackage"] {
+    for id in ["addObLinks", "changeObproxyCluster", "createHosts", "deleteObLink", "deletePackage"] {
         let (method, path, body) = &requests[id];
-        let answer = if *method == "DELETE" { lab.delete(path).await } else { lab.post(path, body.clone()).await };
+        let answer = send(&lab, method, path, body).await;
         assert_eq!(answer.status, 200, "{id} is still possible: {}", answer.text);
     }
 }

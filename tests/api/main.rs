@@ -23,11 +23,15 @@ mod host_preparation;
 #[cfg(test)]
 mod limits;
 #[cfg(test)]
+mod links;
+#[cfg(test)]
 mod locks;
 #[cfg(test)]
 mod once;
 #[cfg(test)]
 mod openapi;
+#[cfg(test)]
+mod packages;
 #[cfg(test)]
 mod passwords;
 #[cfg(test)]

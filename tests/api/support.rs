@@ -191,6 +191,39 @@ impl Answer {
         assert_eq!(self.status, StatusCode::OK, "{}", self.text);
         self.json()["data"].clone()
     }
+
+    /// The whole envelope, without what differs each time: `TIME` stands for every time of the data.
+    pub(crate) fn envelope(&self) -> Value {
+        let mut envelope = self.json();
+        for member in ["timestamp", "duration", "traceId", "server"] {
+            assert!(envelope.as_object_mut().unwrap().remove(member).is_some(), "{member} is missing: {}", self.text);
+        }
+        hide_times(&mut envelope);
+        envelope
+    }
+
+    /// The text of the error and what to do next.
+    #[track_caller]
+    pub(crate) fn refusal(&self, status: u16, code: &str) -> (String, String) {
+        assert_eq!(self.status.as_u16(), status, "{}", self.text);
+        let envelope = self.json();
+        assert!(envelope["successful"] == false && envelope.get("data").is_none(), "{}", self.text);
+        let text = |member: &str| envelope["error"][member].as_str().unwrap_or_default().to_owned();
+        assert!(text("message").starts_with(&format!("{code}: ")), "{}", self.text);
+        (text("message"), text("nextMove"))
+    }
+}
+
+fn hide_times(value: &mut Value) {
+    match value {
+        Value::Object(members) => {
+            for (name, member) in members {
+                if name.ends_with("Time") { *member = json!("TIME") } else { hide_times(member) }
+            }
+        }
+        Value::Array(items) => items.iter_mut().for_each(hide_times),
+        _ => {}
+    }
 }
 
 impl Lab {
@@ -324,6 +357,11 @@ impl Lab {
 
     pub(crate) async fn delete(&self, path: &str) -> Answer {
         self.send(signed("DELETE", path).body(Body::empty()).unwrap()).await
+    }
+
+    pub(crate) async fn patch(&self, path: &str, body: Value) -> Answer {
+        let request = signed("PATCH", path).header(header::CONTENT_TYPE, "application/json");
+        self.send(request.body(Body::from(body.to_string())).unwrap()).await
     }
 
     pub(crate) async fn post(&self, path: &str, body: Value) -> Answer {

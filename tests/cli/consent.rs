@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use crate::{fake::Fake, terminal::Terminal};
 
 /// Each with the request that it leads to.
-const COMMANDS: [(&str, &str); 13] = [
+const COMMANDS: [(&str, &str); 14] = [
     ("task rollback 4", "POST /api/v2/tasks/instances/4/rollback"),
     ("task cancel 4", "POST /api/v2/tasks/instances/4/cancel"),
     ("task unlock 4", "POST /api/v2/tasks/instances/4/releaseLocks"),
@@ -19,6 +19,7 @@ const COMMANDS: [(&str, &str); 13] = [
     ("host upgrade-agent 2 --package 8", "POST /api/v2/compute/hosts/batchUpgradeAgents"),
     ("host reset-epoch 2", "POST /api/v2/compute/hosts/2/agent/resetEpoch"),
     ("package remove 8", "DELETE /api/v2/software-packages/8"),
+    ("obproxy remove-link 7 hooray", "DELETE /api/v2/obproxy/clusters/7/obLinks/hooray"),
     ("host token revoke 5", "DELETE /api/v2/compute/hosts/enrolmentTokens/5"),
 ];
 

@@ -60,6 +60,9 @@ async fn every_command_takes_names() {
         .answers("DELETE /api/v2/compute/hosts/1", Value::Null)
         .answers("DELETE /api/v2/software-packages/8", Value::Null)
         .answers("POST /api/v2/obproxy/clusters/7/obproxies/batchAdd", json!({"contents": [task.clone()]}))
+        .answers("PATCH /api/v2/obproxy/clusters/7", json!({"id": 7}))
+        .answers("POST /api/v2/obproxy/clusters/7/obLinks/batchAdd", Value::Null)
+        .answers("DELETE /api/v2/obproxy/clusters/7/obLinks/hooray", Value::Null)
         .answers("POST /api/v2/obproxy/clusters", task);
     for line in [
         "host restart-agent db1 10.0.0.2 --detach --yes",
@@ -70,6 +73,9 @@ async fn every_command_takes_names() {
         "host reset-epoch db1 --yes",
         "host remove db1 --yes",
         "package remove obproxy-ce-4.3.1.0-4.el8.x86_64.rpm --yes",
+        "obproxy set-address proxies --port 2883",
+        "obproxy add-link proxies hooray:1",
+        "obproxy remove-link proxies hooray --yes",
         "obproxy add proxies --host db1 10.0.0.2 --version 8 --detach",
         "obproxy create more --ob-link hooray:1 --host db1 --version 8 --detach",
     ] {

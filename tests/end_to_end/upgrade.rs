@@ -59,6 +59,8 @@ async fn the_store_of_an_older_coordinator_is_taken_up_with_its_unfinished_task(
     lab.connect().await;
     let list = lab.get("/api/v2/tasks/instances?size=10").await.unwrap();
     assert_eq!(list["data"]["contents"].as_array().map(Vec::len), Some(3), "{list:#}");
+    let packages = lab.get("/api/v2/software-packages?version=1.9.1.1&operatingSystem=el7").await.unwrap();
+    assert_eq!(packages["data"]["page"]["totalElements"], 1, "its columns are newer than it is: {packages:#}");
     let task = lab.finished(UNFINISHED).await;
     assert_eq!(task["status"], "SUCCESSFUL", "{task:#}");
     assert_eq!(lab.hosts[0].packages().trim(), PACKAGE);

@@ -11,10 +11,9 @@ use crate::{
             requester::Requester,
             state::ApiState,
         },
-        package::AGENT_PACKAGE,
         task::{self, view::TaskInstance},
     },
-    coordinator::store::package,
+    coordinator::store::package::{self, PackageKind},
     operations::upgrade_agents,
     steps::AgentPackage,
 };
@@ -76,7 +75,7 @@ impl AgentUpgrade {
                 ApiError::not_found("PKG10014", format_args!("the package {id} does not exist")).about("packages")
             })?;
             let package = found.package;
-            if found.kind != AGENT_PACKAGE {
+            if found.kind != PackageKind::Agent {
                 let text = format_args!("{package} is no package of the agent");
                 return Err(ApiError::new(StatusCode::BAD_REQUEST, "PKG10013", text).about("packages"));
             }

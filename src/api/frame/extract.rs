@@ -12,8 +12,11 @@ use axum::{
     http::{StatusCode, request::Parts},
 };
 use secrecy::SecretString;
-use serde::{Deserialize, de::DeserializeOwned};
-use std::str::FromStr;
+use serde::{
+    Deserialize, Deserializer,
+    de::{DeserializeOwned, MapAccess, Visitor, value::MapAccessDeserializer},
+};
+use std::{fmt, marker::PhantomData, str::FromStr};
 
 /// A JSON body, at most as long as the router allows.
 pub(in crate::api) struct JsonBody<T>(pub(in crate::api) T);
@@ -22,16 +25,60 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for JsonBody<T> {
     type Rejection = ApiError;
 
     async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
-        let (parts, bytes) = read_body(request, state).await?;
         // serde would take an array for the members in their order.
-        if bytes.trim_ascii_start().first() != Some(&b'{') {
-            let text = "the body must be a JSON object";
-            return Err(ApiError::new(StatusCode::BAD_REQUEST, code::INVALID_REQUEST, text));
-        }
-        let request = Request::from_parts(parts, Body::from(bytes));
-        let Json(body) = Json::<T>::from_request(request, state).await.map_err(refuse_json)?;
-        Ok(Self(body))
+        read_json(request, state, (b'{', "object")).await.map(Self)
     }
+}
+
+/// A JSON body that is a list of objects, at most as long as the router allows.
+pub(in crate::api) struct JsonList<T>(pub(in crate::api) Vec<T>);
+
+impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for JsonList<T> {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
+        let list: Vec<Object<T>> = read_json(request, state, (b'[', "array")).await?;
+        Ok(Self(list.into_iter().map(|Object(item)| item).collect()))
+    }
+}
+
+/// Whatever is read from an object. By itself serde would take an array for the members in their order.
+struct Object<T>(T);
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(ObjectVisitor(PhantomData))
+    }
+}
+
+struct ObjectVisitor<T>(PhantomData<T>);
+
+impl<'de, T: Deserialize<'de>> Visitor<'de> for ObjectVisitor<T> {
+    type Value = Object<T>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, members: A) -> Result<Object<T>, A::Error> {
+        T::deserialize(MapAccessDeserializer::new(members)).map(Object)
+    }
+}
+
+/// A whole JSON body that opens as it has to.
+async fn read_json<S: Send + Sync, T: DeserializeOwned>(
+    request: Request,
+    state: &S,
+    (opening, what): (u8, &str),
+) -> Result<T, ApiError> {
+    let (parts, bytes) = read_body(request, state).await?;
+    if bytes.trim_ascii_start().first() != Some(&opening) {
+        let text = format_args!("the body must be a JSON {what}");
+        return Err(ApiError::new(StatusCode::BAD_REQUEST, code::INVALID_REQUEST, text));
+    }
+    let request = Request::from_parts(parts, Body::from(bytes));
+    let Json(body) = Json::<T>::from_request(request, state).await.map_err(refuse_json)?;
+    Ok(body)
 }
 
 /// A whole body, at most as long as the router allows.
@@ -117,11 +164,11 @@ impl Params {
         self.0.iter().find(|(key, value)| key == name && !value.is_empty()).map(|(_, value)| value.as_str())
     }
 
-    pub(in crate::api) fn parsed<T: FromStr<Err: std::fmt::Display>>(&self, name: &str) -> Result<Option<T>, ApiError> {
+    pub(in crate::api) fn parsed<T: FromStr<Err: fmt::Display>>(&self, name: &str) -> Result<Option<T>, ApiError> {
         self.text(name).map(str::parse).transpose().map_err(|error| ApiError::invalid(name, error))
     }
 
-    pub(in crate::api) fn list<T: FromStr<Err: std::fmt::Display>>(&self, name: &str) -> Result<Vec<T>, ApiError> {
+    pub(in crate::api) fn list<T: FromStr<Err: fmt::Display>>(&self, name: &str) -> Result<Vec<T>, ApiError> {
         let values = self.0.iter().filter(|(key, _)| key == name).flat_map(|(_, value)| value.split(','));
         let parse = |value: &str| value.parse().map_err(|error| ApiError::invalid(name, error));
         values.filter(|value| !value.is_empty()).map(parse).collect()

@@ -5,6 +5,7 @@ use crate::{
         agent::certificates::CertificateStatus,
         host::HostStatus,
         obproxy::{ClusterMode, ObproxyStatus},
+        package::PackageKind,
     },
     graph::{Operation, SubtaskStatus, TaskStatus},
 };
@@ -56,6 +57,7 @@ described! {
     ClusterMode => ClusterMode::TEXTS,
     ObproxyStatus => ObproxyStatus::TEXTS,
     OperateStatus => ["NORMAL", "OPERATING"],
+    PackageKind => PackageKind::TEXTS,
     TaskStatus => TaskStatus::TEXTS,
     SubtaskStatus => SubtaskStatus::TEXTS,
     Operation => Operation::TEXTS,

@@ -7,13 +7,12 @@ use crate::{
             state::ApiState,
         },
         host::absent,
-        package::OBPROXY_PACKAGE,
     },
     coordinator::store::{
         host::{self, Host, HostStatus},
         locks,
         obproxy::{self, Cluster, ClusterMode, NewObproxy, Obproxy},
-        package::{self, Package},
+        package::{self, Package, PackageKind},
     },
     operations::{NewProxy, ObjectKind, ObjectLock, ObproxyInstall},
     steps::{
@@ -198,8 +197,8 @@ async fn choose_package(connection: &mut AnyConnection, version: &str, hosts: &[
             .about("version")
             .advise("upload the package first"));
     }
-    if let Some(other) = found.iter().find(|package| package.kind != OBPROXY_PACKAGE) {
-        let text = format_args!("{} is a package of type {}, not {OBPROXY_PACKAGE}", other.package, other.kind);
+    if let Some(other) = found.iter().find(|package| package.kind != PackageKind::Obproxy) {
+        let text = format_args!("{} is a package of type {}, not {}", other.package, other.kind, PackageKind::Obproxy);
         return Err(ApiError::new(StatusCode::BAD_REQUEST, "PKG10013", text).about("version"));
     }
     let misfit = |package: &Package| {
@@ -244,8 +243,12 @@ impl Installation {
         let new: Vec<_> = self.hosts.iter().map(new).collect();
         let proxies = obproxy::insert_proxies(connection, &new).await?;
         let proxies = proxies.iter().map(|proxy| NewProxy { host_id: proxy.host_id, server_id: proxy.id }).collect();
-        let work_mode =
-            work_mode(cluster, &state.settings.config_url_base).map_err(|error| ApiError::internal(&error))?;
+        // Only the link of a cluster can be missing by now, because it can be removed.
+        let work_mode = work_mode(cluster, &state.settings.config_url_base).map_err(|error| {
+            let Cluster { name, .. } = cluster;
+            ApiError::conflict("ODP21010", format_args!("the OBProxy cluster {name} takes no proxies: {error}"))
+                .advise(format!("add its link first: oblet obproxy add-link {name} NAME:OB_CLUSTER_ID"))
+        })?;
         let startup = cluster.startup_parameters.iter().filter(|parameter| parameter.name.as_str() != SERVER_LIST);
         let install = ObproxyInstall {
             cluster_id: cluster.id,

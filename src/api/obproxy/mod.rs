@@ -1,7 +1,9 @@
 //! `/api/v2/obproxy/clusters`: proxy clusters, and the proxies added to them.
 
+mod change;
 pub(super) mod config_service;
 pub(super) mod install;
+mod links;
 pub(super) mod view;
 
 use super::{
@@ -23,7 +25,7 @@ use super::{
 use crate::{
     coordinator::store::{
         StoreError, now_micros,
-        obproxy::{self, Cluster, ClusterMode, ObLink, SealedSecrets},
+        obproxy::{self, Cluster, ClusterMode, SealedSecrets},
         task::TaskRecord,
     },
     operations::{NewProxy, create_cluster, install_obproxy},
@@ -34,6 +36,7 @@ use crate::{
 };
 use axum::extract::State;
 use install::InstallParam;
+use links::ObLinkParam;
 use secrecy::ExposeSecret as _;
 use serde::Deserialize;
 use std::collections::HashSet;
@@ -42,12 +45,16 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 use view::ObproxyClusterView;
 
 pub(super) fn router() -> OpenApiRouter<ApiState> {
-    OpenApiRouter::new().routes(routes!(list, create)).routes(routes!(get)).routes(routes!(batch_add))
+    OpenApiRouter::new()
+        .routes(routes!(list, create))
+        .routes(routes!(get))
+        .routes(routes!(batch_add))
+        .merge(change::router())
+        .merge(links::router())
 }
 
 /// obproxy has about 300 parameters.
 const MOST_PARAMETERS: usize = 500;
-const MOST_LINKS: usize = 100;
 
 fn absent(id: i64) -> ApiError {
     ApiError::not_found("ODP21001", format_args!("the OBProxy cluster {id} does not exist"))
@@ -119,19 +126,6 @@ struct CreateCluster {
 }
 
 #[derive(Deserialize, ToSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct ObLinkParam {
-    #[schema(value_type = String, max_length = 64, pattern = "^[A-Za-z][A-Za-z0-9_.-]*$")]
-    cluster_name: ClusterName,
-    ob_cluster_id: i64,
-    #[schema(min_length = 1, max_length = 128)]
-    username: String,
-    /// OCP's id of the cluster; ignored.
-    #[serde(rename = "clusterId")]
-    _cluster_id: Option<i64>,
-}
-
-#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct ParameterParam {
     #[schema(value_type = String, max_length = 64, pattern = "^[a-z][a-z0-9_]*$")]
@@ -197,9 +191,9 @@ async fn create(
         secrets: seal(&state, id, body.password.as_ref(), body.proxyro_password.as_ref())?,
         name: body.name,
         address: address(body.address)?,
-        port: body.port.filter(|port| *port > 0),
+        port: port(body.port),
         work_mode: body.work_mode.unwrap_or(ClusterMode::ConfigUrl),
-        ob_links: links(body.ob_links)?,
+        ob_links: links::distinct(body.ob_links)?,
         startup_parameters: parameters("startupParameters", body.startup_parameters)?,
         parameters: parameters("parameters", body.parameters)?,
         parameter_version: 1,
@@ -246,6 +240,11 @@ fn address(given: Option<String>) -> Result<Option<String>, ApiError> {
     }
 }
 
+/// OCP's clients send 0 for none.
+fn port(given: Option<u16>) -> Option<u16> {
+    given.filter(|port| *port > 0)
+}
+
 fn seal(
     state: &ApiState,
     id: i64,
@@ -265,24 +264,6 @@ fn seal(
         obproxy_sys_password: sealed(OBPROXY_SYS_PASSWORD, password)?,
         observer_sys_password: sealed(OBSERVER_SYS_PASSWORD, proxyro)?,
     })
-}
-
-fn links(list: Vec<ObLinkParam>) -> Result<Vec<ObLink>, ApiError> {
-    check_count("obLinks", list.len(), MOST_LINKS)?;
-    let mut seen = HashSet::new();
-    let convert = |link: ObLinkParam| {
-        if !seen.insert(link.cluster_name.clone()) {
-            return Err(ApiError::invalid("obLinks", format_args!("{} is named twice", link.cluster_name)));
-        }
-        if link.username.is_empty()
-            || link.username.chars().count() > 128
-            || link.username.chars().any(char::is_control)
-        {
-            return Err(ApiError::invalid("obLinks.username", "a user name has 1 to 128 printable characters"));
-        }
-        Ok(ObLink { cluster_name: link.cluster_name, ob_cluster_id: link.ob_cluster_id, username: link.username })
-    };
-    list.into_iter().map(convert).collect()
 }
 
 fn parameters(field: &str, list: Vec<ParameterParam>) -> Result<Vec<Parameter>, ApiError> {

@@ -5,16 +5,19 @@ pub(super) mod upload;
 use super::frame::{
     commit::commit_and,
     envelope::{Envelope, ErrorEnvelope, NoData, Page, Reply, ocp_time},
-    error::{ApiError, code},
+    error::{ApiError, SubError, code},
     extract::{Params, PathOf},
+    limits::check_count,
     query::DryRun,
     requester::Requester,
     state::ApiState,
 };
 use crate::{
     coordinator::store::{
-        StoreError, obproxy,
-        package::{self, NewPackage, Package},
+        StoreError, host,
+        obproxy::{self, Obproxy},
+        package::{self, NewPackage, Package, PackageFilter, PackageKind},
+        task::{self, PackageUser},
     },
     steps::{
         UpgradeAgent,
@@ -37,9 +40,10 @@ use utoipa_axum::{
     routes,
 };
 
-/// OCP's type of the packages that install obproxy.
-pub(super) const OBPROXY_PACKAGE: &str = "OBPROXY_INSTALL_PACKAGE";
-pub(super) const AGENT_PACKAGE: &str = "OCP_AGENT_INSTALL_PACKAGE";
+/// Values of one parameter of a list.
+const MOST_VALUES: usize = 100;
+/// Proxies and tasks that a refusal names.
+const MOST_USERS: usize = 10;
 
 pub(super) fn router() -> OpenApiRouter<ApiState> {
     OpenApiRouter::new()
@@ -63,7 +67,8 @@ struct PackageView {
     sha1: String,
     /// Not part of OCP's responses.
     sha256: String,
-    r#type: String,
+    #[schema(value_type = PackageKind)]
+    r#type: &'static str,
     version: String,
     build_number: String,
     /// Distribution tag of the release, such as `el7`.
@@ -86,7 +91,6 @@ impl From<Package> for PackageView {
 impl From<NewPackage> for PackageView {
     fn from(package: NewPackage) -> Self {
         let name = &package.package;
-        let system = name.release().strip_prefix(name.build_number()).unwrap_or_default();
         Self {
             id: None,
             name: name.name().to_owned(),
@@ -97,54 +101,63 @@ impl From<NewPackage> for PackageView {
             sha256: package.sha256.to_string(),
             version: name.version().to_owned(),
             build_number: name.build_number().to_owned(),
-            operating_system: system.trim_start_matches('.').to_owned(),
+            operating_system: name.operating_system().to_owned(),
             architecture: name.architecture().to_owned(),
             create_time: None,
-            r#type: package.kind,
+            r#type: package.kind.as_str(),
         }
     }
 }
 
 /// OCP's type of a package, by its name. Only the agent is installed by dpkg.
-fn kind_of(package: &PackageRef) -> Option<&'static str> {
+fn kind_of(package: &PackageRef) -> Option<PackageKind> {
     match (package.name(), package.format()) {
-        (UpgradeAgent::PACKAGE, PackageFormat::Rpm | PackageFormat::Deb) => Some(AGENT_PACKAGE),
-        ("obproxy" | "obproxy-ce", PackageFormat::Rpm) => Some(OBPROXY_PACKAGE),
-        (name, PackageFormat::Rpm) if name.starts_with("oceanbase") => Some("OB_SERVER_INSTALL_PACKAGE"),
+        (UpgradeAgent::PACKAGE, PackageFormat::Rpm | PackageFormat::Deb) => Some(PackageKind::Agent),
+        ("obproxy" | "obproxy-ce", PackageFormat::Rpm) => Some(PackageKind::Obproxy),
+        (name, PackageFormat::Rpm) if name.starts_with("oceanbase") => Some(PackageKind::ObServer),
         _ => None,
     }
 }
 
-/// Lists packages, newest first.
+/// Lists packages, newest first. Each parameter narrows the list; of several values of one, a package has any.
 #[utoipa::path(
     get, path = "/api/v2/software-packages", tag = "packages", operation_id = "listPackages",
     params(
         ("keyword" = Option<String>, Query, description = "Part of the file name."),
-        ("type" = Option<Vec<String>>, Query), ("version" = Option<Vec<String>>, Query),
-        ("operatingSystem" = Option<Vec<String>>, Query), ("architecture" = Option<Vec<String>>, Query),
+        ("type" = inline(Option<Vec<PackageKind>>), Query), ("version" = Option<Vec<String>>, Query, description = "At most 100."),
+        ("operatingSystem" = Option<Vec<String>>, Query, description = "Distribution tags of the releases, such as `el7`. At most 100."),
+        ("architecture" = Option<Vec<String>>, Query, description = "At most 100."),
         ("page" = Option<i64>, Query), ("size" = Option<i64>, Query), ("sort" = Option<String>, Query),
     ),
     responses((status = 200, description = "Done.", body = Envelope<Page<PackageView>>)),
 )]
 async fn list(State(state): State<ApiState>, params: Params) -> Result<Reply<Page<PackageView>>, ApiError> {
     let paging = params.paging()?;
-    let descending = params.newest_first()?;
-    let wanted = |name: &str| params.list::<String>(name);
-    let filters = [wanted("type")?, wanted("version")?, wanted("operatingSystem")?, wanted("architecture")?];
+    let filter = filter(&params)?;
     let mut connection = state.store().readers().acquire().await.map_err(StoreError::from)?;
-    let mut views: Vec<PackageView> = package::list(&mut connection).await?.into_iter().map(Into::into).collect();
-    views.retain(|view| {
-        let values = [&view.r#type, &view.version, &view.operating_system, &view.architecture];
-        let fits = |(filter, value): (&Vec<String>, &String)| filter.is_empty() || filter.contains(value);
-        filters.iter().zip(values).all(fits) && params.text("keyword").is_none_or(|word| view.file_name.contains(word))
-    });
-    if !descending {
-        views.reverse();
+    let (found, total) = package::list(&mut connection, &filter, paging.size, paging.offset()).await?;
+    Ok(Reply(paging.page(found.into_iter().map(Into::into).collect(), total)))
+}
+
+fn filter(params: &Params) -> Result<PackageFilter, ApiError> {
+    let texts = |name: &str| {
+        let values = params.list::<String>(name)?;
+        check_count(name, values.len(), MOST_VALUES).map(|()| values)
+    };
+    let mut kinds: Vec<PackageKind> = Vec::new();
+    for kind in params.list("type")? {
+        if !kinds.contains(&kind) {
+            kinds.push(kind);
+        }
     }
-    let total = i64::try_from(views.len()).unwrap_or(i64::MAX);
-    let skip = usize::try_from(paging.offset()).unwrap_or(usize::MAX);
-    let size = usize::try_from(paging.size).unwrap_or(usize::MAX);
-    Ok(Reply(paging.page(views.into_iter().skip(skip).take(size).collect(), total)))
+    Ok(PackageFilter {
+        keyword: params.text("keyword").map(ToOwned::to_owned),
+        kinds,
+        versions: texts("version")?,
+        operating_systems: texts("operatingSystem")?,
+        architectures: texts("architecture")?,
+        ascending: !params.newest_first()?,
+    })
 }
 
 /// The form of an upload.
@@ -228,7 +241,7 @@ async fn examine(received: Received, file_name: String) -> Result<(NamedTempFile
     })?;
     let new = NewPackage {
         package: checked.package,
-        kind: kind.to_owned(),
+        kind,
         size_bytes: i64::try_from(size_bytes).unwrap_or(i64::MAX),
         installed_bytes: i64::try_from(checked.installed_bytes).unwrap_or(i64::MAX),
         sha1,
@@ -285,13 +298,13 @@ async fn take_in(
     }
 }
 
-/// Deletes a package that no proxy uses.
+/// Deletes a package that no proxy was installed from and that no unfinished task needs.
 #[utoipa::path(
     delete, path = "/api/v2/software-packages/{id}", tag = "packages", operation_id = "deletePackage",
     params(("id" = i64, Path), DryRun),
     responses(
         (status = 200, description = "No data."), (status = 404, description = "It does not exist.", body = ErrorEnvelope),
-        (status = 409, description = "A proxy uses it.", body = ErrorEnvelope),
+        (status = 409, description = "A proxy or an unfinished task uses it; `subErrors` name them.", body = ErrorEnvelope),
     ),
 )]
 async fn delete(
@@ -303,10 +316,7 @@ async fn delete(
     let mut transaction = state.store().begin().await?;
     let absent = || ApiError::not_found("PKG10014", format_args!("the package {id} does not exist"));
     let package = package::get(&mut transaction, id).await?.ok_or_else(absent)?;
-    if let Some(proxy) = obproxy::proxy_of_version(&mut transaction, &package.package).await? {
-        let text = format_args!("{} is in use by proxy {}", package.package, proxy.id);
-        return Err(ApiError::conflict("PKG10007", text).advise("keep it as long as a proxy uses it"));
-    }
+    check_unused(&mut transaction, &package.package).await?;
     package::delete(&mut transaction, id).await?;
     requester.audit(&mut transaction, "package.delete", &format!("package {id}"), &package.package.file_name()).await?;
     if dry_run {
@@ -316,6 +326,42 @@ async fn delete(
     let remove = async move { remove_file(&state, &package.package.file_name(), &package.sha256).await };
     commit_and(transaction, remove).await??;
     Ok(NoData)
+}
+
+/// 409 if a proxy was installed from a package, or a task may still install it; the answer names them.
+async fn check_unused(connection: &mut AnyConnection, package: &PackageRef) -> Result<(), ApiError> {
+    // One more than is named tells that there are others.
+    let most = i64::try_from(MOST_USERS + 1).unwrap_or(i64::MAX);
+    let proxies = obproxy::proxies_of_version(connection, package, most).await?;
+    let tasks = task::users_of_package(connection, package, most).await?;
+    if proxies.is_empty() && tasks.is_empty() {
+        return Ok(());
+    }
+    let clusters = obproxy::names(connection, proxies.iter().map(|proxy| proxy.cluster_id)).await?;
+    let addresses = host::addresses(connection, proxies.iter().map(|proxy| proxy.host_id)).await?;
+    let of_proxy = |proxy: &Obproxy| {
+        let cluster = clusters.get(&proxy.cluster_id).map_or("", String::as_str);
+        let address = addresses.get(&proxy.host_id).map(ToString::to_string).unwrap_or_default();
+        let message = format!("{} in OBProxy cluster {cluster}, on host {} ({address})", proxy.status, proxy.host_id);
+        SubError { field: format!("proxy {}", proxy.id), message }
+    };
+    let of_task = |task: &PackageUser| SubError {
+        field: format!("task {}", task.id),
+        message: format!("{}, {}", task.name, task.status),
+    };
+    // Of each kind some, even if there are many of the other.
+    let named = proxies.iter().take(MOST_USERS - tasks.len().min(MOST_USERS / 2)).map(of_proxy);
+    let mut users: Vec<SubError> = named.collect();
+    users.extend(tasks.iter().take(MOST_USERS - users.len()).map(of_task));
+    let others = if users.len() < proxies.len() + tasks.len() { " and others" } else { "" };
+    let names: Vec<&str> = users.iter().map(|user| user.field.as_str()).collect();
+    let text = format_args!("{package} is in use by {}{others}", names.join(", "));
+    let advice = if proxies.is_empty() {
+        "wait until the tasks are SUCCESSFUL; retry those that are FAILED, or roll them back"
+    } else {
+        "keep the package as long as a proxy uses it"
+    };
+    Err(ApiError::conflict("PKG10007", text).with_sub_errors(users).advise(advice))
 }
 
 /// Removes the file of a package that has no row, unless it was uploaded again meanwhile; holding the writer keeps it so.

@@ -220,7 +220,7 @@ mod tests {
         Package {
             id: 1,
             package: name.parse().unwrap(),
-            kind: String::new(),
+            kind: package::PackageKind::Obproxy,
             size_bytes: 1,
             installed_bytes: 1,
             sha1: String::new(),

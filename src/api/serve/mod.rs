@@ -107,7 +107,7 @@ pub async fn start(config: &Config) -> Result<Coordinator, StartError> {
     let vault = Arc::new(Vault::load_or_create(&key_file)?);
     let store = Store::open(&store_file).await?;
     create_first_user(&store, &vault, password_file(config).as_deref()).await?;
-    let rows = package::list(&mut *store.readers().acquire().await.map_err(StoreError::from)?).await?;
+    let rows = package::all(&mut *store.readers().acquire().await.map_err(StoreError::from)?).await?;
     clean_uploads(&packages_dir, &rows).map_err(|source| StartError::File { path: packages_dir.clone(), source })?;
 
     let (shutdown, fatal) = (CancellationToken::new(), CancellationToken::new());

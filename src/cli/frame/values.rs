@@ -11,6 +11,15 @@ pub(crate) fn id(text: &str) -> Result<u64, String> {
     text.parse().map_err(|_| "an id is a whole number".to_owned())
 }
 
+/// What a cluster can be called; it stands in paths of the API.
+pub(crate) fn cluster_name(text: &str) -> Result<String, String> {
+    let is_part = |byte: u8| byte.is_ascii_alphanumeric() || b"_-.".contains(&byte);
+    match text.as_bytes() {
+        [first, ..] if first.is_ascii_alphabetic() && text.len() <= 64 && text.bytes().all(is_part) => Ok(text.into()),
+        _ => Err("a cluster name begins with a letter and has at most 64 letters, digits, '_', '-' or '.'".into()),
+    }
+}
+
 /// What the coordinator takes as a key.
 pub(crate) fn idempotency_key(text: &str) -> Result<String, String> {
     match text.len() {
@@ -45,6 +54,14 @@ pub(crate) fn duration(text: &str) -> Result<Duration, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_name_of_a_cluster_is_one_part_of_a_path() {
+        assert_eq!(cluster_name("ob_4.x-1"), Ok("ob_4.x-1".into()));
+        for bad in ["", ".", "..", "../hosts", "a/b", "a%2fb", "a?dryRun=true", "4x", &"a".repeat(65)] {
+            assert!(cluster_name(bad).is_err(), "{bad}");
+        }
+    }
 
     #[test]
     fn a_duration_is_written_as_people_say_it() {

@@ -1,7 +1,10 @@
 use clap::{Args, Subcommand, ValueEnum};
 use std::{net::SocketAddr, path::PathBuf, str::FromStr};
 
-use crate::cli::frame::{args::Creation, values::port};
+use crate::cli::frame::{
+    args::{Consent, Creation, Trial},
+    values::{cluster_name, port},
+};
 
 /// The account with which proxies log in to an OceanBase cluster.
 const PROXY_USER: &str = "proxyro";
@@ -12,6 +15,12 @@ pub(crate) enum Obproxy {
     Create(Box<CreateArgs>),
     /// Add a proxy on each of the given hosts to a cluster
     Add(AddArgs),
+    /// Change the address and the port at which applications reach a cluster
+    SetAddress(AddressArgs),
+    /// Connect a cluster to more OceanBase clusters
+    AddLink(AddLinkArgs),
+    /// Disconnect a cluster from an OceanBase cluster
+    RemoveLink(RemoveLinkArgs),
     /// List the clusters
     List,
     /// Show a cluster and its proxies
@@ -79,6 +88,52 @@ pub(crate) struct AddArgs {
     pub(crate) version: String,
     #[command(flatten)]
     pub(crate) creation: Creation,
+}
+
+/// What is not given stays as it is.
+#[derive(Debug, Args)]
+#[group(id = "change", required = true, multiple = true, args = ["address", "no_address", "port", "no_port"])]
+pub(crate) struct AddressArgs {
+    /// Id or name of the cluster
+    pub(crate) cluster: String,
+    /// Address at which applications reach the cluster
+    #[arg(long)]
+    pub(crate) address: Option<String>,
+    /// Remove the address
+    #[arg(long, conflicts_with = "address")]
+    pub(crate) no_address: bool,
+    /// Port at which applications reach the cluster
+    #[arg(long, value_parser = port())]
+    pub(crate) port: Option<u16>,
+    /// Remove the port
+    #[arg(long, conflicts_with = "port")]
+    pub(crate) no_port: bool,
+    #[command(flatten)]
+    pub(crate) trial: Trial,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct AddLinkArgs {
+    /// Id or name of the cluster
+    pub(crate) cluster: String,
+    /// OceanBase clusters to connect to, as proxyro unless USER is given
+    #[arg(required = true, num_args = 1.., value_name = "NAME:OB_CLUSTER_ID[:USER]")]
+    pub(crate) links: Vec<ObLink>,
+    #[command(flatten)]
+    pub(crate) trial: Trial,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RemoveLinkArgs {
+    /// Id or name of the cluster
+    pub(crate) cluster: String,
+    /// Name of the OceanBase cluster
+    #[arg(value_parser = cluster_name)]
+    pub(crate) ob_cluster: String,
+    #[command(flatten)]
+    pub(crate) consent: Consent,
+    #[command(flatten)]
+    pub(crate) trial: Trial,
 }
 
 #[derive(Debug, Args)]

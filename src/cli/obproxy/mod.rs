@@ -1,6 +1,7 @@
-//! OBProxy clusters: what creates and shows them.
+//! OBProxy clusters: what creates and shows them. What changes them is in `change.rs`.
 
 pub(super) mod args;
+mod change;
 
 use secrecy::ExposeSecret;
 use serde_json::{Map, Value, json};
@@ -84,6 +85,9 @@ pub(crate) async fn run(context: &Context<'_>, command: &Command) -> Result<(), 
             let body = installation(context, &doing, &args.ports, "exporterPort", &args.host, &args.version).await?;
             follow::start(context, &args.creation, &doing, &path, &body).await
         }
+        Command::SetAddress(args) => change::set_address(context, args).await,
+        Command::AddLink(args) => change::add_links(context, args).await,
+        Command::RemoveLink(args) => change::remove_link(context, args).await,
         Command::List => {
             let data = context.client.list("list the OBProxy clusters", CLUSTERS).await?;
             context.output.list(&data, COLUMNS, "/name")
@@ -130,12 +134,10 @@ fn creation(args: &CreateArgs) -> Result<Map<String, Value>, CliError> {
         let servers: Vec<_> = args.rs_list.iter().map(SocketAddr::to_string).collect();
         startup.push(json!({"name": ROOT_SERVICE_LIST, "value": servers.join(";")}));
     }
-    let links = args.ob_link.iter();
-    let links = links.map(|link| json!({"clusterName": link.cluster, "obClusterId": link.id, "username": link.user}));
     let mut body = Map::new();
     body.insert("name".into(), json!(args.name));
     body.insert("workMode".into(), json!(if work_mode == WorkMode::RsList { "RS_LIST" } else { "CONFIG_URL" }));
-    body.insert("obLinks".into(), links.collect());
+    body.insert("obLinks".into(), args.ob_link.iter().map(change::wire_link).collect());
     body.insert("startupParameters".into(), json!(startup));
     body.insert("parameters".into(), args.parameter.iter().map(wire_parameter).collect());
     if let Some(address) = &args.address {

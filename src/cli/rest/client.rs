@@ -141,6 +141,16 @@ impl Client {
         Err(CliError::unreadable(doing, "it is not an event stream"))
     }
 
+    pub(crate) async fn patch(
+        &self,
+        doing: &str,
+        path: &str,
+        query: &[(&str, &str)],
+        body: &Value,
+    ) -> Result<Value, CliError> {
+        self.send(doing, self.request(Method::PATCH, path).query(query).json(body), self.timeout).await
+    }
+
     pub(crate) async fn delete(&self, doing: &str, path: &str, query: &[(&str, &str)]) -> Result<Value, CliError> {
         self.send(doing, self.request(Method::DELETE, path).query(query), self.timeout).await
     }
@@ -174,10 +184,15 @@ impl Client {
 
     /// A list with all its pages; `page` is left out where there are several.
     pub(crate) async fn list(&self, doing: &str, path: &str) -> Result<Value, CliError> {
-        let mut list = self.page(doing, path, &[], 1, PAGE_SIZE as u64).await?;
+        self.narrowed(doing, path, &[]).await
+    }
+
+    /// The same of those entries that fit a filter.
+    pub(crate) async fn narrowed(&self, doing: &str, path: &str, filter: &[(&str, String)]) -> Result<Value, CliError> {
+        let mut list = self.page(doing, path, filter, 1, PAGE_SIZE as u64).await?;
         let pages = list.pointer("/page/totalPages").and_then(Value::as_u64).unwrap_or(1) as usize;
         for number in 2..=pages {
-            let mut page = self.page(doing, path, &[], number, PAGE_SIZE as u64).await?;
+            let mut page = self.page(doing, path, filter, number, PAGE_SIZE as u64).await?;
             let more = page.get_mut("contents").and_then(Value::as_array_mut).map(std::mem::take).unwrap_or_default();
             if let Some(contents) = list.get_mut("contents").and_then(Value::as_array_mut) {
                 contents.extend(more);

@@ -124,6 +124,7 @@ impl Store {
         let options = AnyConnectOptions::from_str(&format!("sqlite://{}?mode=rw", path.display()))?;
         let writer = pool(1, AS_LONG_AS_IT_TAKES).connect_with(options.clone()).await?;
         schema::migrator(schema::Dialect::Sqlite).run(&writer).await?;
+        package::complete(&mut *writer.acquire().await?).await?;
         let gate_readers = pool(GATE_READERS, patience).connect_with(options.clone()).await?;
         let engine_readers = pool(ENGINE_READERS, AS_LONG_AS_IT_TAKES).connect_with(options.clone()).await?;
         Ok(Self {

@@ -148,6 +148,40 @@ pub async fn list(connection: &mut AnyConnection, limit: i64, offset: i64) -> Re
     Ok((rows.iter().map(read_cluster).collect::<Result<_, _>>()?, count.try_get(0)?))
 }
 
+/// Writes down under which address clients reach a cluster.
+pub async fn set_address(
+    connection: &mut AnyConnection,
+    id: i64,
+    address: Option<&str>,
+    port: Option<u16>,
+    updated_at: i64,
+) -> Result<(), StoreError> {
+    sqlx::query("UPDATE obproxy_clusters SET address = ?, port = ?, updated_at = ? WHERE id = ?")
+        .bind(address)
+        .bind(port.map(i64::from))
+        .bind(updated_at)
+        .bind(id)
+        .execute(connection)
+        .await?;
+    Ok(())
+}
+
+/// Writes down all links of a cluster.
+pub async fn set_links(
+    connection: &mut AnyConnection,
+    id: i64,
+    links: &[ObLink],
+    updated_at: i64,
+) -> Result<(), StoreError> {
+    sqlx::query("UPDATE obproxy_clusters SET ob_links = ?, updated_at = ? WHERE id = ?")
+        .bind(encode(&links)?)
+        .bind(updated_at)
+        .bind(id)
+        .execute(connection)
+        .await?;
+    Ok(())
+}
+
 /// Answers whether there was such a cluster.
 pub async fn delete(connection: &mut AnyConnection, id: i64) -> Result<bool, StoreError> {
     let done = sqlx::query("DELETE FROM obproxy_clusters WHERE id = ?").bind(id).execute(connection).await?;
@@ -303,13 +337,18 @@ pub(super) fn names_query(ids: impl IntoIterator<Item = i64>) -> QueryBuilder<An
     query
 }
 
-/// A proxy that was installed from a package.
-pub async fn proxy_of_version(
+/// The oldest proxies that were installed from a package, or are being installed.
+pub async fn proxies_of_version(
     connection: &mut AnyConnection,
     version: &PackageRef,
-) -> Result<Option<Obproxy>, StoreError> {
-    let row = sqlx::query("SELECT * FROM obproxies WHERE version = ? ORDER BY id LIMIT 1").bind(version.file_name());
-    row.fetch_optional(connection).await?.as_ref().map(read_proxy).transpose()
+    most: i64,
+) -> Result<Vec<Obproxy>, StoreError> {
+    let rows = sqlx::query("SELECT * FROM obproxies WHERE version = ? ORDER BY id LIMIT ?")
+        .bind(version.file_name())
+        .bind(most)
+        .fetch_all(connection)
+        .await?;
+    rows.iter().map(read_proxy).collect()
 }
 
 pub async fn all_proxies(connection: &mut AnyConnection) -> Result<Vec<Obproxy>, StoreError> {
@@ -395,6 +434,15 @@ mod tests {
             let found = linked_ids(&mut transaction, &name.parse().unwrap()).await.unwrap();
             assert_eq!(found.into_iter().collect::<Vec<_>>(), ids, "{name}");
         }
+        set_address(&mut transaction, cluster.id, Some("db.example"), None, 7).await.unwrap();
+        cluster.ob_links.push(ObLink {
+            cluster_name: "other".parse().unwrap(),
+            ob_cluster_id: 2,
+            username: "ro".into(),
+        });
+        set_links(&mut transaction, cluster.id, &cluster.ob_links, 8).await.unwrap();
+        cluster = Cluster { address: Some("db.example".into()), port: None, updated_at: 8, ..cluster };
+        assert_eq!(get(&mut transaction, cluster.id).await.unwrap().as_ref(), Some(&cluster));
         cluster.id += 1;
         assert!(insert(&mut transaction, &cluster).await.unwrap_err().is_conflict());
 

@@ -173,6 +173,10 @@ const STATEMENTS: &[(&str, &str)] = &[
          reported_at BIGINT NOT NULL, reporter VARCHAR(64) NOT NULL, created_at BIGINT NOT NULL, \
          updated_at BIGINT NOT NULL, PRIMARY KEY (cluster_name, ob_cluster_id))",
     ),
+    // Parts of the name of the file. NULL only until the store is opened next: see `package::complete`.
+    ("version of packages", "ALTER TABLE packages ADD COLUMN version VARCHAR(128)"),
+    ("system of packages", "ALTER TABLE packages ADD COLUMN operating_system VARCHAR(128)"),
+    ("architecture of packages", "ALTER TABLE packages ADD COLUMN architecture VARCHAR(128)"),
 ];
 
 /// Whose SQL a statement is written in.

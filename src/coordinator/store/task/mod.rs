@@ -29,6 +29,7 @@ use super::{
 use crate::{
     graph::{Failure, NodeIndex, Operation, SubtaskStatus, TaskStatus},
     operations::TaskPlan,
+    steps::values::PackageRef,
 };
 use sqlx::{Any, AnyConnection, AnyPool, QueryBuilder, Row as _, any::AnyRow};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -140,6 +141,39 @@ fn push_filter(query: &mut QueryBuilder<Any>, filter: &TaskFilter) {
         }
         query.push(")");
     }
+}
+
+/// A task that may still fetch a package.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PackageUser {
+    pub id: TaskId,
+    pub name: String,
+    pub status: TaskStatus,
+}
+
+/// Tasks that name a package in their plan and are not SUCCESSFUL: one that is FAILED may be retried. At most `most`.
+pub async fn users_of_package(
+    connection: &mut AnyConnection,
+    package: &PackageRef,
+    most: i64,
+) -> Result<Vec<PackageUser>, StoreError> {
+    // As a value of the plan's JSON. Its text is looked at and not read, so that a damaged plan counts as well.
+    let value = encode(package)?;
+    let rows = sqlx::query(
+        "SELECT id, name, status FROM tasks WHERE status IN (?, ?) AND INSTR(plan, ?) > 0 ORDER BY status, id LIMIT ?",
+    )
+    .bind(TaskStatus::Failed.as_str())
+    .bind(TaskStatus::Running.as_str())
+    .bind(value)
+    .bind(most)
+    .fetch_all(connection)
+    .await?;
+    let read = |row: &AnyRow| {
+        let id: i64 = row.try_get("id")?;
+        let status = parse(row, "status").map_err(|source| StoreError::Damaged { table: "tasks", id, source })?;
+        Ok(PackageUser { id: TaskId(id), name: row.try_get("name")?, status })
+    };
+    rows.iter().map(read).collect()
 }
 
 pub async fn get(connection: &mut AnyConnection, id: TaskId) -> Result<Option<TaskRecord>, StoreError> {

@@ -2,7 +2,7 @@ use super::*;
 use crate::{
     graph::{Command, Direction, Dispatch, Effect, Event, TaskState},
     operations::{Context, ObjectKind, ObjectLock, PlannedNode},
-    steps::{Finish, Step},
+    steps::{Finish, InstallPackage, Step},
 };
 use sqlx::AssertSqlSafe;
 use std::time::Duration;
@@ -52,6 +52,37 @@ async fn an_append_whose_answer_got_lost_is_not_taken_for_a_foreign_one() {
     }
     transaction.commit().await.unwrap();
     store.close().await;
+}
+
+/// A task needs the packages of its steps until it is SUCCESSFUL, and no others, however alike their names are.
+#[tokio::test]
+async fn the_users_of_a_package_are_the_tasks_that_are_not_done() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = Store::open(&directory.path().join("store.db")).await.unwrap();
+    let package = |name: &str| name.parse::<PackageRef>().unwrap();
+    let installs = |name: &str| {
+        let step = InstallPackage { package: package(name), sha256: "a".repeat(64).parse().unwrap() };
+        let mut plan = plan();
+        plan.nodes[0].step = Step::from(step);
+        plan
+    };
+    let (used, longer) = ("obproxy-1.9.1.1-1.el7.x86_64", "test-obproxy-1.9.1.1-1.el7.x86_64");
+    let plans = [installs(used), installs(longer), installs(used), installs(used), plan()];
+    let states: Vec<_> = plans.iter().map(|plan| TaskState::new(plan.graph().unwrap())).collect();
+    let new: Vec<_> = plans.iter().zip(&states).collect();
+    let mut transaction = store.begin().await.unwrap();
+    let origin = Origin { creator: "admin", executor: "here", trace_id: "t", epoch: 1 };
+    let ids: Vec<_> = create(&mut transaction, &new, &origin).await.unwrap().iter().map(|task| task.id).collect();
+    for (task, status) in [(2, "SUCCESSFUL"), (3, "FAILED")] {
+        let query = sqlx::query("UPDATE tasks SET status = ?, plan = plan || ? WHERE id = ?");
+        // A plan that cannot be read counts like any other.
+        query.bind(status).bind("damaged").bind(ids[task].0).execute(&mut *transaction).await.unwrap();
+    }
+    let user = |task: usize, status| PackageUser { id: ids[task], name: "test".into(), status };
+    let users = users_of_package(&mut transaction, &package(used), 10).await.unwrap();
+    assert_eq!(users, [user(3, TaskStatus::Failed), user(0, TaskStatus::Running)]);
+    assert_eq!(users_of_package(&mut transaction, &package(used), 1).await.unwrap(), users[..1]);
+    assert_eq!(users_of_package(&mut transaction, &package("obproxy-1.9.1.1-1.el7.aarch64"), 10).await.unwrap(), []);
 }
 
 #[tokio::test]

@@ -2,6 +2,7 @@
 
 pub(super) mod config_service;
 pub(super) mod install;
+mod removal;
 pub(super) mod view;
 
 use super::{
@@ -42,7 +43,12 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 use view::ObproxyClusterView;
 
 pub(super) fn router() -> OpenApiRouter<ApiState> {
-    OpenApiRouter::new().routes(routes!(list, create)).routes(routes!(get)).routes(routes!(batch_add))
+    OpenApiRouter::new()
+        .routes(routes!(list, create))
+        .routes(routes!(get, removal::delete_cluster))
+        .routes(routes!(batch_add))
+        .routes(routes!(removal::delete_proxies))
+        .routes(routes!(removal::delete_servers))
 }
 
 /// obproxy has about 300 parameters.

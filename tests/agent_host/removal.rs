@@ -179,8 +179,14 @@ fn run<T>(work: impl Future<Output = T>) -> T {
     tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(work)
 }
 
-/// A host of its own with a proxy that serves, and the removal of that.
+/// A host of its own with a proxy that serves, and the removal of that. A thread of its own starts the proxy: whoever traces
+/// an agent waits for all children of his thread.
 fn furnished(version: Version, run_id: &str) -> (Place, Life) {
+    let run_id = run_id.to_owned();
+    thread::spawn(move || furnish(version, run_id)).join().unwrap()
+}
+
+fn furnish(version: Version, run_id: String) -> (Place, Life) {
     run(async {
         let place = Place::new();
         let (install, start) = place.put_obproxy(version, &[]);
@@ -189,7 +195,7 @@ fn furnished(version: Version, run_id: &str) -> (Place, Life) {
         let life = Life {
             work: Work::Uninstall,
             place: place.dir.path().to_owned(),
-            run_id: run_id.into(),
+            run_id,
             start,
             sha256: Some(digest(&install)),
             sys_password: place.passwords.sys.clone(),
@@ -231,6 +237,7 @@ fn dies_at(version: Version, change: usize) -> bool {
 
 /// A third of the changes, to have the test over in time: the other version has another third.
 fn dies_at_some_changes(version: Version, first: usize) {
+    // Odd, so that as many removals are taken back as are carried out.
     const STRIDE: usize = 3;
     if rpm_is_missing() {
         return;
@@ -238,7 +245,6 @@ fn dies_at_some_changes(version: Version, first: usize) {
     let (_place, whole) = furnished(version, "whole");
     let (died, changes) = whole.die_at(usize::MAX);
     assert!(!died && changes >= LEAST_CHANGES, "{version:?}: only {changes} changes were seen");
-    eprintln!("{changes} changes");
     let (next, deaths) = (AtomicUsize::new(first), AtomicUsize::new(0));
     thread::scope(|scope| {
         for _ in 0..THREADS {

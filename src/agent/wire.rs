@@ -113,8 +113,8 @@ pub(super) fn order(request: v1::SubmitRequest) -> Result<Order, Refused> {
         if request.fingerprint != fingerprint(step, direction) {
             violations.add("fingerprint", "does not belong to this step and direction");
         }
-        for name in step.secrets() {
-            if direction == Direction::Execute && !request.secrets.iter().any(|secret| secret.name == *name) {
+        for name in step.secrets(direction) {
+            if !request.secrets.iter().any(|secret| secret.name == *name) {
                 violations.add("secrets", format!("lack {name}"));
             }
         }

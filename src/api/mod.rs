@@ -40,7 +40,7 @@ const MAX_BODY_BYTES: usize = 1 << 20;
 /// without regard to where they come from.
 pub fn router(state: ApiState) -> Router {
     let guarded = guarded_router()
-        .route_layer(from_fn_with_state(query::planners(&openapi()), query::refuse_unknown))
+        .route_layer(from_fn_with_state(query::known(&openapi()), query::refuse_unknown))
         .route_layer(from_fn_with_state(state.clone(), auth::authenticate));
     let (router, _) = guarded.merge(public_router()).split_for_parts();
     router

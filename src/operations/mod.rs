@@ -6,7 +6,10 @@ mod obproxy;
 
 pub use agent::{operate::operate_agents, upgrade::upgrade_agents};
 pub use host::{HostToPrepare, prepare_host};
-pub use obproxy::install::{NewProxy, ObproxyInstall, create_cluster, install_obproxy};
+pub use obproxy::{
+    install::{NewProxy, ObproxyInstall, create_cluster, install_obproxy},
+    offline::{ObproxyRemoval, RemovedProxy, remove_obproxies},
+};
 
 use crate::{
     graph::{Direction, Graph, GraphError, Node, NodeIndex, wire_enum},

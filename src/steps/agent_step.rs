@@ -27,8 +27,18 @@ pub trait AgentKind {
         Vec::new()
     }
 
+    /// The same, for the undo.
+    fn packages_of_undo(&self) -> Vec<(&PackageRef, &Digest)> {
+        Vec::new()
+    }
+
     /// Names of the secrets that have to come with the step.
     fn secrets(&self) -> &'static [&'static str] {
+        &[]
+    }
+
+    /// The same, with the undo.
+    fn secrets_of_undo(&self) -> &'static [&'static str] {
         &[]
     }
 
@@ -120,6 +130,8 @@ agent_steps! {
     agent::restart::RestartAgent = "restart_agent",
     agent::stop::StopAgent = "stop_agent",
     agent::upgrade::UpgradeAgent = "upgrade_agent",
+    obproxy::uninstall::UninstallObproxy = "uninstall_obproxy",
+    obproxy::retire_exporter::RetireExporter = "retire_exporter",
 }
 
 impl AgentStep {
@@ -131,12 +143,18 @@ impl AgentStep {
         self.of_kind().lock()
     }
 
-    pub fn packages(&self) -> Vec<(&PackageRef, &Digest)> {
-        self.of_kind().packages()
+    pub fn packages(&self, direction: Direction) -> Vec<(&PackageRef, &Digest)> {
+        match direction {
+            Direction::Execute => self.of_kind().packages(),
+            Direction::Undo => self.of_kind().packages_of_undo(),
+        }
     }
 
-    pub fn secrets(&self) -> &'static [&'static str] {
-        self.of_kind().secrets()
+    pub fn secrets(&self, direction: Direction) -> &'static [&'static str] {
+        match direction {
+            Direction::Execute => self.of_kind().secrets(),
+            Direction::Undo => self.of_kind().secrets_of_undo(),
+        }
     }
 }
 

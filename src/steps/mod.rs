@@ -19,6 +19,7 @@ pub use coordinator_step::*;
 pub use fields::{FieldViolation, Fields};
 pub use instance::{Instance, InstanceKind};
 pub use obproxy::{
+    delete_info::KnownObproxy,
     prepare_install::ObproxyRef,
     secrets::{OBPROXY_SYS_PASSWORD, OBSERVER_SYS_PASSWORD},
     start::WorkMode,
@@ -107,17 +108,32 @@ mod tests {
             ("prepare_agent_upgrade", json!({"host_id": 1, "packages": [package]})),
             ("finish_agent_upgrade", json!({"host_id": 1})),
             ("wait", json!({})),
+            ("begin", json!({})),
+            (
+                "prepare_obproxy_offline",
+                json!({"proxy": {"cluster_id": 1, "server_id": 2}, "ran": true, "skips_host": false}),
+            ),
+            (
+                "delete_obproxy_info",
+                json!({"proxies": [{"proxy": {"cluster_id": 1, "server_id": 2}, "host_id": 3, "sql_port": 2883,
+                "exporter_port": 2884, "version": package, "parameter_version": 1, "created_at": 5}]}),
+            ),
+            ("finish_cluster_offline", json!({"cluster_id": 1})),
+            ("unreserve_hosts", json!({"host_ids": [1]})),
         ];
+        let start = json!({"package": package, "app_name": "p", "sql_port": 2883, "exporter_port": 2884,
+            "rpc_port": 2885, "work_mode": {"mode": "CONFIG_URL", "url": "http://h/?a=b"}, "startup_parameters": []});
         let of_agent = [
             ("check_commands", json!({"commands": ["nc"]})),
             ("check_processes", json!({"keywords": ["obproxy"]})),
             ("check_instance", json!({"ports": [2883], "architecture": "x86_64", "disk_bytes": 1})),
             ("install_package", json!({"package": package, "sha256": sha256})),
+            ("start_obproxy", start.clone()),
             (
-                "start_obproxy",
-                json!({"package": package, "app_name": "p", "sql_port": 2883, "exporter_port": 2884,
-                "rpc_port": 2885, "work_mode": {"mode": "CONFIG_URL", "url": "http://h/?a=b"}, "startup_parameters": []}),
+                "uninstall_obproxy",
+                json!({"start": start, "instance": instance, "parameters": [], "sha256": sha256, "keep_logs": true}),
             ),
+            ("retire_exporter", json!({"instance": instance})),
             ("sync_obproxy_parameters", json!({"sql_port": 2883, "parameters": [{"name": "a", "value": "b"}]})),
             ("set_obproxy_passwords", json!({"sql_port": 2883})),
             ("refresh_config", json!({"instance": instance})),

@@ -55,6 +55,7 @@ impl Graveyard {
             place: self.place.dir.path().to_owned(),
             run_id,
             start: elsewhere(&self.start),
+            sha256: None,
             sys_password: passwords.sys,
             observer_password: passwords.observer,
         }

@@ -5,7 +5,7 @@
 //! carries on. A process that is killed before it syncs a file leaves what it leaves when it is killed before the next change:
 //! only a power failure tells them apart.
 
-use crate::place::{Passwords, Place, context};
+use crate::place::{Passwords, Place, context, instance};
 use futures_util::future::BoxFuture;
 use nix::{
     errno::Errno,
@@ -19,7 +19,7 @@ use nix::{
 };
 use oblet::{
     agent::step::{Carrier as _, IdentityStore},
-    steps::{AgentStep, SetObproxyPasswords, StartObproxy},
+    steps::{AgentStep, SetObproxyPasswords, StartObproxy, UninstallObproxy, values::Sha256 as Digest},
 };
 use serde::{Deserialize, Serialize};
 use std::{
@@ -39,6 +39,7 @@ const READY: &str = "ready to die";
 pub(crate) enum Work {
     Start,
     SetPasswords,
+    Uninstall,
 }
 
 /// One attempt at a step, as the journal of an agent knows it.
@@ -48,6 +49,8 @@ pub(crate) struct Life {
     pub(crate) place: PathBuf,
     pub(crate) run_id: String,
     pub(crate) start: StartObproxy,
+    /// Of its package.
+    pub(crate) sha256: Option<Digest>,
     pub(crate) sys_password: String,
     pub(crate) observer_password: String,
 }
@@ -60,6 +63,13 @@ impl Life {
     pub(crate) fn step(&self) -> AgentStep {
         match self.work {
             Work::Start => AgentStep::StartObproxy(self.start.clone()),
+            Work::Uninstall => AgentStep::UninstallObproxy(UninstallObproxy {
+                start: self.start.clone(),
+                instance: instance(&self.start),
+                parameters: Vec::new(),
+                sha256: self.sha256.clone(),
+                keep_logs: false,
+            }),
             Work::SetPasswords => AgentStep::SetObproxyPasswords(SetObproxyPasswords { sql_port: self.start.sql_port }),
         }
     }

@@ -1,15 +1,15 @@
 //! A whole installation with the stand-in of obproxy, in both of its versions.
 
 use crate::place::{
-    ADDRESS, Place, VERSIONS, Version, elsewhere, free_port, is_refused, item, login, parameter, proxy_hash,
+    ADDRESS, Place, VERSIONS, Version, elsewhere, free_port, instance, is_refused, item, login, parameter, proxy_hash,
     rpm_is_missing, running, supervisor, until,
 };
 use oblet::{
     agent::HostView as _,
     graph::Effect,
     steps::{
-        AgentStep, CheckProcesses, ExposeExporter, Instance, InstanceKind, RefreshConfig, SetObproxyPasswords,
-        StartObproxy, SyncObproxyParameters,
+        AgentStep, CheckProcesses, ExposeExporter, RefreshConfig, SetObproxyPasswords, StartObproxy,
+        SyncObproxyParameters,
     },
 };
 use std::{
@@ -21,17 +21,10 @@ use std::{
 };
 
 /// Every step of the operation "install obproxy" after the checks.
-fn steps_of_an_installation(place: &Place, version: Version) -> (Vec<AgentStep>, StartObproxy) {
+pub(crate) fn steps_of_an_installation(place: &Place, version: Version) -> (Vec<AgentStep>, StartObproxy) {
     let (install, start) = place.put_obproxy(version, &[]);
     let sql_port = start.sql_port;
-    let instance = Instance {
-        kind: InstanceKind::Obproxy,
-        sql_port,
-        exporter_port: start.exporter_port,
-        cluster_name: "odp".parse().unwrap(),
-        cluster_id: 7,
-        server_id: 8,
-    };
+    let instance = instance(&start);
     let steps = vec![
         install,
         AgentStep::StartObproxy(start.clone()),
@@ -51,7 +44,7 @@ fn no_obproxy() -> AgentStep {
 }
 
 /// The passwords and parameters of the installation, and no other password.
-fn assert_configured(place: &Place, start: &StartObproxy) {
+pub(crate) fn assert_configured(place: &Place, start: &StartObproxy) {
     let mut client = login(start, &place.passwords.sys).unwrap();
     assert_eq!(item(&mut client, "proxy_mem_limited"), "4G");
     assert_eq!(item(&mut client, "syslog_level"), "INFO");

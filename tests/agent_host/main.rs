@@ -17,6 +17,7 @@ mod place;
 #[path = "../support/ports.rs"]
 mod ports;
 mod proxies;
+mod removal;
 mod secrets;
 #[path = "../support/skip.rs"]
 mod skip;

@@ -10,7 +10,7 @@ use oblet::{
     },
     graph::Effect,
     steps::{
-        AgentStep, InstallPackage, StartObproxy, WorkMode,
+        AgentStep, InstallPackage, Instance, InstanceKind, StartObproxy, WorkMode,
         values::{PackageRef, Parameter, Port},
     },
 };
@@ -348,6 +348,17 @@ pub(crate) fn elsewhere(start: &StartObproxy) -> StartObproxy {
         exporter_port: free_port(),
         rpc_port: start.rpc_port.map(|_| free_port()),
         ..start.clone()
+    }
+}
+
+pub(crate) fn instance(start: &StartObproxy) -> Instance {
+    Instance {
+        kind: InstanceKind::Obproxy,
+        sql_port: start.sql_port,
+        exporter_port: start.exporter_port,
+        cluster_name: start.app_name.clone(),
+        cluster_id: 7,
+        server_id: 8,
     }
 }
 

@@ -37,6 +37,10 @@ async fn lab() -> (Lab, BTreeMap<&'static str, (&'static str, String, Value)>) {
     lab.upload(agent, &package("oblet-agent", "0.1.0", "2", "x86_64")).await.data();
     let tokens = json!({"innerIpAddressList": ["192.0.2.3"]});
     lab.post("/api/v2/compute/hosts/enrolmentTokens", tokens).await.data();
+    lab.have_hosts(&["192.0.2.4"]).await;
+    let spare = lab.serving_proxy(4, 2883).await;
+    let empty = lab.post("/api/v2/obproxy/clusters", json!({"name": "spare", "obLinks": []})).await.data();
+    lab.finish(&empty).await;
     let failed = lab.failed_task(failure()).await;
     let proxies = |host: i64| json!({"hostIds": [host], "sqlPort": 2883, "exporterPort": 2884, "version": OBPROXY});
     let batch_add = "/api/v2/obproxy/clusters/1/obproxies/batchAdd";
@@ -90,6 +94,12 @@ async fn lab() -> (Lab, BTreeMap<&'static str, (&'static str, String, Value)>) {
         ("createObproxyCluster", ("POST", "/api/v2/obproxy/clusters".into(), json!({"name": "second", "obLinks": []}))),
         ("deleteHost", ("DELETE", "/api/v2/compute/hosts/1".into(), nothing())),
         ("deleteHosts", ("POST", "/api/v2/compute/hosts/batchDelete".into(), json!({"hostIdList": [1]}))),
+        ("deleteObproxies", ("DELETE", format!("/api/v2/obproxy/clusters/1/obproxies/{spare}"), nothing())),
+        ("deleteObproxyCluster", ("DELETE", "/api/v2/obproxy/clusters/2".into(), nothing())),
+        (
+            "deleteObproxyServers",
+            ("POST", "/api/v2/obproxy/clusters/1/servers/delete".into(), json!({"obproxyServerIds": [spare]})),
+        ),
         ("deletePackage", ("DELETE", "/api/v2/software-packages/2".into(), nothing())),
         ("releaseTaskLocks", ("POST", task(&failed, "releaseLocks"), nothing())),
         ("restartHostAgent", ("POST", "/api/v2/compute/hosts/1/agent/restart".into(), nothing())),

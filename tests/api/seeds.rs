@@ -95,6 +95,18 @@ async fn create_answers_like_the_sample() {
 }
 
 #[tokio::test]
+async fn the_removal_of_a_proxy_answers_like_the_sample() {
+    let (_, expected) = seed(include_str!("../seeds/offline_obproxy.json"));
+    let lab = Lab::furnished().await;
+    // The sample's proxy and its host both have the id 2.
+    for host in [1, 2] {
+        lab.serving_proxy(host, 2883).await;
+    }
+    let answer = lab.delete("/api/v2/obproxy/clusters/1/obproxies/2").await;
+    pretty_assert(normalised(answer.json()), normalised(expected));
+}
+
+#[tokio::test]
 async fn two_hosts_give_two_tasks() {
     let (mut request, _) = seed(include_str!("../seeds/batch_add_obproxies_en.json"));
     request["hostIds"] = json!([1, 2]);

@@ -18,6 +18,7 @@ use oblet::{
             Store,
             host::{self, HostDetails, HostStatus},
             now_micros,
+            obproxy::{self, ObproxyStatus},
             task::{self, Draft, LoadedTask, TaskId},
             user,
         },
@@ -321,6 +322,18 @@ impl Lab {
         let id = &made["contents"][0]["id"];
         self.happens(&made["contents"][0], events).await;
         self.get(&format!("/api/v2/tasks/instances/{id}")).await.data()
+    }
+
+    /// Adds a proxy to the cluster "test" that runs; answers its id.
+    pub(crate) async fn serving_proxy(&self, host: i64, port: i64) -> i64 {
+        let body = json!({"hostIds": [host], "sqlPort": port, "exporterPort": port + 1, "version": OBPROXY});
+        let made = self.post("/api/v2/obproxy/clusters/1/obproxies/batchAdd", body).await.data();
+        self.finish(&made["contents"][0]).await;
+        let id = made["contents"][0]["context"]["stringMap"]["obproxy_server_id"].as_str().unwrap().parse().unwrap();
+        let mut transaction = self.store.begin().await.unwrap();
+        assert!(obproxy::set_proxy_status(&mut transaction, id, ObproxyStatus::Running).await.unwrap());
+        transaction.commit().await.unwrap();
+        id
     }
 
     pub(crate) fn packages_dir(&self) -> PathBuf {

@@ -21,6 +21,7 @@ mod network;
 mod ports;
 mod power;
 mod preparation;
+mod removal;
 #[path = "../support/rest.rs"]
 mod rest;
 mod rollback;

@@ -6,7 +6,7 @@ use crate::{
         HostView,
         step::{Carrier, Done, StepContext, StepError, Undoes},
     },
-    graph::Effect,
+    graph::{Direction, Effect},
     rpc::v1,
     steps::AgentStep,
 };
@@ -84,7 +84,7 @@ impl Carrier for SimulatedHost {
         Box::pin(async move {
             self.world.note(&self.name, format!("begins {}", step.kind()));
             context.log.line("begin");
-            self.use_packages(step).await;
+            self.use_packages(step, Direction::Execute).await;
             let done = match thing(&self.name, step) {
                 Some(thing) => self.make(&thing, context).await,
                 None => {
@@ -104,6 +104,7 @@ impl Carrier for SimulatedHost {
     ) -> BoxFuture<'a, Result<Done, StepError>> {
         Box::pin(async move {
             self.world.note(&self.name, format!("undoes {}", step.kind()));
+            self.use_packages(step, Direction::Undo).await;
             let Some(thing) = thing(&self.name, step) else { return Ok(Done::already()) };
             let canceled = |()| StepError::canceled("the undo").leaving(Effect::Unknown);
             let _in_hand = self.world.take_in_hand(&thing);

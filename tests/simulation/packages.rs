@@ -2,6 +2,7 @@
 
 use super::{hosts::SimulatedHost, perils::Defect, world::World};
 use crate::{
+    graph::Direction,
     operations::TaskPlan,
     rpc::MAX_CHUNK_BYTES,
     steps::{AgentStep, Step, values::Sha256},
@@ -32,7 +33,8 @@ pub(super) fn upload(directory: &Path, number: u16, plan: &TaskPlan) {
     fs::create_dir_all(directory).unwrap();
     for node in &plan.nodes {
         if let Step::Agent(step) = &node.step {
-            for (package, _digest) in step.packages() {
+            let packages = [Direction::Execute, Direction::Undo].map(|direction| step.packages(direction));
+            for (package, _digest) in packages.concat() {
                 fs::write(directory.join(package.file_name()), content(number)).unwrap();
             }
         }
@@ -67,11 +69,11 @@ pub(super) fn damage(world: &World, state_dir: &Path) {
 
 impl SimulatedHost {
     /// A step begins only after the agent has its packages, each as it was uploaded.
-    pub(super) async fn use_packages(&self, step: &AgentStep) {
+    pub(super) async fn use_packages(&self, step: &AgentStep, direction: Direction) {
         if self.world.packages().is_none() {
             return;
         }
-        for (package, sha256) in step.packages() {
+        for (package, sha256) in step.packages(direction) {
             self.world.may_crash(&self.name, |odds| odds.package_crashes).await;
             let path = self.state_dir.join("packages").join(sha256.as_str()).join(package.file_name());
             if !fs::read(path).is_ok_and(|content| digest(&content) == *sha256) {

@@ -4,13 +4,13 @@ use super::{packages, things::Thing, world::COORDINATOR};
 use crate::{
     graph::NodeIndex,
     operations::{
-        HostToPrepare, NewProxy, ObproxyInstall, PlannedNode, TaskPlan, create_cluster, install_obproxy,
-        operate_agents, prepare_host, upgrade_agents,
+        HostToPrepare, NewProxy, ObproxyInstall, ObproxyRemoval, PlannedNode, RemovedProxy, TaskPlan, create_cluster,
+        install_obproxy, operate_agents, prepare_host, remove_obproxies, upgrade_agents,
     },
     steps::{
         AgentOperation, AgentPackage, AgentStep, CoordinatorStep, ExposeExporter, Finish, Instance, InstanceKind,
-        Policy, PrepareObproxyInstall, RefreshConfig, SetObproxyPasswords, Step, SyncObproxyParameters, WorkMode,
-        values::Port,
+        KnownObproxy, ObproxyRef, Policy, PrepareObproxyInstall, RefreshConfig, SetObproxyPasswords, StartObproxy,
+        Step, SyncObproxyParameters, WorkMode, values::Port,
     },
 };
 use std::num::NonZeroUsize;
@@ -22,7 +22,11 @@ pub(super) fn host_name(host_id: i64) -> String {
 
 /// A plan that shares nothing with that of another `number`, so that each thing belongs to one task.
 pub(super) fn plan(random: &mut fastrand::Rng, number: u16, hosts: i64) -> TaskPlan {
-    match random.u8(0..4) {
+    match random.u8(0..5) {
+        4 => {
+            let hosts: Vec<i64> = (1..=random.i64(1..=hosts)).collect();
+            remove_obproxies(&removal(number, &hosts))
+        }
         0 | 1 => install_obproxy(&install(number), proxy(number, random.i64(1..=hosts))).unwrap(),
         2 => {
             let proxies: Vec<_> = (1..=random.i64(1..=hosts)).map(|host| proxy(number, host)).collect();
@@ -43,17 +47,48 @@ fn port(number: u16, offset: u16) -> Port {
 pub(super) fn install(number: u16) -> ObproxyInstall {
     ObproxyInstall {
         cluster_id: number.into(),
-        cluster_name: format!("cluster{number}").parse().unwrap(),
         parameter_version: 1,
-        work_mode: WorkMode::ConfigUrl { url: "http://127.0.0.1/services?Action=ObProxyConfig".into() },
-        startup_parameters: Vec::new(),
+        start: StartObproxy {
+            package: format!("obproxy-4.3.{number}.0-1.el7.x86_64").parse().unwrap(),
+            app_name: format!("cluster{number}").parse().unwrap(),
+            sql_port: port(number, 0),
+            exporter_port: port(number, 1),
+            rpc_port: Some(port(number, 2)),
+            work_mode: WorkMode::ConfigUrl { url: "http://127.0.0.1/services?Action=ObProxyConfig".into() },
+            startup_parameters: Vec::new(),
+        },
         parameters: Vec::new(),
-        sql_port: port(number, 0),
-        exporter_port: port(number, 1),
-        rpc_port: Some(port(number, 2)),
-        package: format!("obproxy-4.3.{number}.0-1.el7.x86_64").parse().unwrap(),
         sha256: packages::digest_of(number),
         disk_bytes: 1 << 20,
+    }
+}
+
+/// The cluster of [`install`], with a proxy on each of these hosts.
+pub(super) fn removal(number: u16, hosts: &[i64]) -> ObproxyRemoval {
+    let ObproxyInstall { cluster_id, start, parameters, sha256, parameter_version, .. } = install(number);
+    let removed = |host: &i64| RemovedProxy {
+        known: KnownObproxy {
+            proxy: ObproxyRef { cluster_id, server_id: proxy(number, *host).server_id },
+            host_id: *host,
+            sql_port: start.sql_port,
+            exporter_port: start.exporter_port,
+            rpc_port: start.rpc_port,
+            version: start.package.clone(),
+            parameter_version,
+            created_at: 1,
+        },
+        ran: true,
+        start: start.clone(),
+        parameters: parameters.clone(),
+        sha256: Some(sha256.clone()),
+        skips_host: false,
+    };
+    ObproxyRemoval {
+        cluster_id,
+        cluster_name: start.app_name.clone(),
+        with_cluster: false,
+        keep_logs: true,
+        proxies: hosts.iter().map(removed).collect(),
     }
 }
 
@@ -108,6 +143,8 @@ pub(super) fn kinds() -> Vec<Step> {
         operate_agents(AgentOperation::Restart, &[1, 2]),
         operate_agents(AgentOperation::Stop, &[1]),
         upgrade_agents(&[1], &[package], NonZeroUsize::MIN),
+        remove_obproxies(&removal(0, &[1])),
+        remove_obproxies(&ObproxyRemoval { with_cluster: true, ..removal(0, &[1]) }),
     ];
     let mut steps: Vec<Step> = Vec::new();
     for step in plans.into_iter().flat_map(|plan| plan.nodes).map(|node| node.step) {
@@ -164,6 +201,8 @@ pub(super) fn thing(host: &str, step: &AgentStep) -> Option<Thing> {
         AgentStep::SetObproxyPasswords(set) => set.sql_port.to_string(),
         AgentStep::RefreshConfig(refresh) => refresh.instance.sql_port.to_string(),
         AgentStep::ExposeExporter(expose) => expose.instance.sql_port.to_string(),
+        AgentStep::UninstallObproxy(uninstall) => uninstall.start.sql_port.to_string(),
+        AgentStep::RetireExporter(retire) => retire.instance.sql_port.to_string(),
         AgentStep::CheckCommands(_)
         | AgentStep::CheckProcesses(_)
         | AgentStep::CheckInstance(_)
@@ -180,7 +219,17 @@ pub(super) fn local_thing(step: &CoordinatorStep) -> Option<Thing> {
         CoordinatorStep::UpdateObproxyStatus(proxy) => {
             Some(Thing { host: COORDINATOR.into(), what: format!("status of proxy {}", proxy.server_id) })
         }
+        CoordinatorStep::DeleteObproxyInfo(deleted) => {
+            let ids: Vec<_> = deleted.proxies.iter().map(|known| known.proxy.server_id.to_string()).collect();
+            Some(Thing { host: COORDINATOR.into(), what: format!("no proxies {}", ids.join(" ")) })
+        }
+        CoordinatorStep::PrepareObproxyOffline(step) => {
+            Some(Thing { host: COORDINATOR.into(), what: format!("proxy {} goes", step.proxy.server_id) })
+        }
         CoordinatorStep::PrepareObproxyInstall(_)
+        | CoordinatorStep::FinishClusterOffline(_)
+        | CoordinatorStep::Begin(_)
+        | CoordinatorStep::UnreserveHosts(_)
         | CoordinatorStep::Finish(_)
         | CoordinatorStep::PrepareHost(_)
         | CoordinatorStep::UpdateHostStatus(_)

@@ -39,6 +39,8 @@ pub(super) fn adapter(step: &AgentStep) -> &dyn Adapter {
         AgentStep::SetObproxyPasswords(step) => step,
         AgentStep::RefreshConfig(step) => step,
         AgentStep::ExposeExporter(step) => step,
+        AgentStep::UninstallObproxy(step) => step,
+        AgentStep::RetireExporter(step) => step,
     }
 }
 

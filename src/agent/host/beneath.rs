@@ -5,7 +5,7 @@
 //! put it, and everything behind is done on what was opened, never on a path. Works on every kernel, without openat2.
 
 use rustix::{
-    fs::{AtFlags, Dir as Listing, FileType, Mode, OFlags},
+    fs::{AtFlags, Dir as Listing, FileType, Mode, OFlags, RenameFlags},
     io::Errno,
 };
 use std::{
@@ -197,6 +197,21 @@ impl Directory {
     /// Removes everything in it.
     pub(super) fn clear(&self) -> io::Result<()> {
         self.clear_level(0)
+    }
+
+    /// Removes everything in it but what has this name.
+    pub(super) fn clear_but(&self, kept: &Path) -> io::Result<()> {
+        let mut names = self.entries()?;
+        names.retain(|(name, _)| name != kept);
+        names.iter().try_for_each(|(name, _)| self.remove(name))
+    }
+
+    /// Gives what is in it another name, for good. What has that name already stays, and the call fails.
+    pub(super) fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        match rustix::fs::renameat_with(&self.fd, from, &self.fd, to, RenameFlags::NOREPLACE) {
+            Err(error) => Err(about(&self.path.join(to), error)),
+            Ok(()) => self.sync(),
+        }
     }
 
     fn clear_level(&self, level: usize) -> io::Result<()> {

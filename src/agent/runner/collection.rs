@@ -102,7 +102,8 @@ impl Runner {
     pub async fn needed_packages(&self) -> Result<HashSet<Sha256>, JournalError> {
         let digests = |operation| match operation {
             Unfinished::Readable(resume) => {
-                resume.order.step.packages().into_iter().map(|(_, digest)| digest.clone()).collect()
+                let order = &resume.order;
+                order.step.packages(order.direction()).into_iter().map(|(_, digest)| digest.clone()).collect()
             }
             Unfinished::Unreadable { .. } => Vec::new(),
         };

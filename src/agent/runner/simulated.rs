@@ -224,7 +224,11 @@ pub(crate) fn order(step: AgentStep) -> Order {
         key: Key { operation_id: Uuid::now_v7(), attempt: 1 },
         epoch: 1,
         fingerprint: fingerprint(&step, Direction::Execute),
-        secrets: step.secrets().iter().map(|name| ((*name).to_owned(), Zeroizing::new(PASSWORD.to_owned()))).collect(),
+        secrets: step
+            .secrets(Direction::Execute)
+            .iter()
+            .map(|name| ((*name).to_owned(), Zeroizing::new(PASSWORD.to_owned())))
+            .collect(),
         step,
         undoes: None,
         timeout: None,

@@ -22,7 +22,7 @@ use crate::{
 };
 use axum::{
     body::Body,
-    extract::{FromRequest, FromRequestParts as _, Request},
+    extract::{FromRequest, FromRequestParts, Request},
     http::{HeaderMap, request::Parts},
 };
 use serde::de::DeserializeOwned;
@@ -58,6 +58,20 @@ impl<T: DeserializeOwned> FromRequest<ApiState> for Keyed<T> {
         }));
         let JsonBody(body) = JsonBody::from_request(Request::from_parts(parts, Body::from(bytes)), state).await?;
         Ok(Self { body, once })
+    }
+}
+
+/// The key of a request without a body, whose query says what it asks for.
+impl FromRequestParts<ApiState> for Once {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &ApiState) -> Result<Self, ApiError> {
+        let requester = Requester::from_request_parts(parts, state).await?;
+        let query = Value::from(parts.uri.query());
+        Ok(Self(header(&parts.headers)?.map(|key| {
+            let fingerprint = fingerprint(state, parts, &query);
+            (RequestKey { user: requester.name, key }, fingerprint)
+        })))
     }
 }
 

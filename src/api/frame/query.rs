@@ -8,7 +8,7 @@ use axum::{
     middleware::Next,
     response::{IntoResponse as _, Response},
 };
-use std::{collections::HashSet, sync::Arc};
+use std::{collections::HashMap, sync::Arc};
 use utoipa::{
     IntoParams,
     openapi::{
@@ -51,15 +51,18 @@ impl IntoParams for DryRun {
     }
 }
 
-/// Method and path of every route that takes a [`DryRun`].
-pub(in crate::api) type Planners = Arc<HashSet<(Method, String)>>;
+/// The query parameters that each route knows, by its method and path.
+pub(in crate::api) type Known = Arc<HashMap<(Method, String), Vec<String>>>;
 
-pub(in crate::api) fn planners(described: &OpenApi) -> Planners {
-    let takes = |operation: &Operation| {
-        let mut parameters = operation.parameters.iter().flatten();
-        parameters.any(|parameter| matches!(parameter, RefOr::T(parameter) if parameter.name == DRY_RUN))
+pub(in crate::api) fn known(described: &OpenApi) -> Known {
+    let names = |operation: &Operation| {
+        let parameters = operation.parameters.iter().flatten().filter_map(|parameter| match parameter {
+            RefOr::T(parameter) if parameter.parameter_in == ParameterIn::Query => Some(parameter.name.clone()),
+            RefOr::T(_) | RefOr::Ref(_) => None,
+        });
+        parameters.collect::<Vec<String>>()
     };
-    let mut planners = HashSet::new();
+    let mut known = HashMap::new();
     for (path, item) in &described.paths.paths {
         let operations = [
             (Method::POST, &item.post),
@@ -67,13 +70,14 @@ pub(in crate::api) fn planners(described: &OpenApi) -> Planners {
             (Method::PATCH, &item.patch),
             (Method::DELETE, &item.delete),
         ];
-        let taking = operations.into_iter().filter(|(_, operation)| operation.as_ref().is_some_and(takes));
         // Some are served without their prefix as well.
         let bare = path.strip_prefix("/api/v2").unwrap_or(path);
-        planners
-            .extend(taking.flat_map(|(method, _)| [path.as_str(), bare].map(|path| (method.clone(), path.to_owned()))));
+        for (method, operation) in operations.into_iter().filter_map(|(method, of)| Some((method, of.as_ref()?))) {
+            let names = names(operation);
+            known.extend([path.as_str(), bare].map(|path| ((method.clone(), path.to_owned()), names.clone())));
+        }
     }
-    Arc::new(planners)
+    Arc::new(known)
 }
 
 fn wrong() -> ApiError {
@@ -87,7 +91,7 @@ fn pairs(uri: &Uri) -> Result<Vec<(String, String)>, ApiError> {
 
 /// Refuses every parameter that the route does not know, unless the request only reads.
 pub(in crate::api) async fn refuse_unknown(
-    State(planners): State<Planners>,
+    State(known): State<Known>,
     matched: MatchedPath,
     request: Request,
     next: Next,
@@ -95,18 +99,22 @@ pub(in crate::api) async fn refuse_unknown(
     if matches!(*request.method(), Method::GET | Method::HEAD) {
         return next.run(request).await;
     }
-    let plans = planners.contains(&(request.method().clone(), matched.as_str().to_owned()));
+    let known = known.get(&(request.method().clone(), matched.as_str().to_owned())).map_or(&[][..], Vec::as_slice);
     match pairs(request.uri()) {
-        Ok(pairs) => match pairs.iter().find(|(key, _)| !plans || key != DRY_RUN) {
+        Ok(pairs) => match pairs.iter().find(|(key, _)| !known.contains(key)) {
             None => next.run(request).await,
-            Some((key, _)) => unknown(key, plans).into_response(),
+            Some((key, _)) => unknown(key, known).into_response(),
         },
         Err(error) => error.into_response(),
     }
 }
 
-fn unknown(key: &str, plans: bool) -> ApiError {
-    let known = if plans { "only dryRun is" } else { "none is" };
+fn unknown(key: &str, known: &[String]) -> ApiError {
+    let known = match known {
+        [] => "none is".to_owned(),
+        [only] => format!("only {only} is"),
+        [all @ .., last] => format!("only {} and {last} are", all.join(", ")),
+    };
     ApiError::invalid(key, format_args!("is not a query parameter of this request; {known}"))
         .advise("nothing was changed; correct the query")
 }

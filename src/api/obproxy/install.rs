@@ -16,7 +16,7 @@ use crate::{
     },
     operations::{NewProxy, ObjectKind, ObjectLock, ObproxyInstall},
     steps::{
-        DEFAULT_RPC_PORT, ObproxyVersion, WorkMode,
+        DEFAULT_RPC_PORT, ObproxyVersion, StartObproxy, WorkMode,
         values::{InvalidValue, PackageRef, Port, ServerAddress},
     },
 };
@@ -243,29 +243,43 @@ impl Installation {
         let new: Vec<_> = self.hosts.iter().map(new).collect();
         let proxies = obproxy::insert_proxies(connection, &new).await?;
         let proxies = proxies.iter().map(|proxy| NewProxy { host_id: proxy.host_id, server_id: proxy.id }).collect();
-        // Only the link of a cluster can be missing by now, because it can be removed.
-        let work_mode = work_mode(cluster, &state.settings.config_url_base).map_err(|error| {
-            let Cluster { name, .. } = cluster;
-            ApiError::conflict("ODP21010", format_args!("the OBProxy cluster {name} takes no proxies: {error}"))
-                .advise(format!("add its link first: oblet obproxy add-link {name} NAME:OB_CLUSTER_ID"))
-        })?;
-        let startup = cluster.startup_parameters.iter().filter(|parameter| parameter.name.as_str() != SERVER_LIST);
+        let Ports { sql, exporter, rpc } = self.ports;
         let install = ObproxyInstall {
             cluster_id: cluster.id,
-            cluster_name: cluster.name.clone(),
             parameter_version: cluster.parameter_version,
-            work_mode,
-            startup_parameters: startup.cloned().collect(),
+            start: start(state, cluster, self.package.package, [sql, exporter], rpc)?,
             parameters: cluster.parameters.clone(),
-            sql_port: self.ports.sql,
-            exporter_port: self.ports.exporter,
-            rpc_port: self.ports.rpc,
-            package: self.package.package,
             sha256: self.package.sha256,
             disk_bytes: u64::try_from(self.package.installed_bytes).unwrap_or(0),
         };
         Ok((install, proxies))
     }
+}
+
+/// How a proxy of the cluster is started.
+pub(super) fn start(
+    state: &ApiState,
+    cluster: &Cluster,
+    package: PackageRef,
+    [sql_port, exporter_port]: [Port; 2],
+    rpc_port: Option<Port>,
+) -> Result<StartObproxy, ApiError> {
+    // Only the link of a cluster can be missing by now, because it can be removed.
+    let work_mode = work_mode(cluster, &state.settings.config_url_base).map_err(|error| {
+        let Cluster { name, .. } = cluster;
+        ApiError::conflict("ODP21010", format_args!("the OBProxy cluster {name} takes no proxies: {error}"))
+            .advise(format!("add its link first: oblet obproxy add-link {name} NAME:OB_CLUSTER_ID"))
+    })?;
+    let startup = cluster.startup_parameters.iter().filter(|parameter| parameter.name.as_str() != SERVER_LIST);
+    Ok(StartObproxy {
+        package,
+        app_name: cluster.name.clone(),
+        sql_port,
+        exporter_port,
+        rpc_port,
+        work_mode,
+        startup_parameters: startup.cloned().collect(),
+    })
 }
 
 /// Under which the proxies of a cluster fetch their configuration. Holds a `?`, because obproxy appends to it.

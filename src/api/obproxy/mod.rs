@@ -4,6 +4,7 @@ mod change;
 pub(super) mod config_service;
 pub(super) mod install;
 mod links;
+mod removal;
 pub(super) mod view;
 
 use super::{
@@ -47,10 +48,12 @@ use view::ObproxyClusterView;
 pub(super) fn router() -> OpenApiRouter<ApiState> {
     OpenApiRouter::new()
         .routes(routes!(list, create))
-        .routes(routes!(get))
+        .routes(routes!(get, removal::delete_cluster))
         .routes(routes!(batch_add))
         .merge(change::router())
         .merge(links::router())
+        .routes(routes!(removal::delete_proxies))
+        .routes(routes!(removal::delete_servers))
 }
 
 /// obproxy has about 300 parameters.

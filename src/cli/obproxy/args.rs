@@ -2,7 +2,7 @@ use clap::{Args, Subcommand, ValueEnum};
 use std::{net::SocketAddr, path::PathBuf, str::FromStr};
 
 use crate::cli::frame::{
-    args::{Consent, Creation, Trial},
+    args::{Consent, Creation, Run, Trial},
     values::{cluster_name, port},
 };
 
@@ -28,6 +28,46 @@ pub(crate) enum Obproxy {
         /// Id or name of the cluster
         cluster: String,
     },
+    /// Remove proxies from a cluster: stop them, uninstall what oblet installed, and forget them
+    Remove(RemoveArgs),
+    /// Remove a cluster with all its proxies
+    RemoveCluster(RemoveClusterArgs),
+}
+
+/// What is removed of a proxy.
+#[derive(Debug, Args)]
+pub(crate) struct Removal {
+    /// Ids of proxies whose hosts are gone: forget them without asking their agents
+    #[arg(long, value_name = "PROXY", num_args = 1.., value_delimiter = ',')]
+    pub(crate) skip_host: Vec<u64>,
+    /// Remove the logs, too [default: they stay on the host, in PORT.removed-TIME beside the directory of the proxy]
+    #[arg(long)]
+    pub(crate) remove_logs: bool,
+    #[command(flatten)]
+    pub(crate) consent: Consent,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RemoveArgs {
+    /// Id or name of the cluster
+    pub(crate) cluster: String,
+    /// Ids of the proxies
+    #[arg(value_name = "PROXY", required = true)]
+    pub(crate) proxies: Vec<u64>,
+    #[command(flatten)]
+    pub(crate) removal: Removal,
+    #[command(flatten)]
+    pub(crate) creation: Creation,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RemoveClusterArgs {
+    /// Id or name of the cluster
+    pub(crate) cluster: String,
+    #[command(flatten)]
+    pub(crate) removal: Removal,
+    #[command(flatten)]
+    pub(crate) run: Run,
 }
 
 #[derive(Debug, Args)]

@@ -13,6 +13,7 @@ use super::{
         table::{Column, column},
     },
     frame::{
+        args::{Trial, dry_run_query},
         context::Context,
         kind::{CLUSTER, CLUSTERS, HOST, PACKAGE},
         resolve,
@@ -20,7 +21,7 @@ use super::{
     rest::settings::read_secret,
     task::follow,
 };
-use args::{CreateArgs, Obproxy as Command, Parameter, Ports, WorkMode};
+use args::{CreateArgs, Obproxy as Command, Parameter, Ports, RemoveArgs, RemoveClusterArgs, WorkMode};
 
 /// The startup parameter in which a proxy is told the servers of its one OceanBase cluster.
 const ROOT_SERVICE_LIST: &str = "rootservice_list";
@@ -100,7 +101,43 @@ pub(crate) async fn run(context: &Context<'_>, command: &Command) -> Result<(), 
             context.output.section(&data, "/obproxies", PROXIES)?;
             context.output.section(&data, "/obLinks", LINKS)
         }
+        Command::Remove(args) => remove(context, args).await,
+        Command::RemoveCluster(args) => remove_cluster(context, args).await,
     }
+}
+
+async fn remove(context: &Context<'_>, args: &RemoveArgs) -> Result<(), CliError> {
+    let names: Vec<String> = args.proxies.iter().map(u64::to_string).collect();
+    let noun = if names.len() == 1 { "proxy" } else { "proxies" };
+    let doing = format!("remove {noun} {} of OBProxy cluster {}", names.join(", "), args.cluster);
+    let cluster = resolve::id(context, &doing, &CLUSTER, &args.cluster).await?;
+    let trial = Trial { dry_run: args.creation.run.dry_run };
+    match &names[..] {
+        [name] => context.confirm(args.removal.consent, trial, name, &doing)?,
+        names => context.confirm(args.removal.consent, trial, names.len(), &doing)?,
+    }
+    let body = json!({
+        "obproxyServerIds": args.proxies,
+        "skipHostOperationServerIds": args.removal.skip_host,
+        "keepLogs": !args.removal.remove_logs,
+    });
+    follow::start(context, &args.creation, &doing, &format!("{CLUSTERS}/{cluster}/servers/delete"), &body).await
+}
+
+async fn remove_cluster(context: &Context<'_>, args: &RemoveClusterArgs) -> Result<(), CliError> {
+    let RemoveClusterArgs { cluster, removal, run } = args;
+    let doing = format!("remove OBProxy cluster {cluster} and all its proxies");
+    let path = format!("{CLUSTERS}/{}", resolve::id(context, &doing, &CLUSTER, cluster).await?);
+    context.confirm(removal.consent, Trial { dry_run: run.dry_run }, cluster, &doing)?;
+    let skipped = removal.skip_host.iter().map(u64::to_string).collect::<Vec<_>>().join(",");
+    let keep_logs = (!removal.remove_logs).to_string();
+    let mut query = vec![("skipHostOperationServerIds", skipped.as_str()), ("keepLogs", &keep_logs)];
+    query.extend(dry_run_query(run.dry_run));
+    let answer = context.client.delete(&doing, &path, &query).await?;
+    if run.dry_run {
+        return follow::show_plan(context, &doing, &answer);
+    }
+    follow::follow_answer(context, run.detach, &doing, &answer).await
 }
 
 async fn installation(

@@ -28,10 +28,15 @@ pub(crate) async fn start(
 ) -> Result<(), CliError> {
     if creation.run.dry_run {
         let plan = context.client.post(doing, path, &[("dryRun", "true")], Some(body)).await?;
-        return print_plan(context, &plan, &Task::read_all(doing, &plan)?);
+        return show_plan(context, doing, &plan);
     }
     let answer = once::post(context, doing, path, body, creation.idempotency_key.as_deref()).await?;
     follow_answer(context, creation.run.detach, doing, &answer).await
+}
+
+/// Shows the tasks that a dry run would have made.
+pub(crate) fn show_plan(context: &Context<'_>, doing: &str, plan: &Value) -> Result<(), CliError> {
+    print_plan(context, plan, &Task::read_all(doing, plan)?)
 }
 
 /// Follows the tasks that an answer tells of.

@@ -141,13 +141,11 @@ impl Flight {
     ) -> Result<AgentAttempt, PreparationError> {
         let direction = self.dispatch.direction;
         let agent = self.agents.of(planned.host_id).await?;
-        let (secrets, packages) = match direction {
-            Direction::Execute if step.secrets().is_empty() => (Vec::new(), self.packages(step).await?),
-            Direction::Execute => {
-                (self.shared.tasks.secrets(&self.plan, step.secrets()).await?, self.packages(step).await?)
-            }
-            Direction::Undo => (Vec::new(), Vec::new()),
+        let secrets = match step.secrets(direction) {
+            [] => Vec::new(),
+            names => self.shared.tasks.secrets(&self.plan, names).await?,
         };
+        let packages = self.packages(step, direction).await?;
         let undoes = (direction == Direction::Undo).then(|| (planned.execute_id.to_string(), self.effect));
         Ok(AgentAttempt {
             agent,
@@ -167,9 +165,9 @@ impl Flight {
     }
 
     /// One that was deleted meanwhile may be on the agent already, which says so if it is not.
-    async fn packages(&self, step: &AgentStep) -> Result<Vec<PackageFile>, PreparationError> {
+    async fn packages(&self, step: &AgentStep, direction: Direction) -> Result<Vec<PackageFile>, PreparationError> {
         let mut files = Vec::new();
-        for (package, sha256) in step.packages() {
+        for (package, sha256) in step.packages(direction) {
             if let Some(path) = self.shared.tasks.package_path(package).await? {
                 files.push(PackageFile { name: package.file_name(), sha256: sha256.clone(), path });
             }

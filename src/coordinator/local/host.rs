@@ -12,7 +12,7 @@ use crate::{
         host::{self, Host, HostStatus},
         obproxy,
     },
-    steps::{PrepareHost, UpdateHostStatus},
+    steps::{PrepareHost, UnreserveHosts, UpdateHostStatus},
 };
 use futures_util::future::BoxFuture;
 use sqlx::AnyConnection;
@@ -100,6 +100,20 @@ impl Adapter for UpdateHostStatus {
     fn undo<'a>(&'a self, work: &'a mut Work<'_>) -> BoxFuture<'a, Done> {
         Box::pin(async { set_status(self.host_id, HostStatus::Available, HostStatus::New, work).await.map(|_| ()) })
     }
+}
+
+impl Adapter for UnreserveHosts {
+    fn execute<'a>(&'a self, work: &'a mut Work<'_>) -> BoxFuture<'a, Done> {
+        Box::pin(async {
+            let ids = self.host_ids.clone();
+            work.change(move |rows| Box::pin(follow(rows, ids.clone()))).await?;
+            work.line("the hosts are free for other tasks as soon as this one is SUCCESSFUL").await
+        })
+    }
+}
+
+async fn follow(rows: &mut AnyConnection, hosts: Vec<i64>) -> Result<(), StoreError> {
+    host::follow_proxies(rows, &hosts).await
 }
 
 /// Leads the host from one status to another; answers whether there is such a host. One that has left the first already

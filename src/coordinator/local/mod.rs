@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     graph::{Direction, Effect, Failure},
-    steps::{CoordinatorStep, Finish, Wait},
+    steps::{Begin, CoordinatorStep, Finish, Wait},
     telemetry,
 };
 use error::{LocalError, Stopped};
@@ -42,14 +42,26 @@ fn adapter(step: &CoordinatorStep) -> &dyn Adapter {
     match step {
         CoordinatorStep::PrepareObproxyInstall(step) => step,
         CoordinatorStep::UpdateObproxyStatus(step) => step,
+        CoordinatorStep::PrepareObproxyOffline(step) => step,
+        CoordinatorStep::DeleteObproxyInfo(step) => step,
+        CoordinatorStep::FinishClusterOffline(step) => step,
+        CoordinatorStep::Begin(step) => step,
         CoordinatorStep::Finish(step) => step,
         CoordinatorStep::PrepareHost(step) => step,
         CoordinatorStep::UpdateHostStatus(step) => step,
+        CoordinatorStep::UnreserveHosts(step) => step,
         CoordinatorStep::PrepareAgentOperation(step) => step,
         CoordinatorStep::FinishAgentOperation(step) => step,
         CoordinatorStep::PrepareAgentUpgrade(step) => step,
         CoordinatorStep::FinishAgentUpgrade(step) => step,
         CoordinatorStep::Wait(step) => step,
+    }
+}
+
+/// The begin of a task needs nothing.
+impl Adapter for Begin {
+    fn execute<'a>(&'a self, _work: &'a mut Work<'_>) -> BoxFuture<'a, Done> {
+        Box::pin(async { Ok(()) })
     }
 }
 

@@ -1,12 +1,15 @@
-//! The coordinator's part of adding proxies.
+//! The coordinator's part of adding and removing proxies.
 
 use super::{Adapter, Done, LocalError, error::Stopped, work::Work};
 use crate::{
     coordinator::store::{
-        StoreError, host,
-        obproxy::{self, ObproxyStatus},
+        StoreError, host, now_micros,
+        obproxy::{self, Obproxy, ObproxyStatus},
     },
-    steps::{PrepareObproxyInstall, UpdateObproxyStatus},
+    steps::{
+        DeleteObproxyInfo, FinishClusterOffline, KnownObproxy, PrepareObproxyInstall, PrepareObproxyOffline,
+        UpdateObproxyStatus,
+    },
 };
 use futures_util::future::BoxFuture;
 use sqlx::AnyConnection;
@@ -90,6 +93,98 @@ impl Adapter for UpdateObproxyStatus {
 
     fn undo<'a>(&'a self, work: &'a mut Work<'_>) -> BoxFuture<'a, Done> {
         Box::pin(async { set_status(self.server_id, ObproxyStatus::Creating, work).await.map(|_| ()) })
+    }
+}
+
+impl Adapter for PrepareObproxyOffline {
+    fn execute<'a>(&'a self, work: &'a mut Work<'_>) -> BoxFuture<'a, Done> {
+        Box::pin(prepare_offline(self, work))
+    }
+
+    fn undo<'a>(&'a self, work: &'a mut Work<'_>) -> BoxFuture<'a, Done> {
+        let before = if self.ran { ObproxyStatus::Running } else { ObproxyStatus::Creating };
+        Box::pin(async move { set_status(self.proxy.server_id, before, work).await.map(|_| ()) })
+    }
+}
+
+/// Nothing is removed anywhere before every agent that has to do it has answered.
+async fn prepare_offline(step: &PrepareObproxyOffline, work: &mut Work<'_>) -> Done {
+    let id = step.proxy.server_id;
+    let proxy = work.rows().proxies.get(id).await?.ok_or(LocalError::Gone { what: "proxy", id })?;
+    if step.skips_host {
+        work.line(&format!("host {} is left out: what is on it of proxy {id} stays there", proxy.host_id)).await?;
+    } else {
+        let host = work.host(proxy.host_id).await?;
+        let facts = work.describe(&host, work.deadline).await?.facts;
+        let line = format!("host {} ({}): agent {}", host.inner_ip, facts.hostname, facts.agent_version);
+        work.keep(&host, facts, None).await?;
+        work.line(&line).await?;
+    }
+    match set_status(id, ObproxyStatus::Deleting, work).await? {
+        true => Ok(()),
+        false => Err(LocalError::Gone { what: "proxy", id }.into()),
+    }
+}
+
+impl Adapter for DeleteObproxyInfo {
+    fn execute<'a>(&'a self, work: &'a mut Work<'_>) -> BoxFuture<'a, Done> {
+        Box::pin(async {
+            let ids: Vec<i64> = self.proxies.iter().map(|known| known.proxy.server_id).collect();
+            let deleted = ids.clone();
+            work.change(move |rows| Box::pin(delete_proxies(rows, deleted.clone()))).await?;
+            for id in ids {
+                work.line(&format!("proxy {id} is not registered any more")).await?;
+            }
+            Ok(())
+        })
+    }
+
+    fn undo<'a>(&'a self, work: &'a mut Work<'_>) -> BoxFuture<'a, Done> {
+        Box::pin(async {
+            let known = self.proxies.clone();
+            work.change(move |rows| Box::pin(register_again(rows, known.clone()))).await?;
+            work.line(&format!("{} proxies are registered again", self.proxies.len())).await
+        })
+    }
+}
+
+async fn delete_proxies(rows: &mut AnyConnection, ids: Vec<i64>) -> Result<(), StoreError> {
+    for id in ids {
+        obproxy::delete_proxy(rows, id).await?;
+    }
+    Ok(())
+}
+
+/// Those that are missing. They are DELETING until "Prepare offline obproxy" is undone, too.
+async fn register_again(rows: &mut AnyConnection, known: Vec<KnownObproxy>) -> Result<(), StoreError> {
+    let ids: Vec<i64> = known.iter().map(|known| known.proxy.server_id).collect();
+    let there = obproxy::proxies(rows, &ids).await?;
+    let now = now_micros();
+    let again = |known: KnownObproxy| Obproxy {
+        id: known.proxy.server_id,
+        cluster_id: known.proxy.cluster_id,
+        host_id: known.host_id,
+        sql_port: known.sql_port,
+        exporter_port: known.exporter_port,
+        rpc_port: known.rpc_port,
+        architecture: known.version.architecture().to_owned(),
+        version: known.version,
+        status: ObproxyStatus::Deleting,
+        parameter_version: known.parameter_version,
+        created_at: known.created_at,
+        updated_at: now,
+    };
+    let missing = known.into_iter().filter(|known| !there.contains_key(&known.proxy.server_id)).map(again);
+    obproxy::write_proxies(rows, &missing.collect::<Vec<_>>()).await
+}
+
+impl Adapter for FinishClusterOffline {
+    fn execute<'a>(&'a self, work: &'a mut Work<'_>) -> BoxFuture<'a, Done> {
+        Box::pin(async {
+            let id = self.cluster_id;
+            work.change(move |rows| Box::pin(obproxy::delete(rows, id))).await?;
+            work.line(&format!("proxy cluster {id} is not registered any more")).await
+        })
     }
 }
 

@@ -266,7 +266,13 @@ pub async fn insert_proxies(connection: &mut AnyConnection, new: &[NewObproxy]) 
         updated_at: now,
     };
     let proxies: Vec<_> = (first..).zip(new).map(proxy).collect();
-    for piece in pieces(&proxies) {
+    write_proxies(connection, &proxies).await?;
+    Ok(proxies)
+}
+
+/// Writes proxies under the ids that they have.
+pub async fn write_proxies(connection: &mut AnyConnection, proxies: &[Obproxy]) -> Result<(), StoreError> {
+    for piece in pieces(proxies) {
         let mut query = QueryBuilder::<Any>::new(
             "INSERT INTO obproxies (id, cluster_id, host_id, sql_port, exporter_port, rpc_port, version, architecture, \
              status, parameter_version, created_at, updated_at) ",
@@ -276,11 +282,12 @@ pub async fn insert_proxies(connection: &mut AnyConnection, new: &[NewObproxy]) 
             row.push_bind(i64::from(proxy.sql_port.get())).push_bind(i64::from(proxy.exporter_port.get()));
             row.push_bind(proxy.rpc_port.map(|port| i64::from(port.get())));
             row.push_bind(proxy.version.file_name()).push_bind(proxy.architecture.clone());
-            row.push_bind(proxy.status.as_str()).push_bind(proxy.parameter_version).push_bind(now).push_bind(now);
+            row.push_bind(proxy.status.as_str()).push_bind(proxy.parameter_version);
+            row.push_bind(proxy.created_at).push_bind(proxy.updated_at);
         });
         query.build().execute(&mut *connection).await?;
     }
-    Ok(proxies)
+    Ok(())
 }
 
 /// Proxies by their ids, those that exist.

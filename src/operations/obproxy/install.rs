@@ -4,12 +4,12 @@
 //! `POST /api/v2/obproxy/clusters` and `POST /api/v2/obproxy/clusters/{id}/obproxies/batchAdd`.
 
 use crate::{
-    operations::{Builder, Context, NOWHERE, ObjectKind, ObjectLock, Place, TaskPlan},
+    operations::{Builder, Context, NOWHERE, ObjectKind, ObjectLock, Place, TaskPlan, obproxy::instance},
     steps::{
-        CheckCommands, CheckInstance, CheckProcesses, ExposeExporter, Finish, InstallPackage, Instance, InstanceKind,
-        ObproxyRef, PrepareObproxyInstall, RefreshConfig, SetObproxyPasswords, StartObproxy, Step,
-        SyncObproxyParameters, UpdateObproxyStatus, WorkMode,
-        values::{ClusterName, CommandName, InvalidValue, Keyword, PackageRef, Parameter, Port, Sha256},
+        CheckCommands, CheckInstance, CheckProcesses, ExposeExporter, Finish, InstallPackage, ObproxyRef,
+        PrepareObproxyInstall, RefreshConfig, SetObproxyPasswords, StartObproxy, Step, SyncObproxyParameters,
+        UpdateObproxyStatus,
+        values::{CommandName, InvalidValue, Keyword, Parameter, Sha256},
     },
 };
 
@@ -38,16 +38,9 @@ mod series {
 #[derive(Debug, Clone)]
 pub struct ObproxyInstall {
     pub cluster_id: i64,
-    pub cluster_name: ClusterName,
     pub parameter_version: i64,
-    pub work_mode: WorkMode,
-    pub startup_parameters: Vec<Parameter>,
+    pub start: StartObproxy,
     pub parameters: Vec<Parameter>,
-    pub sql_port: Port,
-    pub exporter_port: Port,
-    /// None for versions that have no such port.
-    pub rpc_port: Option<Port>,
-    pub package: PackageRef,
     pub sha256: Sha256,
     /// Installed size.
     pub disk_bytes: u64,
@@ -131,7 +124,7 @@ fn prepare_install(cluster_id: i64, proxy: Option<(&ObproxyInstall, NewProxy)>) 
     Step::from(PrepareObproxyInstall {
         cluster_id,
         proxy: proxy.map(|(_, proxy)| ObproxyRef { cluster_id, server_id: proxy.server_id }),
-        package: proxy.map(|(install, _)| install.package.clone()),
+        package: proxy.map(|(install, _)| install.start.package.clone()),
     })
 }
 
@@ -143,20 +136,14 @@ fn add_proxy(
     place: Place,
     first: crate::graph::NodeIndex,
 ) -> Result<crate::graph::NodeIndex, InvalidValue> {
-    let instance = Instance {
-        kind: InstanceKind::Obproxy,
-        sql_port: install.sql_port,
-        exporter_port: install.exporter_port,
-        cluster_name: install.cluster_name.clone(),
-        cluster_id: install.cluster_id,
-        server_id: proxy.server_id,
-    };
+    let start = &install.start;
+    let instance = instance(start, install.cluster_id, proxy.server_id);
     let steps = [
         (
             series::PREPARE_CREATE,
             Step::from(CheckInstance {
-                ports: [install.sql_port, install.exporter_port].into_iter().chain(install.rpc_port).collect(),
-                architecture: install.package.architecture().into(),
+                ports: [start.sql_port, start.exporter_port].into_iter().chain(start.rpc_port).collect(),
+                architecture: start.package.architecture().into(),
                 disk_bytes: install.disk_bytes,
             }),
         ),
@@ -164,25 +151,14 @@ fn add_proxy(
         (series::CHECK_COMMANDS, Step::from(CheckCommands { commands: parse_all::<CommandName>(&COMMANDS_TO_CHECK)? })),
         (
             series::INSTALL_RPM,
-            Step::from(InstallPackage { package: install.package.clone(), sha256: install.sha256.clone() }),
+            Step::from(InstallPackage { package: start.package.clone(), sha256: install.sha256.clone() }),
         ),
-        (
-            series::START,
-            Step::from(StartObproxy {
-                package: install.package.clone(),
-                app_name: install.cluster_name.clone(),
-                sql_port: install.sql_port,
-                exporter_port: install.exporter_port,
-                rpc_port: install.rpc_port,
-                work_mode: install.work_mode.clone(),
-                startup_parameters: install.startup_parameters.clone(),
-            }),
-        ),
+        (series::START, Step::from(start.clone())),
         (
             series::SYNC_PARAMETERS,
-            Step::from(SyncObproxyParameters { sql_port: install.sql_port, parameters: install.parameters.clone() }),
+            Step::from(SyncObproxyParameters { sql_port: start.sql_port, parameters: install.parameters.clone() }),
         ),
-        (series::SET_PASSWORDS, Step::from(SetObproxyPasswords { sql_port: install.sql_port })),
+        (series::SET_PASSWORDS, Step::from(SetObproxyPasswords { sql_port: start.sql_port })),
         (series::REFRESH_CONFIG, Step::from(RefreshConfig { instance: instance.clone() })),
         (series::REGISTER_EXPORTER, Step::from(ExposeExporter { instance })),
     ];
@@ -202,12 +178,12 @@ fn install_context(install: &ObproxyInstall) -> Context {
     let list = |texts: &[&str]| texts.iter().map(ToString::to_string).collect::<Vec<_>>();
     let strings = [
         ("obproxy_need_delete_cluster", "false".to_owned()),
-        ("package_version", install.package.version_build()),
+        ("package_version", install.start.package.version_build()),
         ("prohibit_rollback", "false".to_owned()),
-        ("service_name", install.cluster_name.to_string()),
-        ("package_name", install.package.name().to_owned()),
+        ("service_name", install.start.app_name.to_string()),
+        ("package_name", install.start.package.name().to_owned()),
         ("obproxy_parameter_version", install.parameter_version.to_string()),
-        ("obproxy_cluster_name", install.cluster_name.to_string()),
+        ("obproxy_cluster_name", install.start.app_name.to_string()),
         ("obproxy_cluster_id", install.cluster_id.to_string()),
     ];
     Context {

@@ -5,11 +5,11 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Finish {}
 
-const INFO: StepInfo =
+pub(in crate::steps) const FINISH: StepInfo =
     info("Finish node", "com.alipay.ocp.service.task.business.obproxy.FinishTask", 0, Policy::Pure, false);
 
 impl CoordinatorKind for Finish {
     fn info(&self) -> &'static StepInfo {
-        &INFO
+        &FINISH
     }
 }

@@ -11,7 +11,7 @@ use crate::{
         step::{Done, StepContext, StepError, Undoes},
     },
     graph::Effect,
-    steps::{ExposeExporter, Instance, RefreshConfig},
+    steps::{ExposeExporter, Instance, RefreshConfig, RetireExporter},
 };
 use futures_util::future::BoxFuture;
 use serde::{Deserialize, Serialize};
@@ -60,6 +60,21 @@ impl Adapter for ExposeExporter {
     }
 }
 
+impl Adapter for RetireExporter {
+    fn execute<'a>(&'a self, host: &'a Host, context: &'a StepContext) -> BoxFuture<'a, Result<Done, StepError>> {
+        Box::pin(leave(&host.managed, List::Exporters, &self.instance, context))
+    }
+
+    fn undo<'a>(
+        &'a self,
+        host: &'a Host,
+        context: &'a StepContext,
+        undoes: &'a [Undoes],
+    ) -> BoxFuture<'a, Result<Done, StepError>> {
+        Box::pin(async { list_again(&host.managed, List::Exporters, &self.instance, context, undoes) })
+    }
+}
+
 async fn expose(host: &Host, step: &ExposeExporter, context: &StepContext) -> Result<Done, StepError> {
     let (address, port) = (host.settings.reach(), step.instance.exporter_port.get());
     let summary = host.scraper.check(address, port).await.map_err(|error| {
@@ -89,6 +104,44 @@ async fn enter(managed: &Managed, list: List, wanted: &Instance, context: &StepC
     managed.set(list, kind, port, Some(wanted)).map_err(unwritable)?;
     context.confirm_identity().await?;
     context.log.line(&format!("{} {port} listed, generation {}", kind.as_str(), managed.generation()));
+    Ok(Done::made())
+}
+
+/// Takes an instance off a list. What stands there of another instance is not of this step.
+async fn leave(managed: &Managed, list: List, gone: &Instance, context: &StepContext) -> Result<Done, StepError> {
+    let (kind, port) = (gone.kind, gone.sql_port);
+    if managed.get(list, kind, port).is_none_or(|listed| listed.server_id != gone.server_id) {
+        context.log.line(&format!("{} {port} of proxy {} is not listed", kind.as_str(), gone.server_id));
+        return Ok(if context.identity.is_some() { Done::made() } else { Done::already() });
+    }
+    if context.identity.is_none() {
+        let identity = serde_json::to_string(&Identity { previous: managed.get(list, kind, port) });
+        context.choose_identity(identity.map_err(std::io::Error::from).map_err(unwritable)?).await?;
+    }
+    managed.set(list, kind, port, None).map_err(unwritable)?;
+    context.confirm_identity().await?;
+    context.log.line(&format!("{} {port} taken off the list, generation {}", kind.as_str(), managed.generation()));
+    Ok(Done::made())
+}
+
+/// Lists what the first attempt has taken off, unless something else has its place.
+fn list_again(
+    managed: &Managed,
+    list: List,
+    gone: &Instance,
+    context: &StepContext,
+    undoes: &[Undoes],
+) -> Result<Done, StepError> {
+    let (kind, port) = (gone.kind, gone.sql_port);
+    let identity = undoes.iter().filter(|undo| undo.effect != Effect::None).find_map(|undo| undo.identity.as_deref());
+    let identity = identity.and_then(|text| serde_json::from_str::<Identity>(text).ok());
+    let Some(previous) = identity.and_then(|identity| identity.previous) else { return Ok(Done::already()) };
+    if managed.get(list, kind, port).is_some() {
+        context.log.line(&format!("{} {port} is listed", kind.as_str()));
+        return Ok(Done::already());
+    }
+    managed.set(list, kind, port, Some(&previous)).map_err(unwritable)?;
+    context.log.line(&format!("{} {port} listed again, generation {}", kind.as_str(), managed.generation()));
     Ok(Done::made())
 }
 

@@ -13,3 +13,4 @@ pub(super) mod restarts;
 mod session;
 mod sql;
 mod start;
+mod uninstall;

@@ -3,6 +3,7 @@
 
 use super::{
     file::{self, CheckedPackage},
+    ours,
     rpm_database::{RPM_GRACE, RpmDatabase},
     written,
 };
@@ -164,6 +165,7 @@ async fn complete(
             ));
         }
         written::sync(files.clone()).await?;
+        ours::note(&host.settings, database, &step.package).await?;
         return Ok(with_home(&files, Done::made()));
     }
     if !others.is_empty() {
@@ -183,7 +185,11 @@ async fn complete(
     let outcome = database.transact(&*host.supervisor, &run, arguments, context).await;
     // rpm ends with 0 only after its database has the package, so there is no need to ask it again.
     if let Ok(RunOutcome::ExitCode(0)) = outcome {
-        written::sync(checked.files.clone()).await.map_err(|error| error.leaving(Effect::Done))?;
+        let kept = async {
+            written::sync(checked.files.clone()).await?;
+            ours::note(&host.settings, database, &step.package).await
+        };
+        kept.await.map_err(|error| error.leaving(Effect::Done))?;
         return Ok(with_home(&checked.files, Done::made()));
     }
     let left = left(host, database, &run, step).await;
@@ -255,25 +261,57 @@ async fn undo(host: &Host, step: &InstallPackage, context: &StepContext, undoes:
         return Ok(if own.is_some() { Done::made() } else { Done::already() });
     }
     // Reservations may have been released by hand, and somebody else may run from what this operation has installed.
-    let files = runs::ask(context, "the removal", database.files(&step.package)).await?;
+    if !erase(host, &database, &step.package, context).await? {
+        return Ok(Done::already());
+    }
+    forget(host, &identities);
+    Ok(Done::made())
+}
+
+/// Erases an installed package; `false` if it stays, because a process runs from it.
+pub(in crate::agent::host) async fn erase(
+    host: &Host,
+    database: &RpmDatabase<'_>,
+    package: &PackageRef,
+    context: &StepContext,
+) -> Result<bool, StepError> {
+    let files = runs::ask(context, "the removal", database.files(package)).await?;
     if let Some(program) = find_program(&files, &["obproxy", "observer"]) {
         let executes = blocking(move || Ok(crate::agent::host::checks::processes::executing(&program))).await?;
         if let Some(pid) = executes {
-            context.log.line(&format!("{} stays: pid {pid} runs from it", step.package));
-            return Ok(Done::already());
+            context.log.line(&format!("{package} stays: pid {pid} runs from it"));
+            return Ok(false);
         }
     }
     let run = choose(host, context, true).await?;
-    let arguments = database.erase_arguments(&step.package);
+    let arguments = database.erase_arguments(package);
     let outcome = database
         .transact(&*host.supervisor, &run, arguments, context)
         .await
         .map_err(|error| error.leaving(Effect::Unknown))?;
-    if database.has(&step.package).await? {
-        return Err(rpm_failed(&format!("the removal of {}", step.package), &outcome, context, &run, host));
+    if database.has(package).await? {
+        return Err(rpm_failed(&format!("the removal of {package}"), &outcome, context, &run, host));
     }
-    forget(host, &identities);
-    Ok(Done::made())
+    ours::forget(&host.settings, package)?;
+    context.log.line(&format!("{package} is erased"));
+    Ok(true)
+}
+
+/// Names the run of rpm that may come, for a step that erases a package among other things.
+pub(in crate::agent::host) async fn name_run(host: &Host, context: &StepContext) -> Result<(), StepError> {
+    choose(host, context, true).await.map(drop)
+}
+
+/// Waits for the run of rpm that an attempt began before the agent was restarted.
+pub(in crate::agent::host) async fn settle_earlier(
+    host: &Host,
+    identity: Option<&str>,
+    context: &StepContext,
+) -> Result<(), StepError> {
+    match read_identity(identity) {
+        Some(identity) => settle(host, &identity, context).await.map(drop),
+        None => Ok(()),
+    }
 }
 
 /// Waits for the end of a run; answers whether it ever began.

@@ -3,5 +3,6 @@
 pub(in crate::agent) mod content;
 pub(super) mod file;
 pub(super) mod install;
+pub(super) mod ours;
 pub(super) mod rpm_database;
 mod written;

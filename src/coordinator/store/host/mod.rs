@@ -267,21 +267,42 @@ pub async fn set_status(
     Ok(Some(Host { status, ..host }))
 }
 
-/// What the host of a proxy is follows from what runs on it: ONLINE with a RUNNING proxy, else AVAILABLE.
+/// What the host of a proxy is follows from what runs on it: ONLINE with a RUNNING proxy, else not. Nothing else changes.
 pub async fn follow_proxy(connection: &mut AnyConnection, proxy: i64) -> Result<(), StoreError> {
-    sqlx::query(
-        "UPDATE hosts SET status = CASE WHEN EXISTS \
-         (SELECT 1 FROM obproxies WHERE obproxies.host_id = hosts.id AND obproxies.status = ?) THEN ? ELSE ? END, \
-         updated_at = ? WHERE id = (SELECT host_id FROM obproxies WHERE id = ?)",
-    )
-    .bind(ObproxyStatus::Running.as_str())
-    .bind(HostStatus::Online.as_str())
-    .bind(HostStatus::Available.as_str())
-    .bind(now_micros())
-    .bind(proxy)
-    .execute(connection)
-    .await?;
+    follow_proxy_query(proxy).build().execute(connection).await?;
     Ok(())
+}
+
+/// The same for these hosts, whose proxies may be gone.
+pub async fn follow_proxies(connection: &mut AnyConnection, hosts: &[i64]) -> Result<(), StoreError> {
+    if !hosts.is_empty() {
+        follow_proxies_query(hosts).build().execute(connection).await?;
+    }
+    Ok(())
+}
+
+pub(super) fn follow_proxy_query(proxy: i64) -> QueryBuilder<Any> {
+    let mut query = follow_query();
+    query.push(" = (SELECT host_id FROM obproxies WHERE id = ").push_bind(proxy).push(")");
+    query
+}
+
+pub(super) fn follow_proxies_query(hosts: &[i64]) -> QueryBuilder<Any> {
+    let mut query = follow_query();
+    push_in(&mut query, hosts.iter().copied());
+    query
+}
+
+fn follow_query() -> QueryBuilder<Any> {
+    let mut query = QueryBuilder::<Any>::new(
+        "UPDATE hosts SET status = CASE WHEN EXISTS \
+         (SELECT 1 FROM obproxies WHERE obproxies.host_id = hosts.id AND obproxies.status = ",
+    );
+    query.push_bind(ObproxyStatus::Running.as_str()).push(") THEN ").push_bind(HostStatus::Online.as_str());
+    query.push(" WHEN status = ").push_bind(HostStatus::Online.as_str());
+    query.push(" THEN ").push_bind(HostStatus::Available.as_str()).push(" ELSE status END, updated_at = ");
+    query.push_bind(now_micros()).push(" WHERE id");
+    query
 }
 
 /// Writes down where a host stands, and of what type it is.

@@ -36,7 +36,7 @@ use std::{
 };
 
 const FEW_ROUNDS: u64 = 6;
-const KNOWN_SEED: u64 = 7;
+const KNOWN_SEED: u64 = 2;
 
 fn number(name: &str) -> Option<u64> {
     let text = env::var(name).ok().filter(|text| !text.is_empty())?;

@@ -25,6 +25,8 @@ pub(super) enum Work {
     Clients,
     /// Clients open streams and never read them.
     Streams,
+    /// A proxy is removed.
+    Offline,
 }
 
 /// How often some work is drawn, and how it is hit.
@@ -39,7 +41,7 @@ struct Odds {
     draw: fn(&mut Dice) -> Errand,
 }
 
-const ODDS: [Odds; 7] = [
+const ODDS: [Odds; 8] = [
     Odds {
         work: Work::Enrolment,
         weight: 4,
@@ -71,6 +73,7 @@ const ODDS: [Odds; 7] = [
         draw: |dice| Errand::Clients { patience: dice.millis(0, 25) },
     },
     Odds { work: Work::Streams, weight: 2, longest_millis: 0, agent: 0, draw: |_| Errand::Streams },
+    Odds { work: Work::Offline, weight: 4, longest_millis: 350, agent: 5, draw: |_| Errand::Offline },
 ];
 pub(super) fn errands_there_are() -> impl Iterator<Item = Work> {
     ODDS.iter().map(|odds| odds.work)
@@ -108,6 +111,7 @@ pub(super) enum Errand {
         patience: Duration,
     },
     Streams,
+    Offline,
 }
 
 /// An errand in its round.
@@ -193,7 +197,8 @@ impl Round {
 /// Draws errands, and for most of them a stage with a blow of their own; the others begin with the proxies.
 fn errands(dice: &mut Dice, fault: Option<Fault>, blows: &mut Vec<Blow>) -> Vec<Drawn> {
     // With such a parameter the cluster takes no proxy anywhere.
-    let possible = |odds: &&Odds| odds.work != Work::Disk || fault != Some(Fault::Parameter);
+    let takes_one = |odds: &&Odds| [Work::Disk, Work::Offline].contains(&odds.work);
+    let possible = |odds: &&Odds| !takes_one(odds) || fault != Some(Fault::Parameter);
     let mut left: Vec<&Odds> = ODDS.iter().filter(possible).collect();
     let mut hosts = PROXIES..;
     let mut drawn = Vec::new();
@@ -230,6 +235,7 @@ impl Errand {
             Self::Disk { .. } => Work::Disk,
             Self::Clients { .. } => Work::Clients,
             Self::Streams => Work::Streams,
+            Self::Offline => Work::Offline,
         }
     }
 }
@@ -302,6 +308,7 @@ impl fmt::Display for Work {
             Self::Disk => "full disk",
             Self::Clients => "clients",
             Self::Streams => "streams",
+            Self::Offline => "offline",
         })
     }
 }

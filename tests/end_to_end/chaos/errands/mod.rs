@@ -4,6 +4,7 @@ mod clients;
 mod disk;
 mod enrolment;
 mod locks;
+mod offline;
 mod removal;
 mod renewal;
 mod streams;
@@ -34,6 +35,10 @@ pub(super) async fn get_ready(site: &Site, drawn: &Drawn) -> Result<(), Violatio
         }
         Errand::Removal { .. } => enrolment::bring_in(site, host, false).await.map(drop),
         Errand::Locks | Errand::Disk { .. } => admit(site, host, "early").await,
+        Errand::Offline => {
+            admit(site, host, "early").await?;
+            offline::get_ready(site, host).await
+        }
         Errand::Enrolment { .. } | Errand::Clients { .. } | Errand::Streams => Ok(()),
     }
 }
@@ -50,6 +55,7 @@ pub(super) async fn run(site: &Site, drawn: &Drawn) -> Result<String, Violation>
         (Errand::Locks, Some(host)) => locks::run(site, host).await,
         (Errand::Disk { full_after, full_for }, Some(host)) => disk::run(site, host, full_after, full_for).await,
         (Errand::Clients { patience }, Some(host)) => clients::run(site, host, patience).await,
+        (Errand::Offline, Some(host)) => offline::run(site, host).await,
         (Errand::Streams, _) | (_, None) => streams::run(site).await,
     };
     told.map(|told| format!("{work}: {told}")).map_err(|violation| format!("{work}: {violation}"))

@@ -80,8 +80,8 @@ async fn goes_and_comes_back(version: Version) {
     assert_eq!(kept(&place).len(), 1);
 
     for (undone, quiet) in [(Effect::Done, "u"), (Effect::None, "quiet")] {
-        assert_eq!(place.undo(&retirement, &format!("{quiet}-x"), &[retired.undoes.clone()]).await, undone);
-        assert_eq!(place.undo(&removal, quiet, &[gone.undoes.clone()]).await, undone, "{}", place.told());
+        assert_eq!(place.undo(&retirement, &format!("{quiet}-x"), std::slice::from_ref(&retired.undoes)).await, undone);
+        assert_eq!(place.undo(&removal, quiet, std::slice::from_ref(&gone.undoes)).await, undone, "{}", place.told());
         assert_configured(&place, &start);
         assert_eq!(place.programs().len(), 1);
         let instances = place.host.instances();
@@ -217,7 +217,7 @@ fn dies_at(version: Version, change: usize) -> bool {
     let (died, _) = life.die_at(change);
     run(async {
         let host = Place::open(&life.place);
-        if change % 2 == 0 {
+        if change.is_multiple_of(2) {
             let again = context(&life.run_id, life.identity(), life.identities(), &life.passwords(), life.log());
             let done = host.execute(&life.step(), &again).await;
             assert!(done.is_ok(), "change {change}: {done:?}: {}", fs::read_to_string(life.log()).unwrap());

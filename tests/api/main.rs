@@ -40,6 +40,7 @@ mod places;
 mod ports;
 #[cfg(test)]
 mod refusals;
+#[cfg(test)]
 mod removal;
 #[cfg(test)]
 mod resources;

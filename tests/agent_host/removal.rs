@@ -196,8 +196,8 @@ fn furnish(version: Version, run_id: String) -> (Place, Life) {
     run(async {
         let place = Place::new();
         let (install, start) = place.put_obproxy(version, &[]);
-        place.execute(&install, "i", None).await.result.unwrap();
-        place.execute(&AgentStep::StartObproxy(start.clone()), "s", None).await.result.unwrap();
+        place.execute(&install, &format!("{run_id}-i"), None).await.result.unwrap();
+        place.execute(&AgentStep::StartObproxy(start.clone()), &format!("{run_id}-s"), None).await.result.unwrap();
         let life = Life {
             work: Work::Uninstall,
             place: place.dir.path().to_owned(),
@@ -224,7 +224,8 @@ fn dies_at(version: Version, change: usize) -> bool {
             place.assert_no_instance(&life.start);
             assert!(place.programs().is_empty() && installed(&place).is_empty(), "change {change}");
         } else {
-            let undo = context("undo", None, life.identities(), &life.passwords(), life.log());
+            let undo =
+                context(&format!("{}-undo", life.run_id), None, life.identities(), &life.passwords(), life.log());
             let undoes = [Undoes { identity: life.identity(), effect: Effect::Unknown }];
             let done = host.undo(&life.step(), &undo, &undoes).await;
             assert!(done.is_ok(), "change {change}: {done:?}: {}", fs::read_to_string(life.log()).unwrap());
@@ -232,7 +233,8 @@ fn dies_at(version: Version, change: usize) -> bool {
             login(&life.start, &life.sys_password).unwrap();
             assert!(is_refused(login(&life.start, "wrong")));
             // The next removal takes it whole.
-            let gone = context("later", None, life.identities(), &life.passwords(), life.log());
+            let gone =
+                context(&format!("{}-later", life.run_id), None, life.identities(), &life.passwords(), life.log());
             host.execute(&life.step(), &gone).await.unwrap();
             place.assert_no_instance(&life.start);
             assert!(installed(&place).is_empty(), "change {change}");

@@ -14,7 +14,10 @@ use oblet::{
         step::{Carrier as _, Undoes},
     },
     graph::Effect,
-    steps::{AgentStep, InstallPackage, RetireExporter, StartObproxy, UninstallObproxy, values::Sha256},
+    steps::{
+        AgentStep, InstallPackage, Instance, RefreshConfig, RetireExporter, StartObproxy, UninstallObproxy,
+        values::Sha256,
+    },
 };
 use std::{
     fs,
@@ -173,6 +176,13 @@ async fn a_proxy_of_another_cluster_at_the_port_is_left_alone() {
     let step = AgentStep::UninstallObproxy(uninstall(&install, &other));
     let attempt = place.execute(&step, "r", None).await;
     let error = attempt.result.unwrap_err();
+    assert_eq!((error.reason, error.effect), ("NOT_THIS_PROXY", Effect::None));
+    login(&start, &place.passwords.sys).unwrap();
+    // One of the same cluster that came after the one that is to go.
+    let later = Instance { server_id: 9, ..instance(&start) };
+    place.execute(&AgentStep::RefreshConfig(RefreshConfig { instance: later }), "c", None).await.result.unwrap();
+    let step = AgentStep::UninstallObproxy(uninstall(&install, &start));
+    let error = place.execute(&step, "r2", None).await.result.unwrap_err();
     assert_eq!((error.reason, error.effect), ("NOT_THIS_PROXY", Effect::None));
     login(&start, &place.passwords.sys).unwrap();
 }

@@ -23,7 +23,7 @@ use crate::{
         step::{Done, IdentityStore, StepContext, StepError, Undoes},
     },
     graph::Effect,
-    steps::{InstallPackage, SyncObproxyParameters, UninstallObproxy},
+    steps::{InstallPackage, Instance, SyncObproxyParameters, UninstallObproxy},
 };
 use futures_util::future::BoxFuture;
 use jiff::Timestamp;
@@ -59,10 +59,24 @@ async fn execute(host: &Host, step: &UninstallObproxy, context: &StepContext) ->
             "leave that proxy alone: skip the subtask (oblet subtask skip), or name its own cluster",
         ));
     }
+    check_place(host, step)?;
     install::name_run(host, context).await?;
     context.confirm_identity().await?;
     let removed = remove(host, step, record.as_ref(), context).await;
     removed.map_err(|error| error.else_leaving(Effect::Unknown))
+}
+
+/// A task whose reservations were released may be retried when the port belongs to another proxy of the same cluster.
+fn check_place(host: &Host, step: &UninstallObproxy) -> Result<(), StepError> {
+    let Instance { kind, sql_port, server_id, .. } = step.instance;
+    match host.managed.get(List::Instances, kind, sql_port) {
+        Some(listed) if listed.server_id != server_id => Err(StepError::new(
+            "NOT_THIS_PROXY",
+            format!("the obproxy at port {sql_port} is proxy {}, not {server_id}", listed.server_id),
+            "leave that proxy alone: skip the subtask (oblet subtask skip)",
+        )),
+        Some(_) | None => Ok(()),
+    }
 }
 
 async fn remove(
@@ -168,6 +182,7 @@ async fn bring_back(
         context.log.line("this operation removed nothing");
         return Ok(Done::already());
     }
+    check_place(host, step)?;
     for undo in begun {
         install::settle_earlier(host, undo.identity.as_deref(), context).await?;
     }

@@ -153,13 +153,13 @@ impl<'a> RpmDatabase<'a> {
         Ok(self.installed(package.name()).await?.contains(package))
     }
 
-    /// Whether the files of an installed package are there and, but for those of configuration, have their content.
     /// Names the transaction that installed the package.
     pub(super) async fn transaction_of(&self, package: &PackageRef) -> Result<String, StepError> {
         let output = self.run(&["-q", "--qf", "%{INSTALLTID}", &package.to_string()]).await?;
         Ok(String::from_utf8_lossy(&output.stdout).into_owned())
     }
 
+    /// Whether the files of an installed package are there and, but for those of configuration, have their content.
     pub(super) async fn is_whole(&self, package: &PackageRef) -> Result<bool, StepError> {
         let arguments = ["-V", "--nodeps", "--noscripts", "--nomtime", "--nomode", "--nouser", "--nogroup"];
         let output = self.output(&self.place(), &[&arguments[..], &[&package.to_string()]].concat()).await?;

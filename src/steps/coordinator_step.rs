@@ -7,6 +7,11 @@ use serde::{Deserialize, Serialize};
 pub trait CoordinatorKind {
     fn info(&self) -> &'static StepInfo;
 
+    /// A cancel can break it off. One that cannot be taken back is not broken off in the middle.
+    fn is_cancelable(&self) -> bool {
+        true
+    }
+
     /// What its undo takes back was written by the request and not by the step, so a retry still needs it.
     fn stands_for_request(&self) -> bool {
         false
@@ -66,6 +71,10 @@ coordinator_steps! {
 impl CoordinatorStep {
     pub fn info(&self) -> &'static StepInfo {
         self.of_kind().info()
+    }
+
+    pub fn is_cancelable(&self) -> bool {
+        self.of_kind().is_cancelable()
     }
 
     pub fn stands_for_request(&self) -> bool {

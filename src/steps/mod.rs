@@ -111,7 +111,7 @@ mod tests {
             ("begin", json!({})),
             (
                 "prepare_obproxy_offline",
-                json!({"proxy": {"cluster_id": 1, "server_id": 2}, "ran": true, "skips_host": false}),
+                json!({"proxy": {"cluster_id": 1, "server_id": 2}, "before": "RUNNING", "skips_host": false}),
             ),
             (
                 "delete_obproxy_info",

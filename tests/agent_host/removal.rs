@@ -133,9 +133,7 @@ async fn a_package_stays_while_another_proxy_needs_it() {
         place.execute(&AgentStep::StartObproxy(start.clone()), &run, None).await.result.unwrap();
     }
     // It does not run at the moment, and needs its program as well.
-    let record: serde_json::Value = serde_json::from_slice(&fs::read(place.record(&second)).unwrap()).unwrap();
-    let run = place.runs().join(record["run"].as_str().unwrap());
-    supervisor().stop(&run, Duration::from_secs(10)).await.unwrap();
+    stop(&place, &second).await;
     place.execute(&AgentStep::UninstallObproxy(uninstall(&install, &first)), "r1", None).await.result.unwrap();
     assert!(place.programs().is_empty());
     assert_eq!(installed(&place).len(), 1);
@@ -144,6 +142,94 @@ async fn a_package_stays_while_another_proxy_needs_it() {
     assert!(installed(&place).is_empty());
     assert!(!place.instance_dir(&second).exists() && !place.out(&second).exists());
     assert_eq!(kept(&place).len(), 1, "the logs of the first");
+}
+
+/// Ends the proxy of this step as its administrator would.
+async fn stop(place: &Place, start: &StartObproxy) {
+    let record: serde_json::Value = serde_json::from_slice(&fs::read(place.record(start)).unwrap()).unwrap();
+    let run = place.runs().join(record["run"].as_str().unwrap());
+    supervisor().stop(&run, Duration::from_secs(10)).await.unwrap();
+}
+
+/// Else a proxy that cannot start could never be removed by a retry, which takes back first.
+#[tokio::test]
+async fn a_proxy_that_did_not_serve_is_not_started_by_a_rollback() {
+    if rpm_is_missing() {
+        return;
+    }
+    let (place, start) = Place::with_obproxy(Version::New, &[]).await;
+    let (install, _) = place.put_obproxy(Version::New, &[]);
+    place.execute(&AgentStep::StartObproxy(start.clone()), "s", None).await.result.unwrap();
+    let listing = RefreshConfig { instance: instance(&start) };
+    place.execute(&AgentStep::RefreshConfig(listing), "c", None).await.result.unwrap();
+    stop(&place, &start).await;
+    let step = AgentStep::UninstallObproxy(uninstall(&install, &start));
+    let first = place.execute(&step, "r1", None).await;
+    // The second attempt finds nothing any more, and what the first found still counts.
+    let second = place.execute(&step, "r2", None).await;
+    assert_eq!(second.undoes.effect, Effect::Done);
+    assert_eq!(place.undo(&step, "u", &[first.undoes.clone(), second.undoes]).await, Effect::Done);
+    assert!(place.programs().is_empty() && installed(&place).is_empty());
+    assert_eq!(place.host.instances().len(), 1, "it is as known as before");
+    assert!(place.told().contains("so none is started"), "{}", place.told());
+    assert_eq!(place.undo(&step, "u2", &[first.undoes]).await, Effect::None);
+}
+
+#[tokio::test]
+async fn two_proxies_that_go_at_once_take_their_package_along_and_come_back() {
+    if rpm_is_missing() {
+        return;
+    }
+    let place = Place::new();
+    let (install, first) = place.put_obproxy(Version::New, &[]);
+    let second = elsewhere(&first);
+    place.execute(&install, "i", None).await.result.unwrap();
+    let steps = [&first, &second].map(|start| AgentStep::UninstallObproxy(uninstall(&install, start)));
+    for start in [&first, &second] {
+        let run = format!("s{}", start.sql_port);
+        place.execute(&AgentStep::StartObproxy(start.clone()), &run, None).await.result.unwrap();
+    }
+    for round in ["1", "2"] {
+        let runs = ["a", "b"].map(|run| format!("{run}{round}"));
+        let (one, other) =
+            tokio::join!(place.execute(&steps[0], &runs[0], None), place.execute(&steps[1], &runs[1], None));
+        assert!(place.programs().is_empty() && installed(&place).is_empty(), "{}", place.told());
+        let undoes = [[one.undoes], [other.undoes]];
+        let names = ["ua", "ub"].map(|run| format!("{run}{round}"));
+        let undone =
+            tokio::join!(place.undo(&steps[0], &names[0], &undoes[0]), place.undo(&steps[1], &names[1], &undoes[1]));
+        assert_eq!(undone, (Effect::Done, Effect::Done));
+        for start in [&first, &second] {
+            login(start, &place.passwords.sys).unwrap();
+        }
+    }
+}
+
+#[tokio::test]
+async fn logs_that_a_link_leads_to_stay_with_their_link() {
+    if rpm_is_missing() {
+        return;
+    }
+    let (place, start) = Place::with_obproxy(Version::New, &[]).await;
+    let (install, _) = place.put_obproxy(Version::New, &[]);
+    place.execute(&AgentStep::StartObproxy(start.clone()), "s", None).await.result.unwrap();
+    stop(&place, &start).await;
+    let (own, elsewhere) = (place.instance_dir(&start).join("log"), place.dir.path().join("elsewhere"));
+    fs::rename(&own, &elsewhere).unwrap();
+    std::os::unix::fs::symlink(&elsewhere, &own).unwrap();
+    place.execute(&AgentStep::UninstallObproxy(uninstall(&install, &start)), "r", None).await.result.unwrap();
+    assert!(elsewhere.join("obproxy.log").exists());
+    assert_eq!(fs::read_link(kept(&place)[0].join("log")).unwrap(), elsewhere);
+
+    // Without its logs the link goes, and never what it leads to.
+    place.execute(&install, "i2", None).await.result.unwrap();
+    place.execute(&AgentStep::StartObproxy(start.clone()), "s2", None).await.result.unwrap();
+    stop(&place, &start).await;
+    fs::remove_dir_all(&own).unwrap();
+    std::os::unix::fs::symlink(&elsewhere, &own).unwrap();
+    let all = UninstallObproxy { keep_logs: false, ..uninstall(&install, &start) };
+    place.execute(&AgentStep::UninstallObproxy(all), "r2", None).await.result.unwrap();
+    assert!(elsewhere.join("obproxy.log").exists() && !place.instance_dir(&start).exists());
 }
 
 #[tokio::test]

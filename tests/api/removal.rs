@@ -2,6 +2,10 @@
 
 use crate::support::{Lab, OBPROXY};
 use axum::body::Body;
+use oblet::{
+    coordinator::store::task::{self, TaskId},
+    steps::{CoordinatorStep, Step},
+};
 use serde_json::{Value, json};
 
 const CLUSTER: &str = "/api/v2/obproxy/clusters/1";
@@ -108,6 +112,28 @@ async fn a_request_with_the_same_key_makes_one_task() {
     let other = ask("?keepLogs=false").await;
     assert_eq!(other.status, 409, "{}", other.text);
     assert!(other.text.contains("was used at"), "{}", other.text);
+}
+
+/// Its status was read when the task was made.
+#[tokio::test]
+async fn a_proxy_that_never_ran_is_shown_as_before_after_a_rollback() {
+    let lab = Lab::furnished().await;
+    let body = json!({"hostIds": [1], "sqlPort": 2883, "exporterPort": 2884, "version": OBPROXY});
+    let added = lab.post(&format!("{CLUSTER}/obproxies/batchAdd"), body).await.data();
+    lab.finish(&added["contents"][0]).await;
+    let task = lab.delete(&format!("{CLUSTER}/obproxies/1")).await.data();
+    let id = TaskId(task["id"].as_i64().unwrap());
+    let mut connection = lab.store.readers().acquire().await.unwrap();
+    let plan = task::get(&mut connection, id).await.unwrap().unwrap().plan;
+    let before: Vec<String> = plan
+        .nodes
+        .into_iter()
+        .filter_map(|node| match node.step {
+            Step::Coordinator(CoordinatorStep::PrepareObproxyOffline(step)) => Some(step.before),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(before, ["CREATING"]);
 }
 
 #[tokio::test]

@@ -77,7 +77,7 @@ pub(super) fn removal(number: u16, hosts: &[i64]) -> ObproxyRemoval {
             parameter_version,
             created_at: 1,
         },
-        ran: true,
+        status: "RUNNING".into(),
         start: start.clone(),
         parameters: parameters.clone(),
         sha256: Some(sha256.clone()),

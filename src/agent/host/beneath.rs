@@ -203,7 +203,8 @@ impl Directory {
     pub(super) fn clear_but(&self, kept: &Path) -> io::Result<()> {
         let mut names = self.entries()?;
         names.retain(|(name, _)| name != kept);
-        names.iter().try_for_each(|(name, _)| self.remove(name))
+        names.iter().try_for_each(|(name, _)| self.remove(name))?;
+        self.sync()
     }
 
     /// Gives what is in it another name, for good. What has that name already stays, and the call fails.

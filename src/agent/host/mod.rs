@@ -60,6 +60,8 @@ pub struct Host {
     supervisor: Arc<dyn Supervisor>,
     managed: Managed,
     scraper: Scraper,
+    /// Held by steps that look at the packages and then change them, and that are not told apart by their lock.
+    packages: tokio::sync::Mutex<()>,
 }
 
 impl Host {
@@ -72,7 +74,13 @@ impl Host {
                 tracing::warn!(port = %instance.sql_port, %error, "what an earlier agent knew of a proxy is not taken over");
             }
         }
-        Ok(Self { settings: Arc::new(settings), supervisor: supervisor.into(), managed, scraper: Scraper::new()? })
+        Ok(Self {
+            settings: Arc::new(settings),
+            supervisor: supervisor.into(),
+            managed,
+            scraper: Scraper::new()?,
+            packages: tokio::sync::Mutex::default(),
+        })
     }
 
     /// The process that the agent started, or whoever took its port over in a hot restart.

@@ -19,17 +19,27 @@ use crate::{
     },
     coordinator::store::{
         StoreError,
-        obproxy::{self, Cluster, Obproxy, ObproxyStatus},
+        obproxy::{self, Cluster, Obproxy},
         package,
     },
     operations::{ObproxyRemoval, RemovedProxy, remove_obproxies},
     steps::{KnownObproxy, ObproxyRef},
 };
-use axum::{extract::State, http::StatusCode};
+use axum::{
+    extract::{FromRequestParts, State},
+    http::{StatusCode, request::Parts},
+};
 use serde::Deserialize;
 use sqlx::AnyConnection;
 use std::collections::HashSet;
-use utoipa::ToSchema;
+use utoipa::{
+    ToSchema,
+    openapi::{
+        Required,
+        path::{Parameter, ParameterBuilder, ParameterIn},
+        schema::{ObjectBuilder, Type},
+    },
+};
 
 /// Of one request.
 const MOST_PROXIES: usize = 200;
@@ -44,16 +54,42 @@ enum Chosen {
     Proxies(&'static str, Vec<i64>),
 }
 
-struct Wish {
-    chosen: Chosen,
+/// What is done with the proxies that go, as the query says.
+pub(super) struct Extent {
     /// Proxies on hosts that are gone.
     skipped: Vec<i64>,
     keep_logs: bool,
 }
 
-impl Wish {
-    fn of(chosen: Chosen, params: &Params) -> Result<Self, ApiError> {
-        Ok(Self { chosen, skipped: params.list(SKIPPED)?, keep_logs: params.parsed(KEEP_LOGS)?.unwrap_or(true) })
+impl<S: Send + Sync> FromRequestParts<S> for Extent {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
+        let params = Params::from_request_parts(parts, state).await?;
+        Ok(Self { skipped: params.list(SKIPPED)?, keep_logs: params.parsed(KEEP_LOGS)?.unwrap_or(true) })
+    }
+}
+
+impl utoipa::IntoParams for Extent {
+    fn into_params(_: impl Fn() -> Option<ParameterIn>) -> Vec<Parameter> {
+        let parameter = |name: &str, kind, description: &str| {
+            let schema = ObjectBuilder::new().schema_type(kind);
+            let parameter =
+                ParameterBuilder::new().name(name).parameter_in(ParameterIn::Query).required(Required::False);
+            parameter.description(Some(description)).schema(Some(schema)).build()
+        };
+        vec![
+            parameter(
+                KEEP_LOGS,
+                Type::Boolean,
+                "Keeps the logs on the hosts, in PORT.removed-TIME beside the directory of the proxy. Default true.",
+            ),
+            parameter(
+                SKIPPED,
+                Type::String,
+                "Those of the proxies whose hosts are gone, joined by commas: they are only forgotten.",
+            ),
+        ]
     }
 }
 
@@ -63,9 +99,7 @@ impl Wish {
     params(
         ("id" = i64, Path),
         ("obproxyIds" = String, Path, description = "Ids of proxies, joined by commas; at most 200."),
-        ("keepLogs" = Option<bool>, Query, description = "Keeps the logs on the hosts, in PORT.removed-TIME beside the directory of the proxy. Default true."),
-        ("skipHostOperationServerIds" = Option<String>, Query, description = "Those of the proxies whose hosts are gone, joined by commas: they are only forgotten."),
-        DryRun, ("Idempotency-Key" = Option<String>, Header, description = "If the request is repeated with the same key, it returns the same task."),
+        Extent, DryRun, ("Idempotency-Key" = Option<String>, Header, description = "If the request is repeated with the same key, it returns the same task."),
     ),
     responses(
         (status = 200, description = "Done.", body = Envelope<TaskInstance>), (status = 400, description = "A parameter is wrong.", body = ErrorEnvelope),
@@ -77,15 +111,14 @@ pub(super) async fn delete_proxies(
     State(state): State<ApiState>,
     requester: Requester,
     PathOf((id, proxies)): PathOf<(i64, String)>,
-    params: Params,
+    extent: Extent,
     dry_run: DryRun,
     once: Once,
 ) -> Result<Reply<TaskInstance>, ApiError> {
     let member = "obproxyIds";
     let proxies = proxies.split(',').map(str::parse).collect::<Result<Vec<i64>, _>>();
     let proxies = proxies.map_err(|_| ApiError::invalid(member, "must be ids of proxies, joined by commas"))?;
-    let wish = Wish::of(Chosen::Proxies(member, proxies), &params)?;
-    begin(&state, &requester, id, wish, dry_run, &once).await
+    begin(&state, &requester, id, (Chosen::Proxies(member, proxies), extent), dry_run, &once).await
 }
 
 /// Removes all proxies of a cluster from their hosts, and the cluster.
@@ -93,9 +126,7 @@ pub(super) async fn delete_proxies(
     delete, path = "/api/v2/obproxy/clusters/{id}", tag = "obproxy", operation_id = "deleteObproxyCluster",
     params(
         ("id" = i64, Path),
-        ("keepLogs" = Option<bool>, Query, description = "Keeps the logs on the hosts, in PORT.removed-TIME beside the directory of the proxy. Default true."),
-        ("skipHostOperationServerIds" = Option<String>, Query, description = "Those of the proxies whose hosts are gone, joined by commas: they are only forgotten."),
-        DryRun, ("Idempotency-Key" = Option<String>, Header, description = "If the request is repeated with the same key, it returns the same task."),
+        Extent, DryRun, ("Idempotency-Key" = Option<String>, Header, description = "If the request is repeated with the same key, it returns the same task."),
     ),
     responses(
         (status = 200, description = "Done.", body = Envelope<TaskInstance>), (status = 400, description = "A parameter is wrong.", body = ErrorEnvelope),
@@ -107,11 +138,11 @@ pub(super) async fn delete_cluster(
     State(state): State<ApiState>,
     requester: Requester,
     PathOf(id): PathOf<i64>,
-    params: Params,
+    extent: Extent,
     dry_run: DryRun,
     once: Once,
 ) -> Result<Reply<TaskInstance>, ApiError> {
-    begin(&state, &requester, id, Wish::of(Chosen::Cluster, &params)?, dry_run, &once).await
+    begin(&state, &requester, id, (Chosen::Cluster, extent), dry_run, &once).await
 }
 
 /// Proxies that go.
@@ -154,19 +185,16 @@ pub(super) async fn delete_servers(
     dry_run: DryRun,
     Keyed { body, once }: Keyed<DeletedServers>,
 ) -> Result<Reply<TaskInstance>, ApiError> {
-    let wish = Wish {
-        chosen: Chosen::Proxies("obproxyServerIds", body.obproxy_server_ids),
-        skipped: body.skip_host_operation_server_ids,
-        keep_logs: body.keep_logs.unwrap_or(true),
-    };
-    begin(&state, &requester, id, wish, dry_run, &once).await
+    let chosen = Chosen::Proxies("obproxyServerIds", body.obproxy_server_ids);
+    let extent = Extent { skipped: body.skip_host_operation_server_ids, keep_logs: body.keep_logs.unwrap_or(true) };
+    begin(&state, &requester, id, (chosen, extent), dry_run, &once).await
 }
 
 async fn begin(
     state: &ApiState,
     requester: &Requester,
     cluster_id: i64,
-    wish: Wish,
+    (chosen, extent): (Chosen, Extent),
     DryRun(dry_run): DryRun,
     once: &Once,
 ) -> Result<Reply<TaskInstance>, ApiError> {
@@ -176,17 +204,17 @@ async fn begin(
         return Ok(Reply(task_view::again(made)?));
     }
     let cluster = obproxy::get(&mut transaction, cluster_id).await?.ok_or_else(|| absent(cluster_id))?;
-    let proxies = choose(&mut transaction, &cluster, &wish).await?;
+    let proxies = choose(&mut transaction, &cluster, &chosen, &extent).await?;
     let mut removed = Vec::with_capacity(proxies.len());
     for proxy in proxies {
-        let skips_host = wish.skipped.contains(&proxy.id);
+        let skips_host = extent.skipped.contains(&proxy.id);
         removed.push(describe(state, &mut transaction, &cluster, proxy, skips_host).await?);
     }
     let removal = ObproxyRemoval {
         cluster_id,
         cluster_name: cluster.name.clone(),
-        with_cluster: matches!(wish.chosen, Chosen::Cluster),
-        keep_logs: wish.keep_logs,
+        with_cluster: matches!(chosen, Chosen::Cluster),
+        keep_logs: extent.keep_logs,
         proxies: removed,
     };
     let record = task::create(state, &mut transaction, &remove_obproxies(&removal), requester).await?;
@@ -210,10 +238,15 @@ async fn begin(
     Ok(Reply(task_view::created(&record)))
 }
 
-/// The proxies of the request, in its order.
-async fn choose(connection: &mut AnyConnection, cluster: &Cluster, wish: &Wish) -> Result<Vec<Obproxy>, ApiError> {
+/// The proxies of the request, by their ids.
+async fn choose(
+    connection: &mut AnyConnection,
+    cluster: &Cluster,
+    chosen: &Chosen,
+    extent: &Extent,
+) -> Result<Vec<Obproxy>, ApiError> {
     let of_cluster = obproxy::proxies_of(connection, &[cluster.id]).await?;
-    let chosen = match &wish.chosen {
+    let chosen = match chosen {
         Chosen::Cluster => of_cluster,
         Chosen::Proxies(member, ids) => named(connection, cluster, of_cluster, member, ids).await?,
     };
@@ -221,7 +254,7 @@ async fn choose(connection: &mut AnyConnection, cluster: &Cluster, wish: &Wish) 
         let text = format_args!("the cluster has {} proxies, at most {MOST_PROXIES} go at a time", chosen.len());
         return Err(ApiError::conflict("ODP21010", text).advise("delete some of its proxies first"));
     }
-    match wish.skipped.iter().find(|skipped| chosen.iter().all(|proxy| proxy.id != **skipped)) {
+    match extent.skipped.iter().find(|skipped| chosen.iter().all(|proxy| proxy.id != **skipped)) {
         Some(other) => Err(ApiError::invalid(SKIPPED, format_args!("the proxy {other} is not among those to delete"))),
         None => Ok(chosen),
     }
@@ -266,7 +299,7 @@ async fn describe(
     let file = package::by_name(connection, &proxy.version.file_name()).await?.into_iter().next();
     let ports = [proxy.sql_port, proxy.exporter_port];
     Ok(RemovedProxy {
-        ran: proxy.status != ObproxyStatus::Creating,
+        status: proxy.status.to_string(),
         start: install::start(state, cluster, proxy.version.clone(), ports, proxy.rpc_port)?,
         parameters: cluster.parameters.clone(),
         sha256: file.map(|file| file.sha256),

@@ -117,7 +117,7 @@ async fn carry_out(shared: &SqlLocalSteps, run: LocalRun<'_>, log: &mut AttemptL
     };
     let result = tokio::select! {
         result = worked => result,
-        () = cancel.cancelled() => {
+        () = cancel.cancelled(), if step.is_cancelable() => {
             let message = format!("{} was canceled", step.info().name);
             return Outcome::Failed(failure("CANCELED", message, Vec::new(), "retry the subtask when you are ready"));
         }

@@ -102,7 +102,8 @@ impl Adapter for PrepareObproxyOffline {
     }
 
     fn undo<'a>(&'a self, work: &'a mut Work<'_>) -> BoxFuture<'a, Done> {
-        let before = if self.ran { ObproxyStatus::Running } else { ObproxyStatus::Creating };
+        // One that is not known here stays DELETING, as it is.
+        let before = self.before.parse().unwrap_or(ObproxyStatus::Deleting);
         Box::pin(async move { set_status(self.proxy.server_id, before, work).await.map(|_| ()) })
     }
 }

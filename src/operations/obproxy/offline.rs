@@ -42,8 +42,8 @@ pub struct ObproxyRemoval {
 #[derive(Debug, Clone)]
 pub struct RemovedProxy {
     pub known: KnownObproxy,
-    /// It ran before; else it never came so far.
-    pub ran: bool,
+    /// Its status.
+    pub status: String,
     /// How it is brought back.
     pub start: StartObproxy,
     pub parameters: Vec<Parameter>,
@@ -65,8 +65,11 @@ pub fn remove_obproxies(removal: &ObproxyRemoval) -> TaskPlan {
     let mut builder = Builder::default();
     let first = builder.add(series::START, NOWHERE, Begin {}.into(), &[]);
     let last = for_each(&mut builder, removal, series::PREPARE, first, |removed| {
-        let RemovedProxy { known, ran, skips_host, .. } = removed;
-        Some(PrepareObproxyOffline { proxy: known.proxy.clone(), ran: *ran, skips_host: *skips_host }.into())
+        let RemovedProxy { known, status, skips_host, .. } = removed;
+        Some(
+            PrepareObproxyOffline { proxy: known.proxy.clone(), before: status.clone(), skips_host: *skips_host }
+                .into(),
+        )
     });
     let wait = builder.add(series::WAIT, NOWHERE, Wait {}.into(), &last);
     let last = for_each(&mut builder, removal, series::UNINSTALL, wait, |removed| {

@@ -5,8 +5,8 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PrepareObproxyOffline {
     pub proxy: ObproxyRef,
-    /// It ran before; else it never came so far.
-    pub ran: bool,
+    /// Its status before.
+    pub before: String,
     /// Its host is gone: nobody asks its agent.
     pub skips_host: bool,
 }

@@ -135,7 +135,10 @@ fn list_again(
     let (kind, port) = (gone.kind, gone.sql_port);
     let identity = undoes.iter().filter(|undo| undo.effect != Effect::None).find_map(|undo| undo.identity.as_deref());
     let identity = identity.and_then(|text| serde_json::from_str::<Identity>(text).ok());
-    let Some(previous) = identity.and_then(|identity| identity.previous) else { return Ok(Done::already()) };
+    // The journal forgets after its retention. The coordinator still knows that the instance was taken off the list.
+    let forgotten = identity.is_none() && undoes.iter().any(|undo| undo.effect == Effect::Done);
+    let previous = identity.and_then(|identity| identity.previous).or_else(|| forgotten.then(|| gone.clone()));
+    let Some(previous) = previous else { return Ok(Done::already()) };
     if managed.get(list, kind, port).is_some() {
         context.log.line(&format!("{} {port} is listed", kind.as_str()));
         return Ok(Done::already());
@@ -224,5 +227,30 @@ mod tests {
         let context = StepContext { identity: Some("{\"previous\":null}".into()), ..context("r") };
         assert_eq!(enter(&managed, List::Exporters, &entry, &context).await.unwrap(), Done::made());
         assert_eq!(managed.generation(), 1);
+    }
+
+    #[tokio::test]
+    async fn what_left_a_list_comes_back_also_when_the_journal_has_forgotten_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let managed = Managed::open(dir.path()).unwrap();
+        let (own, other) = (instance(1), Instance { server_id: 2, ..instance(1) });
+        let put = |entry: &Instance| managed.set(List::Exporters, entry.kind, entry.sql_port, Some(entry)).unwrap();
+        let leave = async || {
+            let context = StepContext { identities: Arc::new(Identities::default()), ..context("r") };
+            leave(&managed, List::Exporters, &own, &context).await.unwrap().effect
+        };
+        let again = |effect| {
+            let undoes = [Undoes { identity: None, effect }];
+            list_again(&managed, List::Exporters, &own, &context("u"), &undoes).unwrap().effect
+        };
+        put(&own);
+        assert_eq!((leave().await, leave().await), (Effect::Done, Effect::None));
+        assert_eq!(again(Effect::None), Effect::None);
+        assert!(managed.all(List::Exporters).is_empty());
+        assert_eq!((again(Effect::Done), again(Effect::Done)), (Effect::Done, Effect::None));
+        assert_eq!(managed.all(List::Exporters), [own.clone()]);
+        put(&other);
+        assert_eq!((leave().await, again(Effect::Done)), (Effect::None, Effect::None));
+        assert_eq!(managed.all(List::Exporters), [other.clone()]);
     }
 }

@@ -3,11 +3,16 @@
 //!  1. What runs is stopped before anything is removed.
 //!  2. Only what this agent has brought goes: the proxy of its own record, and a package that it has installed and that
 //!     neither a process nor another proxy needs.
-//!  3. The record goes last: while it is there, a retry and an undo know whose the directory is.
-//!  4. The undo installs and starts as a task that adds a proxy does; a directory that is still there is used again.
+//!  3. What was found is on disk before anything is touched, and counts for every attempt until an undo has brought it back: a
+//!     retry finds less than there was.
+//!  4. The record goes last: while it is there, a retry and an undo know whose the directory is.
+//!  5. The undo brings back what was found. A proxy that served is installed and started as by a task that adds it, in its
+//!     directory if that is still there; one that did not serve is not started.
 
 use super::{
-    super::{Host, beneath::Directory, blocking, durable, managed::List},
+    super::{
+        Host, beneath::Directory, blocking, durable, managed::List, settings::HostSettings, sockets::listener_pid,
+    },
     failure::{directory_failed, unreadable},
     first_start::GRACE,
     launch::log,
@@ -23,12 +28,17 @@ use crate::{
         step::{Done, IdentityStore, StepContext, StepError, Undoes},
     },
     graph::Effect,
-    steps::{InstallPackage, Instance, SyncObproxyParameters, UninstallObproxy},
+    steps::{InstallPackage, Instance, StartObproxy, SyncObproxyParameters, UninstallObproxy, values::Port},
 };
 use futures_util::future::BoxFuture;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
-use std::{io, path::Path, sync::Arc};
+use std::{
+    io,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+use tokio::sync::MutexGuard;
 
 impl Adapter for UninstallObproxy {
     fn execute<'a>(&'a self, host: &'a Host, context: &'a StepContext) -> BoxFuture<'a, Result<Done, StepError>> {
@@ -60,10 +70,78 @@ async fn execute(host: &Host, step: &UninstallObproxy, context: &StepContext) ->
         ));
     }
     check_place(host, step)?;
+    let known = Found::read(&host.settings, &step.instance).map_err(unreadable)?;
+    let found = match known {
+        Some(known) => known,
+        None => Found::look(host, step, record.as_ref()).await?,
+    };
     install::name_run(host, context).await?;
+    found.write(&host.settings, port).map_err(unreadable)?;
     context.confirm_identity().await?;
     let removed = remove(host, step, record.as_ref(), context).await;
     removed.map_err(|error| error.else_leaving(Effect::Unknown))
+}
+
+/// What was there before the first attempt.
+#[derive(Serialize, Deserialize)]
+struct Found {
+    server_id: i64,
+    /// The proxy of the agent's record, if there is one.
+    proxy: Option<FoundProxy>,
+    /// The agent looked after it.
+    listed: bool,
+}
+
+#[derive(Serialize, Deserialize)]
+struct FoundProxy {
+    /// The run that the record named.
+    run: String,
+    start: StartObproxy,
+    /// It listened on its SQL port.
+    served: bool,
+}
+
+impl Found {
+    fn path(settings: &HostSettings, port: Port) -> PathBuf {
+        settings.state_dir.join("removals").join(format!("{port}.json"))
+    }
+
+    async fn look(host: &Host, step: &UninstallObproxy, record: Option<&Record>) -> Result<Self, StepError> {
+        let Instance { kind, sql_port, server_id, .. } = step.instance;
+        let proxy = match record {
+            Some(record) => {
+                let served = listens(host, record).await?;
+                Some(FoundProxy { run: record.run.clone(), start: record.step.clone(), served })
+            }
+            None => None,
+        };
+        Ok(Self { server_id, proxy, listed: host.managed.get(List::Instances, kind, sql_port).is_some() })
+    }
+
+    fn read(settings: &HostSettings, instance: &Instance) -> io::Result<Option<Self>> {
+        let found: Option<Self> = durable::read_json(&Self::path(settings, instance.sql_port))?;
+        Ok(found.filter(|found| found.server_id == instance.server_id))
+    }
+
+    fn write(&self, settings: &HostSettings, port: Port) -> io::Result<()> {
+        let path = Self::path(settings, port);
+        path.parent().map_or(Ok(()), durable::make_directory)?;
+        durable::write_json(&path, self)
+    }
+
+    /// Whether the proxy of this record is about to go, too.
+    fn is_going(settings: &HostSettings, record: &Record) -> io::Result<bool> {
+        let found: Option<Self> = durable::read_json(&Self::path(settings, record.step.sql_port))?;
+        Ok(found.and_then(|found| found.proxy).is_some_and(|proxy| proxy.run == record.run))
+    }
+}
+
+async fn listens(host: &Host, record: &Record) -> Result<bool, StepError> {
+    let (address, port) = (host.settings.reach(), record.step.sql_port.get());
+    let listener = blocking(move || Ok(listener_pid(address, port))).await?;
+    let own =
+        host.supervisor.processes(&runs::dir(&host.settings, &record.run)).map_err(failed("the look for obproxy"))?;
+    Ok(own.iter().any(|process| Some(process.pid) == listener))
 }
 
 /// A task whose reservations were released may be retried when the port belongs to another proxy of the same cluster.
@@ -107,7 +185,7 @@ async fn remove(
         None => context.log.line(&format!("{} is removed", dir.display())),
     }
     if !keep_logs {
-        durable::remove(&log(&settings, port)).or_else(absent).map_err(directory_failed(&dir))?;
+        durable::remove(&log(&settings, port)).map_err(directory_failed(&dir))?;
     }
     Record::remove(&settings, port).map_err(unreadable)?;
     for run in record.runs() {
@@ -116,10 +194,6 @@ async fn remove(
         }
     }
     Ok(Done::made())
-}
-
-fn absent(error: io::Error) -> io::Result<()> {
-    if error.kind() == io::ErrorKind::NotFound { Ok(()) } else { Err(error) }
 }
 
 async fn stop(host: &Host, record: &Record, context: &StepContext) -> Result<(), StepError> {
@@ -138,6 +212,7 @@ async fn stop(host: &Host, record: &Record, context: &StepContext) -> Result<(),
 async fn erase(host: &Host, step: &UninstallObproxy, context: &StepContext) -> Result<(), StepError> {
     let package = &step.start.package;
     let stays = |why: &str| context.log.line(&format!("{package} stays: {why}"));
+    let _turn = package_turn(host, context).await?;
     let database = RpmDatabase::open(&host.settings).await?;
     if !runs::ask(context, "the removal", database.has(package)).await? {
         context.log.line(&format!("{package} is not installed"));
@@ -147,12 +222,20 @@ async fn erase(host: &Host, step: &UninstallObproxy, context: &StepContext) -> R
         stays("this agent has not installed it");
         return Ok(());
     }
-    let needs_it = |other: &Record| other.step.package == *package && other.step.sql_port != step.start.sql_port;
-    if let Some(other) = Record::all(&host.settings).map_err(unreadable)?.iter().find(|other| needs_it(other)) {
-        stays(&format!("the obproxy of {} at port {} runs from it", other.step.app_name, other.step.sql_port));
-        return Ok(());
+    for other in Record::all(&host.settings).map_err(unreadable)? {
+        let is_other = other.step.package == *package && other.step.sql_port != step.start.sql_port;
+        // Of two that go at once, the one that looks last erases the package.
+        if is_other && !Found::is_going(&host.settings, &other).map_err(unreadable)? {
+            stays(&format!("the obproxy of {} at port {} runs from it", other.step.app_name, other.step.sql_port));
+            return Ok(());
+        }
     }
     install::erase(host, &database, package, context).await.map(drop)
+}
+
+/// Several proxies of a host go, or come back, at once; one at a time looks at the packages and changes them.
+async fn package_turn<'a>(host: &'a Host, context: &StepContext) -> Result<MutexGuard<'a, ()>, StepError> {
+    runs::ask(context, "the turn of the packages", async { Ok(host.packages.lock().await) }).await
 }
 
 /// Answers the name under which the logs are kept, if they are.
@@ -160,15 +243,17 @@ fn remove_directory(dir: &Path, keep_logs: bool) -> io::Result<Option<String>> {
     let (Some(parent), Some(name)) = (dir.parent(), dir.file_name()) else { return Ok(None) };
     let Some(parent) = Directory::find(parent)? else { return Ok(None) };
     let Some(own) = Directory::find(dir)? else { return Ok(None) };
-    let name = Path::new(name);
-    if keep_logs && own.existing("log").is_ok() {
-        own.clear_but(Path::new("log"))?;
-        let kept = format!("{}.removed-{}", name.display(), Timestamp::now().strftime("%Y%m%dT%H%M%SZ"));
-        parent.rename(name, Path::new(&kept))?;
-        return Ok(Some(kept));
+    let (name, logs) = (Path::new(name), Path::new("log"));
+    if !keep_logs || !own.entries()?.iter().any(|(entry, _)| entry == logs) {
+        // Through the descriptor: where an administrator has put a link, what it leads to has to go.
+        own.clear()?;
+        parent.remove(name)?;
+        return Ok(None);
     }
-    parent.remove(name)?;
-    Ok(None)
+    own.clear_but(logs)?;
+    let kept = format!("{}.removed-{}", name.display(), Timestamp::now().strftime("%Y%m%dT%H%M%SZ"));
+    parent.rename(name, Path::new(&kept))?;
+    Ok(Some(kept))
 }
 
 async fn bring_back(
@@ -178,43 +263,53 @@ async fn bring_back(
     undoes: &[Undoes],
 ) -> Result<Done, StepError> {
     let begun: Vec<_> = undoes.iter().filter(|undo| undo.effect != Effect::None).collect();
-    if begun.is_empty() {
+    let found = Found::read(&host.settings, &step.instance).map_err(unreadable)?;
+    let Some(found) = found.filter(|_| !begun.is_empty()) else {
         context.log.line("this operation removed nothing");
         return Ok(Done::already());
-    }
+    };
     check_place(host, step)?;
     for undo in begun {
         install::settle_earlier(host, undo.identity.as_deref(), context).await?;
     }
-    let record = Record::read(&host.settings, step.start.sql_port).map_err(unreadable)?;
-    let start = record.map_or_else(|| step.start.clone(), |record| record.step);
-    let sync = SyncObproxyParameters { sql_port: start.sql_port, parameters: step.parameters.clone() };
-    let mut done = reinstall(host, step, context).await?;
-    let own = part(context, "start");
-    for next in [start.execute(host, &own), sync.execute(host, context)] {
-        if next.await?.effect == Effect::Done {
-            done = Done::made();
-        }
+    let port = step.start.sql_port;
+    match &found.proxy {
+        Some(proxy) if proxy.served => serve_again(host, step, &proxy.start, context).await?,
+        Some(_) | None => context.log.line(&format!("no obproxy served at port {port} before, so none is started")),
     }
-    let instance = &step.instance;
-    let listed = host.managed.set(List::Instances, instance.kind, instance.sql_port, Some(instance));
-    if listed.map_err(unreadable)? {
-        done = Done::made();
+    if found.listed {
+        let listed = host.managed.set(List::Instances, step.instance.kind, port, Some(&step.instance));
+        listed.map_err(unreadable)?;
     }
-    context.log.line(&format!("the obproxy at port {} serves", start.sql_port));
-    Ok(Done { output: Vec::new(), ..done })
+    durable::remove(&Found::path(&host.settings, port)).map_err(unreadable)?;
+    Ok(Done::made())
 }
 
-async fn reinstall(host: &Host, step: &UninstallObproxy, context: &StepContext) -> Result<Done, StepError> {
+async fn serve_again(
+    host: &Host,
+    step: &UninstallObproxy,
+    start: &StartObproxy,
+    context: &StepContext,
+) -> Result<(), StepError> {
+    reinstall(host, step, context).await?;
+    start.execute(host, &part(context, "start")).await?;
+    let sync = SyncObproxyParameters { sql_port: start.sql_port, parameters: step.parameters.clone() };
+    sync.execute(host, context).await?;
+    context.log.line(&format!("the obproxy at port {} serves again", start.sql_port));
+    Ok(())
+}
+
+async fn reinstall(host: &Host, step: &UninstallObproxy, context: &StepContext) -> Result<(), StepError> {
     let package = &step.start.package;
+    let _turn = package_turn(host, context).await?;
     let database = RpmDatabase::open(&host.settings).await?;
     match &step.sha256 {
         // With the run of an installation that the agent's restart has interrupted.
         Some(sha256) => {
             let install = InstallPackage { package: package.clone(), sha256: sha256.clone() };
-            install.execute(host, &part(context, "install")).await
+            install.execute(host, &part(context, "install")).await.map(drop)
         }
-        None if runs::ask(context, "the installation", database.has(package)).await? => Ok(Done::already()),
+        None if runs::ask(context, "the installation", database.has(package)).await? => Ok(()),
         None => Err(StepError::new(
             "PACKAGE_MISSING",
             format!("{package} is erased, and the coordinator had no file of it when the proxy was to go"),

@@ -165,7 +165,7 @@ async fn complete(
             ));
         }
         written::sync(files.clone()).await?;
-        ours::note(&host.settings, database, &step.package).await?;
+        ours::note(&host.settings, database, &step.package, context).await;
         return Ok(with_home(&files, Done::made()));
     }
     if !others.is_empty() {
@@ -185,11 +185,8 @@ async fn complete(
     let outcome = database.transact(&*host.supervisor, &run, arguments, context).await;
     // rpm ends with 0 only after its database has the package, so there is no need to ask it again.
     if let Ok(RunOutcome::ExitCode(0)) = outcome {
-        let kept = async {
-            written::sync(checked.files.clone()).await?;
-            ours::note(&host.settings, database, &step.package).await
-        };
-        kept.await.map_err(|error| error.leaving(Effect::Done))?;
+        written::sync(checked.files.clone()).await.map_err(|error| error.leaving(Effect::Done))?;
+        ours::note(&host.settings, database, &step.package, context).await;
         return Ok(with_home(&checked.files, Done::made()));
     }
     let left = left(host, database, &run, step).await;

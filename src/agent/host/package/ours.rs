@@ -10,7 +10,11 @@ use super::{
     },
     rpm_database::RpmDatabase,
 };
-use crate::{agent::step::StepError, steps::values::PackageRef};
+use crate::{
+    agent::step::{StepContext, StepError},
+    steps::values::PackageRef,
+    telemetry::chain,
+};
 use std::{io, path::PathBuf};
 
 fn path(settings: &HostSettings, package: &PackageRef) -> PathBuf {
@@ -26,23 +30,26 @@ fn unusable(error: io::Error) -> StepError {
     .because(error)
 }
 
+/// A disk that is full costs the note and not the installation.
 pub(super) async fn note(
     settings: &HostSettings,
     database: &RpmDatabase<'_>,
     package: &PackageRef,
-) -> Result<(), StepError> {
-    let transaction = database.transaction_of(package).await?;
-    let path = path(settings, package);
-    let directory = path.parent().map_or(Ok(()), make_directory);
-    directory.and_then(|()| write_json(&path, &transaction)).map_err(unusable)
+    context: &StepContext,
+) {
+    let noted = async {
+        let transaction = database.transaction_of(package).await?;
+        let path = path(settings, package);
+        let directory = path.parent().map_or(Ok(()), make_directory);
+        directory.and_then(|()| write_json(&path, &transaction)).map_err(unusable)
+    };
+    if let Err(error) = noted.await {
+        context.log.line(&format!("{package} will stay when its last proxy goes: {}", chain(&error)));
+    }
 }
 
 pub(super) fn forget(settings: &HostSettings, package: &PackageRef) -> Result<(), StepError> {
-    match remove(&path(settings, package)) {
-        // There never was one.
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(unusable(error)),
-        _ => Ok(()),
-    }
+    remove(&path(settings, package)).map_err(unusable)
 }
 
 /// Whether this agent has installed the package as it is now.

@@ -19,7 +19,7 @@ use crate::{
     },
     graph::{Direction, NodeIndex},
     rpc::v1::DescribeHostResponse,
-    steps::{CoordinatorStep, UpdateHostStatus},
+    steps::{CoordinatorStep, FinishClusterOffline, UpdateHostStatus},
     tls::Role,
 };
 use std::{net::Ipv4Addr, sync::Arc, time::Duration};
@@ -62,11 +62,16 @@ impl Rows {
     }
 
     async fn make_available(&mut self) -> Outcome {
+        let step = CoordinatorStep::UpdateHostStatus(UpdateHostStatus { host_id: 1 });
+        self.execute(&step, &CancellationToken::new()).await
+    }
+
+    async fn execute(&mut self, step: &CoordinatorStep, cancel: &CancellationToken) -> Outcome {
         let run = LocalRun {
-            step: &CoordinatorStep::UpdateHostStatus(UpdateHostStatus { host_id: 1 }),
+            step,
             direction: Direction::Execute,
             deadline: Instant::now() + 100 * PATIENCE,
-            cancel: &CancellationToken::new(),
+            cancel,
             place: &WaitPlace::new(
                 Arc::default(),
                 TaskId(1),
@@ -203,4 +208,18 @@ async fn what_an_agent_says_of_its_host_leaves_the_status_as_it_is_by_then() {
     let host = host::told(&mut transaction, 1, &facts).await.unwrap().unwrap();
     assert_eq!((host.status, host.details.hostname.as_str()), (HostStatus::Offline, "db1"));
     assert_eq!(host::get(&mut transaction, 1).await.unwrap().unwrap().status, HostStatus::Offline);
+}
+
+/// Its passwords are gone, so nothing of the task could be taken back after it.
+#[tokio::test]
+async fn a_cancel_comes_too_late_for_the_deletion_of_a_cluster() {
+    let mut rows = Rows::new().await;
+    let canceled = CancellationToken::new();
+    canceled.cancel();
+    let outcome = rows.execute(&CoordinatorStep::UpdateHostStatus(UpdateHostStatus { host_id: 1 }), &canceled).await;
+    assert!(matches!(outcome, Outcome::Failed(_)), "{outcome:?}");
+    let last = CoordinatorStep::FinishClusterOffline(FinishClusterOffline { cluster_id: 7 });
+    let outcome = rows.execute(&last, &canceled).await;
+    assert!(matches!(outcome, Outcome::Succeeded { .. }), "{outcome:?}");
+    assert!(rows.kept().await.contains("proxy cluster 7 is not registered any more"));
 }

@@ -267,7 +267,8 @@ pub async fn set_status(
     Ok(Some(Host { status, ..host }))
 }
 
-/// What the host of a proxy is follows from what runs on it: ONLINE with a RUNNING proxy, else not. Nothing else changes.
+/// What the host of a proxy is follows from what runs on it: ONLINE or, without a RUNNING proxy, AVAILABLE.
+/// One that is NEW or OFFLINE stays so.
 pub async fn follow_proxy(connection: &mut AnyConnection, proxy: i64) -> Result<(), StoreError> {
     follow_proxy_query(proxy).build().execute(connection).await?;
     Ok(())
@@ -298,8 +299,9 @@ fn follow_query() -> QueryBuilder<Any> {
         "UPDATE hosts SET status = CASE WHEN EXISTS \
          (SELECT 1 FROM obproxies WHERE obproxies.host_id = hosts.id AND obproxies.status = ",
     );
-    query.push_bind(ObproxyStatus::Running.as_str()).push(") THEN ").push_bind(HostStatus::Online.as_str());
-    query.push(" WHEN status = ").push_bind(HostStatus::Online.as_str());
+    query.push_bind(ObproxyStatus::Running.as_str()).push(") THEN CASE WHEN status = ");
+    query.push_bind(HostStatus::Available.as_str()).push(" THEN ").push_bind(HostStatus::Online.as_str());
+    query.push(" ELSE status END WHEN status = ").push_bind(HostStatus::Online.as_str());
     query.push(" THEN ").push_bind(HostStatus::Available.as_str()).push(" ELSE status END, updated_at = ");
     query.push_bind(now_micros()).push(" WHERE id");
     query

@@ -190,6 +190,11 @@ async fn two_proxies_that_go_at_once_take_their_package_along_and_come_back() {
         place.execute(&AgentStep::StartObproxy(start.clone()), &run, None).await.result.unwrap();
     }
     for round in ["1", "2"] {
+        // Each looks at the packages while the directory of the other is still on its way.
+        for start in [&first, &second] {
+            let directory = place.instance_dir(start).join("sharding-config");
+            (0..5000).for_each(|number| fs::write(directory.join(number.to_string()), "").unwrap());
+        }
         let runs = ["a", "b"].map(|run| format!("{run}{round}"));
         let (one, other) =
             tokio::join!(place.execute(&steps[0], &runs[0], None), place.execute(&steps[1], &runs[1], None));

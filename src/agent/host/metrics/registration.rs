@@ -248,9 +248,9 @@ mod tests {
         assert_eq!(again(Effect::None), Effect::None);
         assert!(managed.all(List::Exporters).is_empty());
         assert_eq!((again(Effect::Done), again(Effect::Done)), (Effect::Done, Effect::None));
-        assert_eq!(managed.all(List::Exporters), [own.clone()]);
+        assert_eq!(managed.all(List::Exporters), std::slice::from_ref(&own));
         put(&other);
         assert_eq!((leave().await, again(Effect::Done)), (Effect::None, Effect::None));
-        assert_eq!(managed.all(List::Exporters), [other.clone()]);
+        assert_eq!(managed.all(List::Exporters), std::slice::from_ref(&other));
     }
 }

@@ -17,7 +17,7 @@ fn test_program(name: &str) -> PathBuf {
 }
 
 /// The modules of `agent_host` that take about as long as the others together.
-const HALF: &str = "crashes:: first_start:: installation:: packages::";
+const HALF: &str = "crashes:: first_start:: installation:: packages:: removal::";
 /// Hundreds of agents that die are left to the supervisor that needs no bus, one case of them is enough here; the last two
 /// start and end programs past the supervisor.
 const NOT_HERE: &str = "--skip crashes::a_new --skip crashes::an_old --skip removal::the_removal_of \

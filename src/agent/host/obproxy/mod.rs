@@ -4,6 +4,7 @@ mod config;
 mod earlier_logs;
 mod failure;
 mod first_start;
+mod found;
 mod launch;
 mod log;
 mod mysql;

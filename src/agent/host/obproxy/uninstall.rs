@@ -10,11 +10,10 @@
 //!     directory if that is still there; one that did not serve is not started.
 
 use super::{
-    super::{
-        Host, beneath::Directory, blocking, durable, managed::List, settings::HostSettings, sockets::listener_pid,
-    },
+    super::{Host, beneath::Directory, blocking, durable, managed::List},
     failure::{directory_failed, unreadable},
     first_start::GRACE,
+    found::Found,
     launch::log,
     record::Record,
 };
@@ -28,16 +27,12 @@ use crate::{
         step::{Done, IdentityStore, StepContext, StepError, Undoes},
     },
     graph::Effect,
-    steps::{InstallPackage, Instance, StartObproxy, SyncObproxyParameters, UninstallObproxy, values::Port},
+    steps::{InstallPackage, Instance, StartObproxy, SyncObproxyParameters, UninstallObproxy},
 };
 use futures_util::future::BoxFuture;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
-use std::{
-    io,
-    path::{Path, PathBuf},
-    sync::Arc,
-};
+use std::{io, path::Path, sync::Arc};
 use tokio::sync::MutexGuard;
 
 impl Adapter for UninstallObproxy {
@@ -80,68 +75,6 @@ async fn execute(host: &Host, step: &UninstallObproxy, context: &StepContext) ->
     context.confirm_identity().await?;
     let removed = remove(host, step, record.as_ref(), context).await;
     removed.map_err(|error| error.else_leaving(Effect::Unknown))
-}
-
-/// What was there before the first attempt.
-#[derive(Serialize, Deserialize)]
-struct Found {
-    server_id: i64,
-    /// The proxy of the agent's record, if there is one.
-    proxy: Option<FoundProxy>,
-    /// The agent looked after it.
-    listed: bool,
-}
-
-#[derive(Serialize, Deserialize)]
-struct FoundProxy {
-    /// The run that the record named.
-    run: String,
-    start: StartObproxy,
-    /// It listened on its SQL port.
-    served: bool,
-}
-
-impl Found {
-    fn path(settings: &HostSettings, port: Port) -> PathBuf {
-        settings.state_dir.join("removals").join(format!("{port}.json"))
-    }
-
-    async fn look(host: &Host, step: &UninstallObproxy, record: Option<&Record>) -> Result<Self, StepError> {
-        let Instance { kind, sql_port, server_id, .. } = step.instance;
-        let proxy = match record {
-            Some(record) => {
-                let served = listens(host, record).await?;
-                Some(FoundProxy { run: record.run.clone(), start: record.step.clone(), served })
-            }
-            None => None,
-        };
-        Ok(Self { server_id, proxy, listed: host.managed.get(List::Instances, kind, sql_port).is_some() })
-    }
-
-    fn read(settings: &HostSettings, instance: &Instance) -> io::Result<Option<Self>> {
-        let found: Option<Self> = durable::read_json(&Self::path(settings, instance.sql_port))?;
-        Ok(found.filter(|found| found.server_id == instance.server_id))
-    }
-
-    fn write(&self, settings: &HostSettings, port: Port) -> io::Result<()> {
-        let path = Self::path(settings, port);
-        path.parent().map_or(Ok(()), durable::make_directory)?;
-        durable::write_json(&path, self)
-    }
-
-    /// Whether the proxy of this record is about to go, too.
-    fn is_going(settings: &HostSettings, record: &Record) -> io::Result<bool> {
-        let found: Option<Self> = durable::read_json(&Self::path(settings, record.step.sql_port))?;
-        Ok(found.and_then(|found| found.proxy).is_some_and(|proxy| proxy.run == record.run))
-    }
-}
-
-async fn listens(host: &Host, record: &Record) -> Result<bool, StepError> {
-    let (address, port) = (host.settings.reach(), record.step.sql_port.get());
-    let listener = blocking(move || Ok(listener_pid(address, port))).await?;
-    let own =
-        host.supervisor.processes(&runs::dir(&host.settings, &record.run)).map_err(failed("the look for obproxy"))?;
-    Ok(own.iter().any(|process| Some(process.pid) == listener))
 }
 
 /// A task whose reservations were released may be retried when the port belongs to another proxy of the same cluster.
@@ -281,7 +214,7 @@ async fn bring_back(
         let listed = host.managed.set(List::Instances, step.instance.kind, port, Some(&step.instance));
         listed.map_err(unreadable)?;
     }
-    durable::remove(&Found::path(&host.settings, port)).map_err(unreadable)?;
+    Found::forget(&host.settings, port).map_err(unreadable)?;
     Ok(Done::made())
 }
 
